@@ -1,0 +1,1 @@
+//! Programs for a host that embed `vmcore`: see `examples/`.
