@@ -1,1 +1,0 @@
-//! Programs for a host that embed `vmcore`: see `examples/`.

@@ -1,0 +1,72 @@
+//! A list of frames that needs no room of its own: each frame's metadata links to the next.
+//!
+//! ```text
+//!   FrameList { first: 12, count: 3 } --> meta[12].link = 40 --> meta[40].link = 7 --> meta[7].link = (unused)
+//! ```
+//!
+//! It is how reserves hold spare frames and how flush values hold quarantined ones: neither may need memory.
+//! A frame is on at most one list; only frames with metadata can be.
+
+use crate::addr::Frame;
+use crate::frame::Frames;
+
+/// Frames linked through their metadata. Dropping the list forgets the frames (they leak); it owns no platform to free them with.
+#[derive(Debug)]
+#[must_use]
+pub struct FrameList {
+    first: u64,
+    count: u64,
+}
+
+impl FrameList {
+    /// No frames.
+    pub const fn new() -> Self {
+        Self { first: 0, count: 0 }
+    }
+
+    /// How many frames.
+    #[inline]
+    pub const fn len(&self) -> u64 {
+        self.count
+    }
+
+    /// Whether there are none.
+    #[inline]
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Puts a frame at the front. Gives it back if it has no metadata. O(1).
+    #[inline]
+    pub(crate) fn push<F: Frames>(&mut self, frames: &F, frame: Frame) -> Result<(), Frame> {
+        let meta = frames.frame_meta(frame).ok_or(frame)?;
+        meta.set_link(self.first);
+        self.first = frame.number();
+        self.count += 1;
+        Ok(())
+    }
+
+    /// Takes the frame at the front. O(1).
+    #[inline]
+    pub(crate) fn pop<F: Frames>(&mut self, frames: &F) -> Option<Frame> {
+        if self.count == 0 {
+            return None;
+        }
+        let frame = Frame::new(self.first);
+        self.first = frames.frame_meta(frame)?.link();
+        self.count -= 1;
+        Some(frame)
+    }
+
+    /// All of it, leaving nothing behind.
+    #[inline]
+    pub(crate) fn take(&mut self) -> Self {
+        core::mem::take(self)
+    }
+}
+
+impl Default for FrameList {
+    fn default() -> Self {
+        Self::new()
+    }
+}

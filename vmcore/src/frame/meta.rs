@@ -1,0 +1,310 @@
+//! What the library remembers of each frame, in 24 bytes that the embedder stores.
+//!
+//! ```text
+//!   byte  0        1        2..4          4..8     8..12     12..16   16..24
+//!        +--------+--------+-------------+--------+---------+--------+-------------------+
+//!        |  use   | flags  | live entries| count  | account | family | link, or key      |
+//!        +--------+--------+-------------+--------+---------+--------+-------------------+
+//!         what it is for     of a table   leaf     who pays  of areas  next frame of the
+//!                                         slots              sharing   list that holds it
+//! ```
+//!
+//! Use and live entries share one atomic word, so that "free it from the use it was allocated for" is one
+//! compare-exchange: a wrong free and a double free are both seen, never done.
+
+use core::fmt;
+
+use crate::addr::Frame;
+use crate::word::{AtomicU32, Ordering};
+
+/// What a frame is used for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum FrameUse {
+    /// Nothing: it belongs to the embedder.
+    Free = 0,
+    /// A page table.
+    Table = 1,
+    /// Objects of the library's pools.
+    Pool = 2,
+    /// A page of an area.
+    Page = 3,
+    /// A page of an area that a device uses as well: it neither moves nor is freed before it is unpinned.
+    Pinned = 4,
+    /// What exists once, such as the zero frame.
+    Machine = 5,
+    /// The growing memory of a `StaticVec`.
+    Vector = 6,
+}
+
+impl FrameUse {
+    /// Every use, in the order of their numbers.
+    pub const ALL: [Self; 7] =
+        [Self::Free, Self::Table, Self::Pool, Self::Page, Self::Pinned, Self::Machine, Self::Vector];
+
+    fn from_code(code: u8) -> Self {
+        Self::ALL.get(usize::from(code)).copied().unwrap_or(Self::Free)
+    }
+}
+
+/// A frame was to be freed from, or put to, a use that its record contradicts. Nothing was changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WrongUse {
+    /// The frame.
+    pub frame: Frame,
+    /// What the frame is used for according to its record.
+    pub recorded: FrameUse,
+    /// What the operation took it for.
+    pub expected: FrameUse,
+}
+
+impl fmt::Display for WrongUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:?} is recorded as {:?}, not as {:?}: it was freed twice or by the wrong owner",
+            self.frame, self.recorded, self.expected
+        )
+    }
+}
+
+impl core::error::Error for WrongUse {}
+
+/// A frame's record: the library's type in the embedder's storage, found from the frame's number.
+///
+/// Zeroed memory is a valid record of a free frame.
+#[derive(Debug)]
+#[repr(C)]
+pub struct FrameMeta {
+    /// Bits 0 to 7 the use, 8 to 15 flags, 16 to 31 a table's live entries.
+    state: AtomicU32,
+    /// How many leaf slots of page trees hold the frame.
+    count: AtomicU32,
+    account: AtomicU32,
+    family: AtomicU32,
+    link: [AtomicU32; 2],
+}
+
+static_assertions::const_assert!(size_of::<FrameMeta>() <= 24);
+
+const USE_MASK: u32 = 0xff;
+/// The flag of a page that no tree holds.
+const UNTRACKED: u32 = 1 << 8;
+const LIVE_SHIFT: u32 = 16;
+/// The count from which on a frame is never given back: 2^31 owners are leaked rather than one freed too early.
+const SATURATED: u32 = 1 << 31;
+
+impl FrameMeta {
+    /// The record of a free frame.
+    pub const fn new() -> Self {
+        Self {
+            state: AtomicU32::new(0),
+            count: AtomicU32::new(0),
+            account: AtomicU32::new(0),
+            family: AtomicU32::new(0),
+            link: [AtomicU32::new(0), AtomicU32::new(0)],
+        }
+    }
+
+    /// What the frame is used for.
+    #[inline]
+    pub fn recorded_use(&self) -> FrameUse {
+        FrameUse::from_code((self.state.load(Ordering::Relaxed) & USE_MASK) as u8)
+    }
+
+    /// How many slots of page trees hold the frame. Saturates at 2^31, from where on the frame is never freed.
+    #[inline]
+    pub fn count(&self) -> u32 {
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// How many entries of the table in this frame are not empty.
+    #[inline]
+    pub fn live_entries(&self) -> u32 {
+        self.state.load(Ordering::Relaxed) >> LIVE_SHIFT
+    }
+
+    /// Puts a free frame to a use, with a count of one.
+    pub(crate) fn begin(&self, purpose: FrameUse) -> Result<(), FrameUse> {
+        self.state
+            .compare_exchange(0, purpose as u32, Ordering::Acquire, Ordering::Relaxed)
+            .map_err(|state| FrameUse::from_code((state & USE_MASK) as u8))?;
+        self.count.store(1, Ordering::Relaxed);
+        self.account.store(0, Ordering::Relaxed);
+        self.family.store(0, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Ends the use `purpose`. Fails, changing nothing, if the record says otherwise.
+    pub(crate) fn end(&self, frame: Frame, purpose: FrameUse) -> Result<(), WrongUse> {
+        let mut state = self.state.load(Ordering::Relaxed);
+        loop {
+            let recorded = FrameUse::from_code((state & USE_MASK) as u8);
+            if recorded != purpose || purpose == FrameUse::Free {
+                return Err(WrongUse { frame, recorded, expected: purpose });
+            }
+            match self.state.compare_exchange_weak(state, 0, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return Ok(()),
+                Err(seen) => state = seen,
+            }
+        }
+    }
+
+    /// Whether the frame is a page that no tree holds: untracked memory, known to its leaf alone.
+    #[inline]
+    pub(crate) fn is_untracked_page(&self) -> bool {
+        self.state.load(Ordering::Relaxed) & (USE_MASK | UNTRACKED) == FrameUse::Page as u32 | UNTRACKED
+    }
+
+    /// Marks a page as untracked: it belongs to the leaf that maps it.
+    pub(crate) fn set_untracked(&self) {
+        self.state.fetch_or(UNTRACKED, Ordering::Relaxed);
+    }
+
+    /// Takes the mark back.
+    pub(crate) fn clear_untracked(&self) {
+        self.state.fetch_and(!UNTRACKED, Ordering::Relaxed);
+    }
+
+    /// Counts one more slot that holds the frame.
+    pub(crate) fn add_reference(&self) {
+        // A saturated count stays: adding to it could wrap after 2^31 more.
+        let _ = self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
+            if count >= SATURATED { None } else { Some(count + 1) }
+        });
+    }
+
+    /// Counts one slot less; true if it was the last one.
+    pub(crate) fn drop_reference(&self) -> bool {
+        let previous = self.count.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| {
+            if count >= SATURATED || count == 0 { None } else { Some(count - 1) }
+        });
+        previous == Ok(1)
+    }
+
+    /// Changes the number of live entries of the table in this frame by `change` and gives the new number.
+    ///
+    /// The caller holds the lock of the table, so a plain read and write do.
+    #[inline]
+    pub(crate) fn change_live(&self, change: i32) -> u32 {
+        let state = self.state.load(Ordering::Relaxed);
+        let live = (state >> LIVE_SHIFT).wrapping_add_signed(change) & 0xffff;
+        self.state.store((live << LIVE_SHIFT) | (state & 0xffff), Ordering::Relaxed);
+        live
+    }
+
+    /// The frame that follows in the list that holds this one.
+    pub(crate) fn link(&self) -> u64 {
+        let [low, high] = &self.link;
+        u64::from(low.load(Ordering::Relaxed)) | (u64::from(high.load(Ordering::Relaxed)) << 32)
+    }
+
+    /// Sets the link. Only the holder of the list does so.
+    pub(crate) fn set_link(&self, link: u64) {
+        let [low, high] = &self.link;
+        low.store(link as u32, Ordering::Relaxed);
+        high.store((link >> 32) as u32, Ordering::Relaxed);
+    }
+}
+
+impl Default for FrameMeta {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Ready-made metadata: a slice of records for consecutive frames, for who has no page structure of their own.
+///
+/// ```
+/// use vmcore::addr::Frame;
+/// use vmcore::frame::{FrameMeta, FrameMetaTable};
+/// let records = [const { FrameMeta::new() }; 16];
+/// let table = FrameMetaTable::new(Frame::new(0x100), &records);
+/// assert!(table.get(Frame::new(0x10f)).is_some());
+/// assert!(table.get(Frame::new(0x110)).is_none(), "not RAM, as far as this table knows");
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct FrameMetaTable<'a> {
+    first: Frame,
+    records: &'a [FrameMeta],
+}
+
+impl<'a> FrameMetaTable<'a> {
+    /// Records for as many frames from `first` as the slice is long.
+    pub const fn new(first: Frame, records: &'a [FrameMeta]) -> Self {
+        Self { first, records }
+    }
+
+    /// The record of `frame`, `None` outside of the table.
+    #[inline]
+    pub fn get(&self, frame: Frame) -> Option<&'a FrameMeta> {
+        let index = frame.number().checked_sub(self.first.number())?;
+        self.records.get(usize::try_from(index).ok()?)
+    }
+
+    /// The first frame that has a record here.
+    pub const fn first(&self) -> Frame {
+        self.first
+    }
+
+    /// How many frames have a record here.
+    pub const fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether no frame has one.
+    pub const fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn free_checks_kind() {
+        let meta = FrameMeta::new();
+        let frame = Frame::new(7);
+        meta.begin(FrameUse::Table).unwrap();
+        meta.change_live(3);
+        let wrong = meta.end(frame, FrameUse::Page).unwrap_err();
+        assert_eq!((wrong.recorded, wrong.expected), (FrameUse::Table, FrameUse::Page));
+        assert_eq!(meta.live_entries(), 3, "a refused free changes nothing");
+        meta.end(frame, FrameUse::Table).unwrap();
+        assert_eq!(meta.recorded_use(), FrameUse::Free);
+    }
+
+    #[test]
+    fn double_free_detected() {
+        let meta = FrameMeta::new();
+        meta.begin(FrameUse::Page).unwrap();
+        assert_eq!(meta.begin(FrameUse::Page), Err(FrameUse::Page), "handed out twice");
+        meta.end(Frame::new(1), FrameUse::Page).unwrap();
+        assert!(meta.end(Frame::new(1), FrameUse::Page).is_err());
+        assert!(meta.end(Frame::new(1), FrameUse::Free).is_err());
+    }
+
+    #[test]
+    fn cow_count_saturates() {
+        let meta = FrameMeta::new();
+        meta.begin(FrameUse::Page).unwrap();
+        meta.count.store(SATURATED - 1, Ordering::Relaxed);
+        meta.add_reference();
+        meta.add_reference();
+        assert_eq!(meta.count(), SATURATED);
+        assert!(!meta.drop_reference(), "a saturated count never reaches its last owner");
+        assert_eq!(meta.count(), SATURATED);
+    }
+
+    #[test]
+    fn last_reference_is_seen_once() {
+        let meta = FrameMeta::new();
+        meta.begin(FrameUse::Page).unwrap();
+        meta.add_reference();
+        assert!(!meta.drop_reference());
+        assert!(meta.drop_reference());
+        assert!(!meta.drop_reference(), "below zero is not last again");
+    }
+}

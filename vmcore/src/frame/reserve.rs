@@ -1,0 +1,198 @@
+//! The deposit that makes a commit infallible: an operation counts all that its worst case needs, takes it here before
+//! its first change, and cannot fail afterwards.
+//!
+//! ```text
+//!   loop:  lock, look:  Need { tables, pages, objects }         (no change yet)
+//!          enough in the reserve? ---- no --> unlock, top up (may fail: nothing was changed), again
+//!               | yes
+//!          commit out of the reserve, unlock; what is left over goes back
+//! ```
+
+use core::ptr::NonNull;
+
+use crate::addr::Frame;
+use crate::frame::pool::{CLASSES, class_of};
+use crate::frame::{FrameList, FrameUse, Frames, ObjectList, OutOfFrames, allocate_one, free_one};
+use crate::platform::Platform;
+
+/// What an operation needs at the most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Need {
+    /// Zeroed frames for tables.
+    pub(crate) tables: u64,
+    /// Zeroed frames for pages.
+    pub(crate) pages: u64,
+    objects: [usize; CLASSES],
+}
+
+impl Need {
+    /// Adds `count` objects of type `T`.
+    pub(crate) fn add_objects<T>(&mut self, count: usize) {
+        if let Some(objects) = self.objects.get_mut(const { class_of::<T>() }) {
+            *objects = objects.saturating_add(count);
+        }
+    }
+
+    /// `count` zeroed frames for pages.
+    pub(crate) fn pages(count: u64) -> Self {
+        Self { pages: count, ..Self::default() }
+    }
+
+    /// The same, with so many zeroed frames for tables.
+    pub(crate) fn with_tables(self, tables: u64) -> Self {
+        Self { tables, ..self }
+    }
+
+    /// The same, with `count` objects of type `T` more.
+    pub(crate) fn with_objects<T>(mut self, count: usize) -> Self {
+        self.add_objects::<T>(count);
+        self
+    }
+
+    /// Adds all that `other` needs.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.tables = self.tables.saturating_add(other.tables);
+        self.pages = self.pages.saturating_add(other.pages);
+        for (objects, more) in self.objects.iter_mut().zip(&other.objects) {
+            *objects = objects.saturating_add(*more);
+        }
+    }
+
+    /// One object of type `T`.
+    pub(crate) fn object<T>() -> Self {
+        let mut need = Self::default();
+        need.add_objects::<T>(1);
+        need
+    }
+}
+
+/// Frames and objects taken in advance. Dropping it gives back what was not used.
+pub(crate) struct Reserve<P: Platform> {
+    platform: P,
+    /// Zeroed frames, recorded as tables.
+    pub(crate) tables: FrameList,
+    /// Zeroed frames, recorded as pages.
+    pages: FrameList,
+    objects: [ObjectList; CLASSES],
+}
+
+impl<P: Platform> Reserve<P> {
+    /// An empty reserve.
+    pub(crate) fn new(platform: &P) -> Self {
+        Self {
+            platform: platform.clone(),
+            tables: FrameList::new(),
+            pages: FrameList::new(),
+            objects: [const { ObjectList::new() }; CLASSES],
+        }
+    }
+
+    /// Whether it holds all of `need`.
+    pub(crate) fn covers(&self, need: &Need) -> bool {
+        self.tables.len() >= need.tables
+            && self.pages.len() >= need.pages
+            && self.objects.iter().zip(&need.objects).all(|(have, want)| have.len() >= *want)
+    }
+
+    /// Whether it holds as many frames for pages: cheaper than [`covers`](Self::covers).
+    #[inline]
+    pub(crate) fn has_pages(&self, pages: u64) -> bool {
+        self.pages.len() >= pages
+    }
+
+    /// Whether it holds `count` objects of type `T`.
+    #[inline]
+    pub(crate) fn has_objects<T>(&self, count: usize) -> bool {
+        self.objects.get(const { class_of::<T>() }).is_some_and(|list| list.len() >= count)
+    }
+
+    /// Takes what it lacks of `need`. Called without any lock.
+    ///
+    /// # Errors
+    /// How many frames it lacks; what it got so far stays (and goes back when it is dropped).
+    pub(crate) fn top_up(&mut self, need: &Need) -> Result<(), OutOfFrames> {
+        // A request for more than there is must not take everything away from others first.
+        let frames =
+            need.tables.saturating_sub(self.tables.len()).saturating_add(need.pages.saturating_sub(self.pages.len()));
+        if frames > 1 && frames > self.platform.available_frames() {
+            return Err(OutOfFrames { wanted: frames });
+        }
+        Self::frames_to(&self.platform, &mut self.tables, FrameUse::Table, need.tables)?;
+        Self::frames_to(&self.platform, &mut self.pages, FrameUse::Page, need.pages)?;
+        let pools = self.platform.machine().pools();
+        for ((list, pool), count) in self.objects.iter_mut().zip(pools).zip(need.objects) {
+            if list.len() < count {
+                pool.fill(&self.platform, list, count)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn frames_to(platform: &P, list: &mut FrameList, purpose: FrameUse, count: u64) -> Result<(), OutOfFrames> {
+        while list.len() < count {
+            let lacking = OutOfFrames { wanted: count - list.len() };
+            let frame = allocate_one(platform, purpose, true).map_err(|_| lacking)?;
+            // `allocate_one` found metadata, so the frame can be linked.
+            list.push(platform, frame).map_err(|_| lacking)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a zeroed frame for a page.
+    pub(crate) fn take_page(&mut self) -> Option<Frame> {
+        self.pages.pop(&self.platform)
+    }
+
+    /// Takes a zeroed frame for a page that no tree will hold: it belongs to the leaf that maps it.
+    pub(crate) fn take_untracked_page(&mut self) -> Option<Frame> {
+        let frame = self.take_page()?;
+        self.platform.frame_meta(frame)?.set_untracked();
+        Some(frame)
+    }
+
+    /// Takes an untracked page back that was not mapped after all; it holds zeros still.
+    pub(crate) fn put_untracked_page(&mut self, frame: Frame) {
+        if let Some(meta) = self.platform.frame_meta(frame) {
+            meta.clear_untracked();
+        }
+        let _ = self.pages.push(&self.platform, frame);
+    }
+
+    /// Takes memory for a `T`, uninitialised.
+    pub(crate) fn take_object<T>(&mut self) -> Option<NonNull<T>> {
+        Some(self.objects.get_mut(const { class_of::<T>() })?.pop()?.cast())
+    }
+
+    /// Takes the memory of a `T` back, to be given to its pool when the reserve is dropped.
+    ///
+    /// # Safety
+    /// The memory came from a reserve for the same type, holds no live value any more, and nothing refers to it.
+    pub(crate) unsafe fn put_object<T>(&mut self, object: NonNull<T>) {
+        if let Some(list) = self.objects.get_mut(const { class_of::<T>() }) {
+            // SAFETY: the object belongs to this class and is unused, as the caller vouches.
+            unsafe { list.push(object.cast()) };
+        }
+    }
+}
+
+impl<P: Platform> Drop for Reserve<P> {
+    fn drop(&mut self) {
+        free_list(&self.platform, &mut self.tables, FrameUse::Table);
+        free_list(&self.platform, &mut self.pages, FrameUse::Page);
+        let pools = self.platform.machine().pools();
+        for (list, pool) in self.objects.iter_mut().zip(pools) {
+            if list.len() != 0 {
+                pool.give(&self.platform, list);
+            }
+        }
+    }
+}
+
+/// Gives every frame of the list back to the embedder.
+pub(crate) fn free_list<F: Frames>(frames: &F, list: &mut FrameList, purpose: FrameUse) {
+    while let Some(frame) = list.pop(frames) {
+        // SAFETY: frames on a list belong to the list's holder alone, which gives them up here. One whose record says
+        // otherwise is left alone: it leaks rather than be freed twice.
+        let _ = unsafe { free_one(frames, frame, purpose) };
+    }
+}

@@ -1,0 +1,250 @@
+//! What changes or removes leaves: unmap and protect. Huge leaves that a range covers in part are split first.
+
+use crate::addr::{PageRange, VirtAddr};
+use crate::frame::{FrameList, Frames};
+use crate::paging::{Access, EncodeError, Entry, Leaf, Mmu, TableError, Tables, Tag};
+
+use super::Gather;
+use super::cursor::Cursor;
+use super::table::Table;
+
+/// Pages to be forgotten, joined while they are neighbours, so that a flush scope sees runs and not single pages.
+struct Forget {
+    tag: Tag,
+    start: u64,
+    /// The address after the run, 0 at the top of the address space: no range goes on from there.
+    end: u64,
+    empty: bool,
+    global: bool,
+}
+
+impl Forget {
+    const fn new(tag: Tag) -> Self {
+        Self { tag, start: 0, end: 0, empty: true, global: false }
+    }
+
+    #[inline]
+    fn add(&mut self, gather: &mut Gather, pages: PageRange, global: bool) {
+        let start = pages.start().as_u64();
+        if self.empty || start != self.end {
+            self.finish(gather);
+            (self.start, self.empty) = (start, false);
+        }
+        self.end = start.wrapping_add(pages.size());
+        self.global |= global;
+    }
+
+    fn finish(&mut self, gather: &mut Gather) {
+        if !self.empty {
+            let run = PageRange::from_bounds(VirtAddr::new(self.start), VirtAddr::new(self.end.wrapping_sub(1)));
+            gather.scope.add(self.tag, run, self.global);
+        }
+        (self.empty, self.global) = (true, false);
+    }
+}
+
+impl<M: Mmu> Tables<M> {
+    /// How many tables are needed to split the leaves that `range` covers only in part (at most one chain at each end).
+    pub fn tables_to_split<F: Frames>(&self, frames: &F, range: PageRange) -> u64 {
+        // Foreign tables are refused by the operation itself.
+        self.count_cuts(frames, range, |_| true).unwrap_or(0)
+    }
+
+    /// Unmaps whatever the range maps. Leaves covered in part are split first, with tables from `spare` ([`tables_to_split`](Self::tables_to_split)).
+    /// Each removed leaf is reported with the pages that it mapped, in order. Tables that become empty are unlinked into `gather`; all
+    /// that was removed is to be flushed, whether the hardware marked it as used or not. Cost: O(tables and leaves).
+    ///
+    /// # Errors
+    /// Nothing was changed: too few spare tables, or tables that are not this library's.
+    pub fn unmap<F: Frames>(
+        &mut self,
+        frames: &F,
+        range: PageRange,
+        spare: &mut FrameList,
+        gather: &mut Gather,
+        mut removed: impl FnMut(PageRange, Leaf),
+    ) -> Result<(), TableError> {
+        let needed = self.count_cuts(frames, range, |_| true)?;
+        if spare.len() < needed {
+            return Err(TableError::NeedsTables(needed));
+        }
+        let shift = self.mmu.page_shift();
+        let mut forget = Forget::new(self.tag);
+        let mut cursor = self.cursor(frames, range)?;
+        'entries: loop {
+            if cursor.level() == 0 {
+                let (table, run) = (cursor.table(), cursor.run());
+                let start = cursor.address().as_u64();
+                let mut cleared = 0;
+                table.update_run(run.first, run.count, |step, word| {
+                    let Entry::Leaf(leaf) = self.mmu.decode(0, word) else { return None };
+                    cleared += 1;
+                    let page = PageRange::from_checked(VirtAddr::new(start + ((step as u64) << shift)), 1 << shift);
+                    forget.add(gather, page, leaf.global);
+                    removed(page, leaf);
+                    Some(0)
+                });
+                table.change_live(-cleared);
+                cursor.pass(run);
+            } else {
+                match cursor.entry() {
+                    Entry::Table(frame, _) => {
+                        cursor.enter(frame)?;
+                        continue 'entries;
+                    }
+                    Entry::Leaf(leaf) if cursor.is_whole() => {
+                        cursor.table().store(cursor.index(), 0);
+                        cursor.table().change_live(-1);
+                        forget.add(gather, cursor.span(), leaf.global);
+                        removed(cursor.span(), leaf);
+                    }
+                    Entry::Leaf(leaf) => {
+                        self.split(frames, &mut cursor, leaf, spare, needed)?;
+                        forget.finish(gather);
+                        gather.scope.add(self.tag, self.span_above(&cursor), leaf.global);
+                        continue 'entries;
+                    }
+                    Entry::Absent | Entry::Reserved => {}
+                }
+            }
+            while !cursor.next() {
+                let Some(left) = cursor.leave() else {
+                    forget.finish(gather);
+                    return Ok(());
+                };
+                if left.live() == 0 {
+                    cursor.table().store(cursor.index(), 0);
+                    cursor.table().change_live(-1);
+                    gather.scope.note_tables();
+                    // Only tables with metadata are ever entered, so the list can hold it.
+                    let _ = gather.tables.push(frames, left.frame());
+                }
+            }
+        }
+    }
+
+    /// Gives every leaf in the range this access, splitting at the ends as [`unmap`](Self::unmap) does; frame, memory type, marks and
+    /// software bits stay, and so does what is not mapped. Every leaf whose access changes is to be flushed; others add nothing
+    /// and are not split. Cost: O(tables and leaves).
+    ///
+    /// # Errors
+    /// Nothing was changed: the format cannot express the access (to forbid everything, unmap), too few spare tables, or tables
+    /// that are not this library's.
+    pub fn protect<F: Frames>(
+        &mut self,
+        frames: &F,
+        range: PageRange,
+        access: Access,
+        spare: &mut FrameList,
+        gather: &mut Gather,
+    ) -> Result<(), TableError> {
+        let permissions = &M::FORMAT.leaf;
+        let bits = permissions.encode(access).ok_or(EncodeError::Access(access))?;
+        let mask = permissions.mask();
+        let needed = self.count_cuts(frames, range, |leaf| leaf.access != access)?;
+        if spare.len() < needed {
+            return Err(TableError::NeedsTables(needed));
+        }
+        let shift = self.mmu.page_shift();
+        let mut forget = Forget::new(self.tag);
+        let mut cursor = self.cursor(frames, range)?;
+        loop {
+            if cursor.level() == 0 {
+                let (table, run) = (cursor.table(), cursor.run());
+                let start = cursor.address().as_u64();
+                table.update_run(run.first, run.count, |step, word| {
+                    if !self.mmu.is_present(word) || word & mask == bits {
+                        return None;
+                    }
+                    let page = PageRange::from_checked(VirtAddr::new(start + ((step as u64) << shift)), 1 << shift);
+                    forget.add(gather, page, M::FORMAT.global.decode(word));
+                    Some(word & !mask | bits)
+                });
+                cursor.pass(run);
+            } else {
+                match cursor.entry() {
+                    Entry::Table(frame, _) => {
+                        cursor.enter(frame)?;
+                        continue;
+                    }
+                    Entry::Leaf(leaf) if leaf.access == access => {}
+                    Entry::Leaf(leaf) if cursor.is_whole() => {
+                        let word = cursor.table().load(cursor.index());
+                        cursor.table().store(cursor.index(), word & !mask | bits);
+                        forget.add(gather, cursor.span(), leaf.global);
+                    }
+                    Entry::Leaf(leaf) => {
+                        self.split(frames, &mut cursor, leaf, spare, needed)?;
+                        forget.finish(gather);
+                        gather.scope.add(self.tag, self.span_above(&cursor), leaf.global);
+                        continue;
+                    }
+                    Entry::Absent | Entry::Reserved => {}
+                }
+            }
+            if !cursor.forward() {
+                forget.finish(gather);
+                return Ok(());
+            }
+        }
+    }
+
+    /// Replaces the leaf at the cursor by a table of equal leaves, filled before it is linked, and goes into it.
+    fn split<'a, F: Frames>(
+        &self,
+        frames: &'a F,
+        cursor: &mut Cursor<'a, F, M>,
+        leaf: Leaf,
+        spare: &mut FrameList,
+        needed: u64,
+    ) -> Result<(), TableError> {
+        let foreign = TableError::Foreign(cursor.address());
+        let below = cursor.level().checked_sub(1).ok_or(foreign)?;
+        let frame = spare.pop(frames).ok_or(TableError::NeedsTables(needed))?;
+        let table = Table::own(frames, self.mmu, below, frame).ok_or(foreign)?;
+        let word = self.mmu.encode_table(cursor.level(), frame)?;
+        self.write_leaves(&table, below, 0, table.len(), leaf)?;
+        table.change_live(table.len() as i32);
+        cursor.table().store(cursor.index(), word);
+        cursor.enter(frame)
+    }
+
+    /// The pages of the table that the cursor is in.
+    fn span_above<F: Frames>(&self, cursor: &Cursor<'_, F, M>) -> PageRange {
+        let shift = self.mmu.level(cursor.level() + 1).map_or(self.mmu.page_shift(), |at| at.shift);
+        PageRange::from_checked(cursor.address().align_down(shift), 1 << shift)
+    }
+
+    /// How many tables it takes to split the leaves that the range covers in part and that `concerns` names.
+    fn count_cuts<F: Frames>(
+        &self,
+        frames: &F,
+        range: PageRange,
+        concerns: impl Fn(&Leaf) -> bool,
+    ) -> Result<u64, TableError> {
+        let mut needed = 0;
+        let mut cursor = self.cursor(frames, range)?;
+        loop {
+            if cursor.level() == 0 {
+                cursor.pass(cursor.run());
+            } else {
+                match cursor.entry() {
+                    Entry::Table(frame, _) => {
+                        cursor.enter(frame)?;
+                        continue;
+                    }
+                    Entry::Leaf(leaf) if !cursor.is_whole() && concerns(&leaf) => {
+                        // Leaves of the next lower level must be able to say the same.
+                        self.mmu.encode_leaf(cursor.level() - 1, leaf)?;
+                        needed += self.tables_to_cut(cursor.level(), cursor.part());
+                    }
+                    Entry::Reserved => return Err(TableError::Foreign(cursor.address())),
+                    Entry::Leaf(_) | Entry::Absent => {}
+                }
+            }
+            if !cursor.forward() {
+                return Ok(needed);
+            }
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! One table, reached: the only place where a table's memory is touched.
+
+use core::marker::PhantomData;
+
+use crate::addr::Frame;
+use crate::frame::{FrameMeta, FrameUse, Frames};
+use crate::paging::{EntryWord, Mmu};
+
+/// A table that can be reached. Every index is masked to the table's length at the access.
+pub(super) struct Table<'a, M: Mmu> {
+    pointer: *mut u8,
+    mask: usize,
+    frame: Frame,
+    /// The table's record; `None` for one that is only read.
+    meta: Option<&'a FrameMeta>,
+    mmu: PhantomData<M>,
+}
+
+impl<M: Mmu> Clone for Table<'_, M> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<M: Mmu> Copy for Table<'_, M> {}
+
+impl<'a, M: Mmu> Table<'a, M> {
+    /// The table of `level` in `frame`, for reading. `None` if it cannot be reached.
+    ///
+    /// The frame comes from a root that was vouched for ([`Tables::new`](super::Tables::new)) or from an entry of such a tree.
+    #[inline]
+    pub(super) fn reach<F: Frames>(frames: &'a F, mmu: M, level: usize, frame: Frame) -> Option<Self> {
+        let format = mmu.level(level)?;
+        let pointer = frames.frame_pointer(frame);
+        if pointer.is_null() {
+            return None;
+        }
+        Some(Self { pointer, mask: (1 << format.index_bits) - 1, frame, meta: None, mmu: PhantomData })
+    }
+
+    /// The table of `level` in `frame`, for changing. `None` if it cannot be reached or is not recorded as a table.
+    #[inline]
+    pub(super) fn own<F: Frames>(frames: &'a F, mmu: M, level: usize, frame: Frame) -> Option<Self> {
+        let meta = frames.frame_meta(frame)?;
+        if meta.recorded_use() != FrameUse::Table {
+            return None;
+        }
+        Some(Self { meta: Some(meta), ..Self::reach(frames, mmu, level, frame)? })
+    }
+
+    /// How many entries it has.
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        self.mask + 1
+    }
+
+    #[inline]
+    pub(super) fn frame(&self) -> Frame {
+        self.frame
+    }
+
+    #[inline]
+    pub(super) fn load(&self, index: usize) -> u64 {
+        // SAFETY: a frame that is a table is reachable for a whole page (`Frames`), a table fits a frame (`Mmu`), and the
+        // masked index lies in the table. Entries are accessed as atomics only.
+        unsafe { M::Word::load(self.pointer, index & self.mask) }
+    }
+
+    /// Writes an entry. The caller has the tables exclusively, by the `&mut Tables` that the operation takes.
+    #[inline]
+    pub(super) fn store(&self, index: usize, word: u64) {
+        // SAFETY: as for `load`.
+        unsafe { M::Word::store(self.pointer, index & self.mask, word) }
+    }
+
+    /// Writes `word` to entry `first`, and `stride` more to each of the entries that follow, `count` in all: one add and one store
+    /// per entry. What would pass the table's end is left out.
+    #[inline]
+    pub(super) fn store_run(&self, first: usize, count: usize, mut word: u64, stride: u64) {
+        let first = first & self.mask;
+        for index in first..first + count.min(self.len() - first) {
+            // SAFETY: as for `load`; the index was bounded by the table's length above.
+            unsafe { M::Word::store(self.pointer, index, word) };
+            word = word.wrapping_add(stride);
+        }
+    }
+
+    /// Shows each of `count` entries from `first` on, with its place among them, and writes what is given back. What would pass the
+    /// table's end is left out.
+    #[inline]
+    pub(super) fn update_run(&self, first: usize, count: usize, mut update: impl FnMut(usize, u64) -> Option<u64>) {
+        let first = first & self.mask;
+        for step in 0..count.min(self.len() - first) {
+            // SAFETY: as for `load`; the index was bounded by the table's length above.
+            let word = unsafe { M::Word::load(self.pointer, first + step) };
+            if let Some(new) = update(step, word) {
+                // SAFETY: as above.
+                unsafe { M::Word::store(self.pointer, first + step, new) };
+            }
+        }
+    }
+
+    /// Changes the count of live entries and gives the new one.
+    #[inline]
+    pub(super) fn change_live(&self, change: i32) -> u32 {
+        self.meta.map_or(1, |meta| meta.change_live(change))
+    }
+
+    /// The count of live entries, which includes one for a pinned table; never 0 for a table that is only read.
+    #[inline]
+    pub(super) fn live(&self) -> u32 {
+        self.meta.map_or(1, FrameMeta::live_entries)
+    }
+
+    /// Whether the count holds an extra one that keeps the table when it is empty. O(entries).
+    pub(super) fn is_pinned(&self, mmu: M) -> bool {
+        let present = (0..self.len()).filter(|index| mmu.is_present(self.load(*index))).count();
+        self.live() as usize > present
+    }
+}

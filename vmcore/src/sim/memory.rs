@@ -1,0 +1,464 @@
+//! Physical memory: frames of RAM with their metadata, memory that is not RAM, and an allocator that provokes mistakes.
+//!
+//! ```text
+//!   a frame of RAM:   never used --+                       +--> given out: zero, or the garbage pattern
+//!                                  +--> on the free list --+
+//!                     poisoned   --+         ^
+//!                                            +------------- freed: filled with the poison pattern
+//! ```
+//!
+//! The frame freed last is given out first, so that whoever still uses it meets its new owner at once. A frame that
+//! is given out must hold exactly what it held when it became free: anything else is a write into a free frame.
+//!
+//! Each frame remembers the tick of a clock at which it was given out (0 while it is free). Frames given out together
+//! share their tick, and what was remembered of a frame before its tick is about an earlier life of it.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::vec::Vec;
+use core::alloc::Layout;
+
+use spin::Mutex;
+
+use super::judge::{Judge, ViolationKind};
+use crate::addr::{Frame, FrameRange};
+use crate::frame::{FrameMeta, FrameRequest, FrameUse};
+use crate::word::{AtomicU64, Ordering};
+
+/// What fills a free frame. Present, as an entry, so that a walk through a freed table goes astray instead of stopping.
+pub(super) const POISON: u64 = 0x6b6b_6b6b_6b6b_6b6b;
+/// What fills a frame that was not asked for zeroed.
+pub(super) const GARBAGE: u64 = 0xa5a5_a5a5_a5a5_a5a5;
+
+const WORDS: usize = 0x200;
+
+/// The bytes of a frame, which everybody reaches as atomic words.
+#[repr(C, align(4096))]
+struct Page([AtomicU64; WORDS]);
+
+/// `count` zeroed pages, which the host backs only when they are touched.
+fn zeroed_pages(count: usize) -> Box<[Page]> {
+    assert!(count > 0, "memory of no frames");
+    let layout = Layout::array::<Page>(count).expect("more frames than the host can address");
+    // SAFETY: the layout is not of size 0.
+    let bytes = unsafe { alloc::alloc::alloc_zeroed(layout) };
+    if bytes.is_null() {
+        alloc::alloc::handle_alloc_error(layout);
+    }
+    let slice = core::ptr::slice_from_raw_parts_mut(bytes.cast::<Page>(), count);
+    // SAFETY: allocated just now by the global allocator with the layout of `[Page; count]`; zero bytes are valid
+    // atomics.
+    unsafe { Box::from_raw(slice) }
+}
+
+/// Reachable memory without metadata.
+struct Device {
+    frames: FrameRange,
+    pages: Box<[Page]>,
+}
+
+/// When allocations fail on purpose.
+#[derive(Clone, Copy)]
+enum FailurePlan {
+    Never,
+    /// So many more succeed, then none.
+    After(u64),
+    /// So many more succeed, one fails, the rest succeeds.
+    Once(u64),
+}
+
+/// The frames that are free, in the order in which they are given out.
+struct FreeList {
+    /// Index of a frame and the serial number of its freeing; an entry whose number is not the frame's is outdated.
+    order: Vec<(usize, u64)>,
+    /// Per frame the number of its latest freeing; 0 while it is given out.
+    serial: Vec<u64>,
+    /// Per frame whether it was ever given out: before that it is zero, not poisoned.
+    used_before: Vec<bool>,
+    next_serial: u64,
+    count: u64,
+    random: Option<u64>,
+    plan: FailurePlan,
+    requests: u64,
+}
+
+impl FreeList {
+    fn push(&mut self, index: usize) {
+        self.next_serial += 1;
+        self.serial[index] = self.next_serial;
+        self.order.push((index, self.next_serial));
+        self.count += 1;
+    }
+
+    /// Whether this request is one that shall fail.
+    fn fails(&mut self) -> bool {
+        self.requests += 1;
+        match &mut self.plan {
+            FailurePlan::Never => false,
+            FailurePlan::After(0) => true,
+            FailurePlan::Once(0) => {
+                self.plan = FailurePlan::Never;
+                true
+            }
+            FailurePlan::After(left) | FailurePlan::Once(left) => {
+                *left -= 1;
+                false
+            }
+        }
+    }
+
+    fn next_random(&mut self) -> Option<u64> {
+        // The xorshift generator of Marsaglia, 2003: repeatable by its seed.
+        let state = self.random.as_mut()?;
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        Some(*state)
+    }
+
+    /// Takes a single frame: the one freed last, or a random one.
+    fn take_one(&mut self) -> Option<usize> {
+        while !self.order.is_empty() {
+            if let Some(random) = self.next_random() {
+                let last = self.order.len() - 1;
+                let chosen = (random % self.order.len() as u64) as usize;
+                self.order.swap(chosen, last);
+            }
+            let (index, serial) = self.order.pop()?;
+            if self.serial[index] == serial {
+                self.serial[index] = 0;
+                self.count -= 1;
+                return Some(index);
+            }
+        }
+        None
+    }
+
+    /// Takes the lowest run of `count` free frames whose first number is a multiple of 2^`alignment`.
+    fn take_run(&mut self, first: u64, count: u64, alignment: u32) -> Option<usize> {
+        let step = 1_u64.checked_shl(alignment)?;
+        let total = self.serial.len() as u64;
+        let mut candidate = first.checked_next_multiple_of(step)? - first;
+        while candidate.checked_add(count)? <= total {
+            let run = candidate as usize..(candidate + count) as usize;
+            if self.serial[run.clone()].iter().all(|serial| *serial != 0) {
+                self.serial[run].fill(0);
+                self.count -= count;
+                return Some(candidate as usize);
+            }
+            candidate = candidate.checked_add(step)?;
+        }
+        None
+    }
+}
+
+/// What a frame number stands for on this machine.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum FrameState {
+    /// Nothing: no memory answers there.
+    Missing,
+    /// Memory that is not RAM.
+    Device,
+    /// RAM that belongs to the allocator.
+    Free,
+    /// RAM that was given out at this tick of the clock.
+    GivenOut(u64),
+}
+
+pub(super) struct Memory {
+    first: u64,
+    pages: Box<[Page]>,
+    meta: Box<[FrameMeta]>,
+    /// Per frame the tick at which it was given out; 0 while it is free.
+    given_out: Box<[AtomicU64]>,
+    devices: Vec<Device>,
+    /// What a pointer to a frame that does not exist leads to, once that has been reported.
+    nowhere: Box<[Page]>,
+    free: Mutex<FreeList>,
+    clock: AtomicU64,
+}
+
+impl Memory {
+    pub(super) fn new(first: u64, count: usize, devices: &[FrameRange], seed: Option<u64>) -> Self {
+        let ram = FrameRange::new(Frame::new(first), count as u64).expect("the frames pass the last frame number");
+        for (index, device) in devices.iter().enumerate() {
+            let clashes = |other: &FrameRange| other.overlaps(*device);
+            assert!(
+                !clashes(&ram) && !devices[..index].iter().any(clashes),
+                "the device memory {device:?} overlaps other memory"
+            );
+        }
+        let mut free = FreeList {
+            order: Vec::new(),
+            serial: alloc::vec![0; count],
+            used_before: alloc::vec![false; count],
+            next_serial: 0,
+            count: 0,
+            // The generator stays at 0 for ever.
+            random: seed.map(|seed| seed | 1),
+            plan: FailurePlan::Never,
+            requests: 0,
+        };
+        for index in (0..count).rev() {
+            free.push(index);
+        }
+        Self {
+            first,
+            pages: zeroed_pages(count),
+            meta: (0..count).map(|_| FrameMeta::new()).collect(),
+            given_out: (0..count).map(|_| AtomicU64::new(0)).collect(),
+            devices: devices
+                .iter()
+                .map(|frames| Device { frames: *frames, pages: zeroed_pages(frames.count() as usize) })
+                .collect(),
+            nowhere: zeroed_pages(1),
+            free: Mutex::new(free),
+            clock: AtomicU64::new(0),
+        }
+    }
+
+    fn index(&self, frame: u64) -> Option<usize> {
+        let index = usize::try_from(frame.checked_sub(self.first)?).ok()?;
+        (index < self.pages.len()).then_some(index)
+    }
+
+    fn page(&self, frame: u64) -> Option<&Page> {
+        if let Some(index) = self.index(frame) {
+            return self.pages.get(index);
+        }
+        let device = self.devices.iter().find(|device| device.frames.contains(Frame::new(frame)))?;
+        device.pages.get((frame - device.frames.first().number()) as usize)
+    }
+
+    pub(super) fn now(&self) -> u64 {
+        self.clock.load(Ordering::Acquire)
+    }
+
+    pub(super) fn state(&self, frame: u64) -> FrameState {
+        match self.index(frame) {
+            Some(index) => match self.given_out[index].load(Ordering::Acquire) {
+                0 => FrameState::Free,
+                tick => FrameState::GivenOut(tick),
+            },
+            None if self.page(frame).is_some() => FrameState::Device,
+            None => FrameState::Missing,
+        }
+    }
+
+    pub(super) fn meta(&self, frame: u64) -> Option<&FrameMeta> {
+        self.index(frame).and_then(|index| self.meta.get(index))
+    }
+
+    /// What the frame is recorded as used for; `None` for what has no record.
+    pub(super) fn recorded_use(&self, frame: u64) -> Option<FrameUse> {
+        self.meta(frame).map(FrameMeta::recorded_use)
+    }
+
+    pub(super) fn pointer(&self, frame: u64) -> *mut u8 {
+        let page = self.page(frame).unwrap_or(&self.nowhere[0]);
+        page.0.as_ptr().cast::<u8>().cast_mut()
+    }
+
+    /// One of the 512 words of a frame.
+    pub(super) fn word(&self, frame: u64, index: usize) -> Option<&AtomicU64> {
+        self.page(frame)?.0.get(index)
+    }
+
+    /// Reads bytes of a frame as a CPU does: never torn within a byte, whoever else writes.
+    pub(super) fn read(&self, frame: u64, offset: usize, into: &mut [u8]) {
+        let Some(page) = self.page(frame) else { return into.fill(0xff) };
+        let mut position = offset;
+        let mut rest = into;
+        while !rest.is_empty() {
+            let within = position % 8;
+            let count = rest.len().min(8 - within);
+            let bytes = page.0[position / 8].load(Ordering::Acquire).to_ne_bytes();
+            let (now, later) = rest.split_at_mut(count);
+            now.copy_from_slice(&bytes[within..within + count]);
+            rest = later;
+            position += count;
+        }
+    }
+
+    /// Writes bytes of a frame as a CPU does: neighbouring bytes that others write keep what the others wrote.
+    pub(super) fn write(&self, frame: u64, offset: usize, from: &[u8]) {
+        let Some(page) = self.page(frame) else { return };
+        let mut position = offset;
+        let mut rest = from;
+        while !rest.is_empty() {
+            let within = position % 8;
+            let count = rest.len().min(8 - within);
+            let (now, later) = rest.split_at(count);
+            let merge = |word: u64| {
+                let mut bytes = word.to_ne_bytes();
+                bytes[within..within + count].copy_from_slice(now);
+                Some(u64::from_ne_bytes(bytes))
+            };
+            let _ = page.0[position / 8].fetch_update(Ordering::AcqRel, Ordering::Acquire, merge);
+            rest = later;
+            position += count;
+        }
+    }
+
+    pub(super) fn allocate(&self, request: FrameRequest, judge: &Judge) -> Option<Frame> {
+        let mut free = self.free.lock();
+        if free.fails() || request.count == 0 {
+            return None;
+        }
+        let start = if request.count == 1 && request.alignment == 0 {
+            free.take_one()?
+        } else {
+            free.take_run(self.first, request.count, request.alignment)?
+        };
+        let run = start..start + request.count as usize;
+        let tick = self.clock.fetch_add(1, Ordering::AcqRel) + 1;
+        let mut problem = None;
+        for index in run {
+            let frame = self.first + index as u64;
+            let expected = if core::mem::replace(&mut free.used_before[index], true) { POISON } else { 0 };
+            let words = &self.pages[index].0;
+            if let Some(at) = words.iter().position(|word| word.load(Ordering::Acquire) != expected) {
+                let found = words[at].load(Ordering::Acquire);
+                problem = Some((
+                    ViolationKind::WrittenWhileFree,
+                    format!(
+                        "frame {frame:#x} was written while it was free: byte {:#x} holds {found:#x} instead of \
+                         {expected:#x}",
+                        at * 8
+                    ),
+                ));
+            }
+            let recorded = self.meta[index].recorded_use();
+            if recorded != FrameUse::Free {
+                problem = Some((
+                    ViolationKind::WrongFree,
+                    format!("frame {frame:#x} is recorded as {recorded:?} although it was free: nobody allocated it"),
+                ));
+            }
+            let fill = if request.zeroed { 0 } else { GARBAGE };
+            for word in words {
+                word.store(fill, Ordering::Relaxed);
+            }
+            self.given_out[index].store(tick, Ordering::Release);
+        }
+        drop(free);
+        if let Some((kind, sentence)) = problem {
+            judge.report(kind, sentence);
+        }
+        Some(Frame::new(self.first + start as u64))
+    }
+
+    /// Takes frames back, if they are what they are said to be.
+    pub(super) fn free(&self, first: Frame, count: u64, judge: &Judge) {
+        let mut free = self.free.lock();
+        if let Some(sentence) = self.objection(first.number(), count) {
+            drop(free);
+            return judge.report(ViolationKind::WrongFree, sentence);
+        }
+        // The lowest frame is given out first again.
+        for frame in (first.number()..first.number() + count).rev() {
+            let Some(index) = self.index(frame) else { continue };
+            for word in &self.pages[index].0 {
+                word.store(POISON, Ordering::Relaxed);
+            }
+            self.given_out[index].store(0, Ordering::Release);
+            free.push(index);
+        }
+    }
+
+    fn objection(&self, first: u64, count: u64) -> Option<alloc::string::String> {
+        let what = format!("free_frames(frame {first:#x}, count {count})");
+        if count == 0 {
+            return Some(format!("{what} frees nothing"));
+        }
+        let last = first.checked_add(count - 1);
+        if self.index(first).is_none() || last.is_none_or(|last| self.index(last).is_none()) {
+            return Some(format!("{what} leaves the RAM that frames are given out from"));
+        }
+        let FrameState::GivenOut(tick) = self.state(first) else {
+            return Some(format!("{what}: frame {first:#x} is free already: a double free"));
+        };
+        for frame in first..first + count {
+            match self.state(frame) {
+                FrameState::GivenOut(other) if other == tick => {}
+                FrameState::GivenOut(_) => {
+                    return Some(format!("{what}: frame {frame:#x} was not given out together with frame {first:#x}"));
+                }
+                _ => return Some(format!("{what}: frame {frame:#x} is free already: a double free")),
+            }
+            match self.recorded_use(frame) {
+                Some(FrameUse::Free) | None => {}
+                Some(recorded) => {
+                    return Some(format!("{what}: frame {frame:#x} is still recorded as {recorded:?}"));
+                }
+            }
+        }
+        None
+    }
+
+    pub(super) fn fail_after(&self, successes: u64) {
+        self.free.lock().plan = FailurePlan::After(successes);
+    }
+
+    pub(super) fn fail_once(&self, successes: u64) {
+        self.free.lock().plan = FailurePlan::Once(successes);
+    }
+
+    pub(super) fn fail_never(&self) {
+        self.free.lock().plan = FailurePlan::Never;
+    }
+
+    pub(super) fn requests(&self) -> u64 {
+        self.free.lock().requests
+    }
+
+    pub(super) fn free_count(&self) -> u64 {
+        self.free.lock().count
+    }
+
+    /// How many frames are recorded for each use, and how many are given out.
+    pub(super) fn counts(&self) -> FrameCounts {
+        let mut uses = [0; FrameUse::ALL.len()];
+        for (meta, tick) in self.meta.iter().zip(&self.given_out) {
+            if tick.load(Ordering::Acquire) != 0 {
+                let recorded = meta.recorded_use();
+                for (count, purpose) in uses.iter_mut().zip(FrameUse::ALL) {
+                    *count += u64::from(purpose == recorded);
+                }
+            }
+        }
+        FrameCounts { uses }
+    }
+}
+
+/// How many of the frames that are given out are recorded for which use. Equal before and after: nothing leaked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct FrameCounts {
+    uses: [u64; FrameUse::ALL.len()],
+}
+
+impl FrameCounts {
+    /// How many frames are recorded for `purpose`. For [`FrameUse::Free`]: how many are given out without a recorded
+    /// use.
+    pub fn of(&self, purpose: FrameUse) -> u64 {
+        self.uses.iter().zip(FrameUse::ALL).filter(|(_, each)| *each == purpose).map(|(count, _)| *count).sum()
+    }
+
+    /// How many frames are given out in all.
+    pub fn given_out(&self) -> u64 {
+        self.uses.iter().sum()
+    }
+}
+
+impl core::fmt::Debug for FrameCounts {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let mut map = f.debug_map();
+        for (count, purpose) in self.uses.iter().zip(FrameUse::ALL) {
+            match purpose {
+                FrameUse::Free => map.entry(&"given out without a use", count),
+                purpose => map.entry(&purpose, count),
+            };
+        }
+        map.finish()
+    }
+}

@@ -1,0 +1,82 @@
+//! The paging-structure caches: what a CPU remembers of the entries that lead to tables (SDM, "Paging-Structure
+//! Caches").
+//!
+//! ```text
+//!   (tag, 39, address bits 47..39) -> table of shift 30        the lowest one that is known
+//!   (tag, 30, address bits 47..30) -> table of shift 21        is where a walk begins:
+//!   (tag, 21, address bits 47..21) -> table of shift 12        those above are not read again
+//! ```
+//!
+//! A table that was unlinked while its pointer is still here goes on being walked.
+
+use alloc::collections::BTreeMap;
+
+use super::walker::Rights;
+
+/// Bits 47 to 12 of an address: what selects entries.
+const TRANSLATED: u64 = 0x0000_ffff_ffff_f000;
+
+/// A remembered pointer to a table.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pointer {
+    /// The table's frame.
+    pub(super) table: u64,
+    /// What the entries from the root to here let through.
+    pub(super) rights: Rights,
+    /// The root that the walk began at.
+    pub(super) root: u64,
+    /// The tick of the memory's clock at the walk.
+    pub(super) filled_at: u64,
+}
+
+/// The tag, the shift of the entry, and the address bits that selected it.
+type Key = (u16, u32, u64);
+
+#[derive(Default)]
+pub(super) struct StructureCache {
+    pointers: BTreeMap<Key, Pointer>,
+}
+
+/// The first address, sign-extended, that an entry translates, and the last.
+fn covered((_, shift, prefix): Key) -> (u64, u64) {
+    let low = prefix << shift;
+    let first = ((low << 16) as i64 >> 16) as u64;
+    (first, first + ((1 << shift) - 1))
+}
+
+impl StructureCache {
+    /// The pointer closest to the leaf for `address`: the entry's shift and itself.
+    pub(super) fn lookup(&self, tag: u16, address: u64) -> Option<(u32, Pointer)> {
+        [21, 30, 39].into_iter().find_map(|shift| {
+            let pointer = self.pointers.get(&(tag, shift, (address & TRANSLATED) >> shift))?;
+            Some((shift, *pointer))
+        })
+    }
+
+    /// Remembers a pointer. True if it is new.
+    pub(super) fn insert(&mut self, tag: u16, shift: u32, address: u64, pointer: Pointer) -> bool {
+        self.pointers.insert((tag, shift, (address & TRANSLATED) >> shift), pointer).is_none()
+    }
+
+    /// Forgets what covers any address from `first` to `last`; of every tag where `tag` is `None`.
+    pub(super) fn forget(&mut self, tag: Option<u16>, first: u64, last: u64) {
+        self.pointers.retain(|key, _| {
+            let (from, to) = covered(*key);
+            tag.is_some_and(|tag| tag != key.0) || to < first || last < from
+        });
+    }
+
+    /// Forgets every pointer of a tag.
+    pub(super) fn forget_tag(&mut self, tag: u16) {
+        self.pointers.retain(|key, _| key.0 != tag);
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.pointers.clear();
+    }
+
+    /// Every pointer: the tag, the entry's shift, the first address that it translates, and itself.
+    pub(super) fn pointers(&self) -> impl Iterator<Item = (u16, u32, u64, Pointer)> + '_ {
+        self.pointers.iter().map(|(key, pointer)| (key.0, key.1, covered(*key).0, *pointer))
+    }
+}

@@ -1,0 +1,177 @@
+//! What an area gives up: pages leave every window at once, and are freed when the flush of it is acknowledged.
+//!
+//! ```text
+//!   resize, give_section ──► tree.split_off ──► CutOff (deferred in the flush) ──acknowledged──► pages freed,
+//!                        └─► every view: unmap                                                   may grow again
+//! ```
+
+use core::ptr::NonNull;
+
+use super::inner::{AreaInner, AreaState};
+use super::{Area, AreaError, AreaKind, MAX_SIZE, Page, Rights, Section, TreeSupply, ViewChange, release_area};
+use crate::frame::{Need, Reserve};
+use crate::page_tree::{Node, PageTree};
+use crate::paging::{Deferred, Flush, Pending};
+use crate::platform::Platform;
+
+/// Pages cut off an area's tree, waiting for the flush that makes them unreachable.
+#[repr(C)]
+struct CutOff<P: Platform> {
+    deferred: Deferred<P>,
+    tree: PageTree<Page>,
+    /// Holds a reference.
+    area: NonNull<AreaInner<P>>,
+    /// The section that becomes free with it.
+    section: Option<u32>,
+}
+
+impl<P: Platform> CutOff<P> {
+    /// Called when the flush is acknowledged.
+    unsafe fn release(platform: &P, object: NonNull<Deferred<P>>) {
+        // SAFETY: only `CutOff`s are deferred with this function, and their header is their first field; the object is
+        // alive and off the flush's list, so it can be moved out.
+        let cut_off = unsafe { object.cast::<Self>().read() };
+        let Self { mut tree, area, section, .. } = cut_off;
+        let mut reserve = Reserve::new(platform);
+        tree.clear(&mut TreeSupply { platform, reserve: &mut reserve });
+        {
+            // SAFETY: the reference that the cut-off part holds keeps the area alive.
+            let mut state = unsafe { area.as_ref() }.lock(platform);
+            state.returning = state.returning.saturating_sub(1);
+            if let (Some(section), Some(mut sections)) = (section, state.sections) {
+                // SAFETY: sections live as long as the area, which is locked.
+                unsafe { sections.as_mut() }.finish_return(section);
+            }
+        }
+        // SAFETY: the memory was taken for this type, and the value was moved out.
+        unsafe { reserve.put_object(object.cast::<Self>()) };
+        // SAFETY: the cut-off part's reference is given up.
+        unsafe { release_area(platform, area) };
+    }
+}
+
+impl<P: Platform> Area<P> {
+    /// Makes the area `size` bytes large. Pages beyond a smaller size leave every window in every space, and are freed
+    /// when the flush is complete; a larger size adds pages that do not exist yet.
+    ///
+    /// Cost: growing O(1); shrinking O(windows + pages given up).
+    ///
+    /// # Errors
+    /// No right to resize, a size that cannot be, a kind that cannot be resized (only open areas can), an outstanding
+    /// flush of a part given up before ([`AreaError::Retry`]), out of frames. Nothing was changed.
+    pub fn resize(&self, size: u64) -> Result<Flush<P, ()>, AreaError> {
+        self.require(Rights::RESIZE)?;
+        if !matches!(self.inner().kind(), AreaKind::Open { .. }) {
+            return Err(AreaError::Kind);
+        }
+        if size == 0 || size >= MAX_SIZE || size & ((1 << P::PAGE_SHIFT) - 1) != 0 {
+            return Err(AreaError::Size(size));
+        }
+        let pages = size >> P::PAGE_SHIFT;
+        {
+            let mut state = self.inner().lock(self.platform());
+            if pages >= state.pages {
+                // Even for the present size: what the caller is told would be true only after that flush.
+                if state.returning != 0 {
+                    return Err(AreaError::Retry);
+                }
+                state.pages = pages;
+                return Ok(Flush::new(self.platform().clone(), Pending::new(), ()));
+            }
+        }
+        self.cut_off(
+            |state| {
+                let (first, end) = (pages, state.pages);
+                if first < end { Ok((first, end - first, None)) } else { Ok((first, 0, None)) }
+            },
+            |state| state.pages = state.pages.min(pages),
+        )
+    }
+
+    /// Hands out a section of a guarded area. O(1). Its pages come into being when they are touched.
+    ///
+    /// # Errors
+    /// No right to resize, another kind of area, or every section is out.
+    pub fn take_section(&self) -> Result<Section, AreaError> {
+        self.require(Rights::RESIZE)?;
+        let AreaKind::Guarded(layout) = self.inner().kind() else { return Err(AreaError::Kind) };
+        let state = self.inner().lock(self.platform());
+        let mut sections = state.sections.ok_or(AreaError::Kind)?;
+        // SAFETY: sections live as long as the area, which is locked.
+        let number = unsafe { sections.as_mut() }.take().ok_or(AreaError::NoSection)?;
+        Ok(Section {
+            number,
+            offset: layout.first_page(number) << P::PAGE_SHIFT,
+            size: u64::from(layout.pages) << P::PAGE_SHIFT,
+        })
+    }
+
+    /// Takes a section back: its pages leave every window, and are freed and the section handed out again when the flush is
+    /// complete. O(windows + pages).
+    ///
+    /// # Errors
+    /// No right to resize, another kind of area, a section that is not out, out of frames. Nothing was changed.
+    pub fn give_section(&self, number: u32) -> Result<Flush<P, ()>, AreaError> {
+        self.require(Rights::RESIZE)?;
+        let AreaKind::Guarded(layout) = self.inner().kind() else { return Err(AreaError::Kind) };
+        self.cut_off(
+            |state| {
+                if state.section_is_out(number) {
+                    Ok((layout.first_page(number), u64::from(layout.pages), Some(number)))
+                } else {
+                    Err(AreaError::NotOut(number))
+                }
+            },
+            |state| {
+                if let Some(mut sections) = state.sections {
+                    // SAFETY: sections live as long as the area, which is locked.
+                    unsafe { sections.as_mut() }.begin_return(number);
+                }
+            },
+        )
+    }
+
+    /// Cuts pages off the tree and out of every window: `which` says which (and refuses), `then` is the change that goes with it.
+    fn cut_off(
+        &self,
+        which: impl Fn(&AreaState<P>) -> Result<(u64, u64, Option<u32>), AreaError>,
+        then: impl FnOnce(&mut AreaState<P>),
+    ) -> Result<Flush<P, ()>, AreaError> {
+        let platform = self.platform();
+        let mut reserve = Reserve::new(platform);
+        let mut need = Need::object::<CutOff<P>>();
+        loop {
+            reserve.top_up(&need)?;
+            let mut state = self.inner().lock(platform);
+            let (first, count, section) = which(&state)?;
+            need = Need::object::<CutOff<P>>();
+            need.add_objects::<Node>(state.tree.nodes_needed_to_split_off(first..first + count));
+            if !reserve.covers(&need) {
+                continue;
+            }
+            self.inner().add_reference()?;
+            let split = state.tree.split_off(first..first + count, &mut TreeSupply { platform, reserve: &mut reserve });
+            let (Ok(tree), Some(object)) = (split, reserve.take_object::<CutOff<P>>()) else {
+                // The nodes were reserved, so only a page that cannot be counted once more gets here.
+                drop(state);
+                // SAFETY: the reference was counted above; the handle holds another.
+                unsafe { release_area(platform, self.pointer()) };
+                return Err(AreaError::TooManyHandles);
+            };
+            let mut pending = Pending::new();
+            if count != 0 {
+                state.change_views(platform, ViewChange::Unmap { first, count }, &mut pending);
+            }
+            then(&mut state);
+            state.returning += 1;
+            // SAFETY: the memory was taken for this type; the object stays in the pool until its release, is linked
+            // nowhere, and holds the reference that was just counted.
+            unsafe {
+                object.write(CutOff { deferred: Deferred::new(CutOff::release), tree, area: self.pointer(), section });
+                pending.defer(object.cast());
+            }
+            drop(state);
+            return Ok(Flush::new(platform.clone(), pending, ()));
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! What handles and windows refer to: an area's state, and the one seam that says which page belongs at an offset.
+
+use core::ptr::NonNull;
+
+use super::sections::Sections;
+use super::{AreaError, AreaKind, Page, TreeSupply, View, ViewChange, release_page};
+use crate::addr::Frame;
+use crate::frame::{Need, Reserve};
+use crate::lock::{Guard, Lock, Rank};
+use crate::page_tree::{Node, PageTree};
+use crate::paging::{MemoryType, Pending};
+use crate::platform::Platform;
+use crate::word::{AtomicUsize, Ordering};
+
+/// What the area answers when it is asked for a page.
+pub(crate) enum Answer {
+    /// The page is in this frame.
+    Page {
+        frame: Frame,
+        /// Whether it may be mapped writable (a clean tracked page may not: its first write has to be seen).
+        writable: bool,
+    },
+    /// It takes more than the reserve holds to answer.
+    Short(Need),
+    /// A guard, or a section that is not out.
+    Guard,
+    /// Past the end.
+    Outside,
+    /// Whatever the tables hold; a fresh page where they hold nothing.
+    Untracked,
+}
+
+/// What handles and windows refer to.
+pub(crate) struct AreaInner<P: Platform> {
+    references: AtomicUsize,
+    kind: AreaKind,
+    state: Lock<P, AreaState<P>>,
+    data: P::AreaData,
+}
+
+/// What the area's lock guards.
+pub(crate) struct AreaState<P: Platform> {
+    /// The size in pages.
+    pub(super) pages: u64,
+    pub(super) tree: PageTree<Page>,
+    views: Option<NonNull<View<P>>>,
+    /// How many windows show the area.
+    pub(crate) view_count: usize,
+    /// Changes whose flush is outstanding; while there are any, the area does not grow.
+    pub(super) returning: usize,
+    pub(super) sections: Option<NonNull<Sections<P>>>,
+}
+
+// SAFETY: views and sections belong to the area and are reached only under its lock; the tree's nodes are plain memory.
+unsafe impl<P: Platform> Send for AreaState<P> {}
+
+impl<P: Platform> AreaInner<P> {
+    /// An area of `pages` pages, none of which exists, with one reference.
+    pub(super) const fn new(
+        kind: AreaKind,
+        pages: u64,
+        sections: Option<NonNull<Sections<P>>>,
+        data: P::AreaData,
+    ) -> Self {
+        let state = AreaState {
+            pages,
+            // SAFETY: nodes always come from, and go to, the machine's pools.
+            tree: unsafe { PageTree::new() },
+            views: None,
+            view_count: 0,
+            returning: 0,
+            sections,
+        };
+        Self { references: AtomicUsize::new(1), kind, state: Lock::new(Rank::Area, state), data }
+    }
+
+    #[inline]
+    pub(crate) fn lock<'a>(&'a self, platform: &'a P) -> Guard<'a, P, AreaState<P>> {
+        self.state.lock(platform)
+    }
+
+    pub(crate) const fn kind(&self) -> AreaKind {
+        self.kind
+    }
+
+    pub(crate) const fn memory(&self) -> MemoryType {
+        match self.kind {
+            AreaKind::Fixed { memory, .. } => memory,
+            _ => MemoryType::WriteBack,
+        }
+    }
+
+    /// Whether its windows may be mapped with leaves larger than a base page.
+    pub(crate) const fn is_fixed(&self) -> bool {
+        matches!(self.kind, AreaKind::Fixed { .. })
+    }
+
+    pub(crate) const fn is_untracked(&self) -> bool {
+        matches!(self.kind, AreaKind::Untracked { .. })
+    }
+
+    pub(crate) const fn data(&self) -> &P::AreaData {
+        &self.data
+    }
+
+    /// Counts one more handle or window.
+    pub(crate) fn add_reference(&self) -> Result<(), AreaError> {
+        let more = |count: usize| if count > usize::MAX / 2 { None } else { Some(count + 1) };
+        match self.references.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(AreaError::TooManyHandles),
+        }
+    }
+
+    /// Counts one more window. Each takes a record's memory, so that there are never as many as could overflow the count
+    /// above the limit for handles.
+    pub(crate) fn add_window_reference(&self) {
+        self.references.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The one seam: the page with this index, for reading or writing. Takes what it needs from the reserve, and changes
+    /// nothing if that does not hold enough.
+    pub(crate) fn page(
+        &self,
+        platform: &P,
+        state: &mut AreaState<P>,
+        index: u64,
+        write: bool,
+        reserve: &mut Reserve<P>,
+    ) -> Answer {
+        if index >= state.pages {
+            return Answer::Outside;
+        }
+        match self.kind {
+            AreaKind::Open { .. } => state.tracked_page(platform, index, write, reserve),
+            AreaKind::Fixed { frames, .. } => Answer::Page { frame: frames.first().add(index), writable: true },
+            AreaKind::Guarded(layout) => match layout.section_of(index) {
+                Some(section) if state.section_is_out(section) => state.tracked_page(platform, index, write, reserve),
+                _ => Answer::Guard,
+            },
+            AreaKind::Untracked { .. } => Answer::Untracked,
+        }
+    }
+
+    /// The first of `count` pages that [`page`](Self::page) would refuse, and how, without asking for memory. O(1); for guarded areas
+    /// O(sections in the range).
+    pub(crate) fn first_refused(&self, state: &AreaState<P>, first: u64, count: u64) -> Option<(u64, Answer)> {
+        let end = first.saturating_add(count);
+        if end > state.pages {
+            return Some((first.max(state.pages), Answer::Outside));
+        }
+        if let AreaKind::Guarded(layout) = self.kind {
+            let mut page = first;
+            while page < end {
+                match layout.section_of(page) {
+                    Some(section) if state.section_is_out(section) => {
+                        page = layout.first_page(section) + u64::from(layout.pages);
+                    }
+                    _ => return Some((page, Answer::Guard)),
+                }
+            }
+        }
+        None
+    }
+}
+
+impl<P: Platform> AreaState<P> {
+    pub(crate) const fn pages(&self) -> u64 {
+        self.pages
+    }
+
+    pub(crate) fn resident(&self) -> u64 {
+        self.tree.len()
+    }
+
+    pub(super) fn section_is_out(&self, section: u32) -> bool {
+        // SAFETY: sections live as long as the area, and the area is locked.
+        self.sections.is_some_and(|sections| unsafe { sections.as_ref() }.is_out(section))
+    }
+
+    /// The frame of a page that is resident.
+    pub(crate) fn resident_page(&self, index: u64) -> Option<Frame> {
+        Some(self.tree.get(index)?.frame())
+    }
+
+    fn tracked_page(&mut self, platform: &P, index: u64, write: bool, reserve: &mut Reserve<P>) -> Answer {
+        let present = self.tree.get(index);
+        let page = match present {
+            Some(page) if page.is_dirty() || !write => {
+                return Answer::Page { frame: page.frame(), writable: page.is_dirty() };
+            }
+            Some(page) => Some(page),
+            None => None,
+        };
+        let (pages, nodes) = (u64::from(page.is_none()), self.tree.nodes_needed_to_insert(index));
+        if !reserve.has_pages(pages) || !reserve.has_objects::<Node>(nodes) {
+            return Answer::Short(Need::pages(pages).with_objects::<Node>(nodes));
+        }
+        let page = match page {
+            Some(page) => page.dirty(),
+            None => {
+                let Some(frame) = reserve.take_page() else { return Answer::Short(Need::pages(1)) };
+                if write { Page::new(frame).dirty() } else { Page::new(frame) }
+            }
+        };
+        match self.tree.insert(index, page, &mut TreeSupply { platform, reserve }) {
+            Ok(_) => Answer::Page { frame: page.frame(), writable: page.is_dirty() },
+            Err(_) => {
+                if present.is_none() {
+                    release_page(platform, page.frame());
+                }
+                Answer::Short(Need::pages(pages).with_objects::<Node>(nodes))
+            }
+        }
+    }
+
+    /// What it takes to make `count` pages from `first` on resident. O(pages).
+    pub(crate) fn need_for(&self, first: u64, count: u64) -> Need {
+        let mut missing = 0;
+        let mut index = first;
+        let end = first.saturating_add(count);
+        while index < end {
+            match self.tree.next_absent(index) {
+                Some(absent) if absent < end => {
+                    let present = self.tree.next_present(absent).map_or(end, |(key, _)| key.min(end));
+                    missing += present - absent;
+                    index = present;
+                }
+                _ => break,
+            }
+        }
+        let mut need = Need::pages(missing);
+        if count == 1 {
+            need.add_objects::<Node>(self.tree.nodes_needed_to_insert(first));
+        } else {
+            need.merge(&Self::nodes_at_most(count));
+        }
+        need
+    }
+
+    /// The nodes that it can take at the most to make `count` consecutive pages resident.
+    ///
+    /// A run of n keys touches n / 64 + 1 leaves, n / 4096 + 1 nodes above them, and so on for eleven levels; each may be
+    /// new or be copied because it is shared.
+    pub(crate) fn nodes_at_most(count: u64) -> Need {
+        let mut need = Need::default();
+        need.add_objects::<Node>(usize::try_from(count / 63 + 24).unwrap_or(usize::MAX));
+        need
+    }
+
+    /// Whether the flush of something that the area gave up is outstanding.
+    pub(crate) const fn is_returning(&self) -> bool {
+        self.returning != 0
+    }
+
+    /// How many of the pages are resident. O(nodes in the range).
+    pub(crate) fn resident_in(&self, first: u64, count: u64) -> u64 {
+        let end = first.saturating_add(count);
+        let mut resident = 0;
+        let mut at = first;
+        while let Some((present, _)) = self.tree.next_present(at).filter(|(key, _)| *key < end) {
+            let absent = self.tree.next_absent(present).unwrap_or(end).min(end);
+            resident += absent - present;
+            at = absent;
+        }
+        resident
+    }
+
+    /// Links a view.
+    ///
+    /// # Safety
+    /// The view is linked nowhere, and stays where it is until it is unlinked.
+    pub(crate) unsafe fn link_view(&mut self, view: NonNull<View<P>>) {
+        // SAFETY: views on the list are alive, and their links are reached under the area's lock alone.
+        unsafe {
+            view.as_ref().previous.set(None);
+            view.as_ref().next.set(self.views);
+            if let Some(next) = self.views {
+                next.as_ref().previous.set(Some(view));
+            }
+        }
+        self.views = Some(view);
+        self.view_count += 1;
+    }
+
+    /// Unlinks a view.
+    ///
+    /// # Safety
+    /// The view is linked in this area.
+    pub(crate) unsafe fn unlink_view(&mut self, view: NonNull<View<P>>) {
+        // SAFETY: it and its neighbours are alive, and their links are reached under the area's lock alone.
+        unsafe {
+            let (previous, next) = (view.as_ref().previous.get(), view.as_ref().next.get());
+            match previous {
+                Some(previous) => previous.as_ref().next.set(next),
+                None => self.views = next,
+            }
+            if let Some(next) = next {
+                next.as_ref().previous.set(previous);
+            }
+        }
+        self.view_count = self.view_count.saturating_sub(1);
+    }
+
+    /// Has every view that shows some of the pages changed.
+    pub(super) fn change_views(&mut self, platform: &P, change: ViewChange, pending: &mut Pending<P>) {
+        let ViewChange::Unmap { first, count } = change;
+        let mut at = self.views;
+        while let Some(view) = at {
+            // SAFETY: views on the list are alive while the area is locked.
+            let (shows, function, next) =
+                unsafe { (view.as_ref().shows(first, count), view.as_ref().change, view.as_ref().next.get()) };
+            if shows {
+                // SAFETY: the view is linked in this area, whose lock is held.
+                unsafe { function(platform, view, change, pending) };
+            }
+            at = next;
+        }
+    }
+}
+
+/// Gives up one reference to an area; the last one frees its pages and the area.
+///
+/// # Safety
+/// The caller held a counted reference, which it does not use any more. No area lock is held.
+pub(crate) unsafe fn release_area<P: Platform>(platform: &P, area: NonNull<AreaInner<P>>) {
+    // SAFETY: the reference that is given up kept the area alive.
+    if unsafe { area.as_ref() }.references.fetch_sub(1, Ordering::AcqRel) != 1 {
+        return;
+    }
+    // SAFETY: it was the last reference: nobody else can reach the area. Windows hold references until their flush is
+    // acknowledged, so no TLB leads to its pages.
+    let mut inner = unsafe { area.read() };
+    let mut reserve = Reserve::new(platform);
+    let state = inner.state.get_mut();
+    state.tree.clear(&mut TreeSupply { platform, reserve: &mut reserve });
+    if let Some(sections) = state.sections.take() {
+        // SAFETY: the sections were made with the area, and go with it.
+        unsafe {
+            sections.drop_in_place();
+            reserve.put_object(sections);
+        }
+    }
+    if let AreaKind::Fixed { frames, memory } = inner.kind {
+        platform.machine().unregister(platform, frames, memory);
+    }
+    drop(inner);
+    // SAFETY: the value was moved out and dropped.
+    unsafe { reserve.put_object(area) };
+}

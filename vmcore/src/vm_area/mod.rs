@@ -1,0 +1,110 @@
+//! What backs memory. An area knows which page belongs at which of its offsets, and who shows it.
+//!
+//! Other systems call an area a memory object (Mach), VMO (Zircon) or `vm_object` (BSD); Linux's `vm_area_struct` is our
+//! *window*.
+//!
+//! ```text
+//!    handles (rights)                 windows of spaces
+//!        │  │                            ▲        ▲
+//!        ▼  ▼                            │ views  │
+//!     ┌────────────────── area ──────────┴────────┴───┐
+//!     │ kind, size, memory type, account              │      the one seam:
+//!     │ page tree:  offset ──► frame, dirty           │      "the page at this offset, for this access"
+//!     └───────────────────────────────────────────────┘
+//! ```
+//!
+//! The area is the truth, a page table is a cache of it. It lives while a handle or a window does, and keeps its pages while mapped
+//! nowhere. Its size is in bytes at the public face, in pages inside.
+//!
+//! # Invariants
+//!
+//! - Each slot of the tree holds one reference to its frame ([`FrameMeta::count`](crate::frame::FrameMeta::count)).
+//! - No window shows a page that the area does not hold, except within an unacknowledged flush.
+//! - What the area gave up (by shrinking, by taking a section back) is not handed out again before the flush of it is acknowledged.
+
+mod area;
+mod contents;
+mod cut_off;
+mod error;
+mod inner;
+mod page;
+mod sections;
+mod view;
+
+pub use self::area::Area;
+pub use self::error::AreaError;
+pub(crate) use self::inner::{Answer, AreaInner, AreaState, release_area};
+pub(crate) use self::page::{Page, TreeSupply, release_page};
+pub use self::sections::SectionLayout;
+pub(crate) use self::view::{View, ViewChange};
+use crate::addr::FrameRange;
+use crate::paging::{Access, MemoryType};
+
+bitflags::bitflags! {
+    /// What a handle of an area permits.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+    pub struct Rights: u8 {
+        /// Making windows.
+        const MAP = 1;
+        /// Reading, through windows and directly.
+        const READ = 2;
+        /// Writing, through windows and directly.
+        const WRITE = 4;
+        /// Executing through windows.
+        const EXECUTE = 8;
+        /// Changing the size; taking and giving back sections.
+        const RESIZE = 16;
+        /// Making further handles.
+        const SHARE = 32;
+    }
+}
+
+impl Rights {
+    /// The rights that a window with this access needs.
+    pub(crate) fn for_access(access: Access) -> Self {
+        let mut rights = Self::MAP;
+        rights.set(Self::READ, access.contains(Access::READ));
+        rights.set(Self::WRITE, access.contains(Access::WRITE));
+        rights.set(Self::EXECUTE, access.contains(Access::EXECUTE));
+        rights
+    }
+}
+
+/// What kind of area to make. Sizes are in bytes, whole pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum AreaKind {
+    /// Demand-zero memory, tracked by its tree, shareable between spaces, resizable.
+    Open {
+        /// Bytes.
+        size: u64,
+    },
+    /// A given run of physical memory: device memory, a framebuffer, firmware tables. Never freed.
+    Fixed {
+        /// The frames.
+        frames: FrameRange,
+        /// How accesses are cached; checked against everything else that maps the frames by their address.
+        memory: MemoryType,
+    },
+    /// Sections with guard pages between, handed out and taken back in O(1): kernel stacks.
+    Guarded(SectionLayout),
+    /// Memory of a single window that nothing but the page tables remembers: cheapest, for a kernel's own use.
+    Untracked {
+        /// Bytes.
+        size: u64,
+    },
+}
+
+/// A section of a guarded area that is handed out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Section {
+    /// Its number in the area.
+    pub number: u32,
+    /// Its first byte's offset in the area.
+    pub offset: u64,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// The size limit of an area in bytes: offsets stay far from overflow.
+const MAX_SIZE: u64 = 1 << 62;

@@ -1,0 +1,97 @@
+//! What a page tree stores for an area: a frame and what is known of the page in it.
+//!
+//! ```text
+//!   63                              8 7      2  1   0
+//!  +---------------------------------+--------+---+---+
+//!  |          frame number           |   0    | 1 | D |   D: written to since it was last clean
+//!  +---------------------------------+--------+---+---+
+//! ```
+//!
+//! Dirtiness is recorded here by the first write fault, not in the table: tables can be dropped, the tree cannot.
+
+use core::num::NonZeroU64;
+use core::ptr::NonNull;
+
+use crate::addr::Frame;
+use crate::frame::{FrameUse, Reserve, free_one};
+use crate::page_tree::{CannotDuplicate, Node, NodeStore, OutOfNodes, TreeValue, ValueOwner};
+use crate::platform::Platform;
+
+/// A page of an area.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Page(NonZeroU64);
+
+const DIRTY: NonZeroU64 = NonZeroU64::MIN;
+/// Set in every page, so that no stored word is zero.
+const PRESENT: NonZeroU64 = NonZeroU64::MIN.saturating_add(1);
+const FRAME_SHIFT: u32 = 8;
+
+impl Page {
+    /// A clean page in this frame.
+    pub(crate) fn new(frame: Frame) -> Self {
+        Self(PRESENT | (frame.number() << FRAME_SHIFT))
+    }
+
+    pub(crate) const fn frame(self) -> Frame {
+        Frame::new(self.0.get() >> FRAME_SHIFT)
+    }
+
+    pub(crate) const fn is_dirty(self) -> bool {
+        self.0.get() & DIRTY.get() != 0
+    }
+
+    /// The same page, written to.
+    pub(crate) fn dirty(self) -> Self {
+        Self(self.0 | DIRTY)
+    }
+}
+
+impl TreeValue for Page {
+    fn into_bits(self) -> NonZeroU64 {
+        self.0
+    }
+
+    fn from_bits(bits: NonZeroU64) -> Self {
+        Self(bits)
+    }
+}
+
+/// What a change of an area's tree works with: nodes from a reserve, and frames counted by the slots that hold them.
+pub(crate) struct TreeSupply<'a, P: Platform> {
+    pub(crate) platform: &'a P,
+    pub(crate) reserve: &'a mut Reserve<P>,
+}
+
+// SAFETY: a reserve's objects are exclusive, and its class for `Node` is large and aligned enough (checked when compiled).
+unsafe impl<P: Platform> NodeStore for TreeSupply<'_, P> {
+    fn take(&mut self) -> Result<NonNull<Node>, OutOfNodes> {
+        self.reserve.take_object::<Node>().ok_or(OutOfNodes::new())
+    }
+
+    unsafe fn give(&mut self, node: NonNull<Node>) {
+        // SAFETY: the tree gives up a node that came from the pool of nodes.
+        unsafe { self.reserve.put_object(node) }
+    }
+}
+
+impl<P: Platform> ValueOwner<Page> for TreeSupply<'_, P> {
+    fn duplicate(&mut self, page: Page) -> Result<Page, CannotDuplicate> {
+        self.platform.frame_meta(page.frame()).ok_or(CannotDuplicate::new())?.add_reference();
+        Ok(page)
+    }
+
+    fn discard(&mut self, page: Page) {
+        release_page(self.platform, page.frame());
+    }
+}
+
+/// Drops one reference to a page's frame and gives the frame back if it was the last. Only where no TLB can lead to it.
+pub(crate) fn release_page<P: Platform>(platform: &P, frame: Frame) {
+    let Some(meta) = platform.frame_meta(frame) else { return };
+    if meta.drop_reference() {
+        // SAFETY: it was the last reference, and the caller vouches that the flushes that concern it are acknowledged.
+        if unsafe { free_one(platform, frame, FrameUse::Page) }.is_err() {
+            platform.machine().note_refused_free();
+        }
+    }
+}

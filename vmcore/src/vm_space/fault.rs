@@ -1,0 +1,172 @@
+//! Faults: a value that is looked at in stages, and answered by the area.
+//!
+//! ```text
+//!   address ──► window? ──► allowed? ──► mapped already? ──► the area's page ──► a leaf
+//!                 │ no         │ no           │ yes              │ guard, outside
+//!              NoWindow      Denied        Spurious          Guard, OutsideArea
+//! ```
+
+use crate::addr::{PageRange, VirtAddr};
+use crate::frame::{Need, Reserve};
+use crate::paging::{Access, Flush, FlushRequest, FlushScope, Gather, Mmu, Pending};
+use crate::platform::{CpuSet, Platform};
+use crate::vm_area::Answer;
+use crate::vm_space::index::page_size;
+use crate::vm_space::map::leaf_for;
+use crate::vm_space::window::WindowState;
+use crate::vm_space::{Space, SpaceError};
+
+/// A page fault, as the hardware reported it.
+///
+/// Only faults of translation are this library's: one that a protection key or the kernel's own guards (SMEP, SMAP) caused is for the embedder
+/// to tell apart before it asks; the tables allow such an access, so the answer here would be [`Resolution::Spurious`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Fault {
+    /// The address that was accessed.
+    pub address: VirtAddr,
+    /// What the access was: [`Access::READ`], [`Access::WRITE`] or [`Access::EXECUTE`], with [`Access::USER`] if a program made it.
+    pub access: Access,
+}
+
+impl Fault {
+    /// A fault at `address` (any number) by this access.
+    pub const fn new(address: u64, access: Access) -> Self {
+        Self { address: VirtAddr::new(address), access }
+    }
+}
+
+/// How a fault was resolved. The access may be tried again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Resolution {
+    /// A page was mapped, or its permissions were raised.
+    Mapped,
+    /// The tables allowed the access already: another CPU was faster, or this CPU's TLB was behind. It was flushed here.
+    Spurious,
+}
+
+enum Attempt {
+    Done(Resolution),
+    Short(Need),
+}
+
+impl<P: Platform, M: Mmu> Space<P, M> {
+    /// Resolves a page fault. The outcome is true once the flush is complete (it nearly always is empty).
+    ///
+    /// Cost: O(log n) windows, O(levels) tables; takes at most a frame for the page and one per missing table. A fault
+    /// that fails changed nothing.
+    ///
+    /// # Errors
+    /// Nothing is mapped there, or the address is not the space's; the access is not allowed; the page is a guard or past the end of
+    /// its area; a change there is still being flushed ([`SpaceError::Retry`]: return, the access faults again); out of frames.
+    ///
+    /// ```
+    /// # #[cfg(feature = "sim")] {
+    /// use vmcore::paging::{Access, Mmu};
+    /// use vmcore::vm_area::{Area, AreaKind};
+    /// use vmcore::vm_space::{Fault, MapRequest, Resolution, Space, SpaceError};
+    /// use vmcore::{Platform, sim::Sim};
+    /// let sim = Sim::builder().build();
+    /// let bounds = sim.machine().mmu().range(0xffff_ff80_0000_0000, 0x80_0000_0000).unwrap();
+    /// let kernel = Space::kernel(&sim, bounds, None, Default::default()).unwrap();
+    /// let space = Space::user(&kernel, Default::default()).unwrap();
+    /// let area = Area::new(&sim, AreaKind::Open { size: 0x1000 }, Default::default()).unwrap();
+    /// space.map(&MapRequest::new(&area).at(0x40_0000).access(Access::READ)).unwrap();
+    /// let fault = Fault::new(0x40_0123, Access::READ | Access::USER);
+    /// assert_eq!(space.fault(fault).unwrap().complete(), Resolution::Mapped);
+    /// assert!(matches!(space.fault(Fault::new(0x40_0123, Access::WRITE)), Err(SpaceError::Denied { .. })));
+    /// assert!(matches!(space.fault(Fault::new(0x1000, Access::READ)), Err(SpaceError::NoWindow(_))));
+    /// # }
+    /// ```
+    pub fn fault(&self, fault: Fault) -> Result<Flush<P, Resolution>, SpaceError> {
+        let platform = self.platform();
+        let mut reserve = Reserve::new(platform);
+        let mut pending = Pending::new();
+        let resolution = loop {
+            match self.attempt(fault, &mut reserve, &mut pending)? {
+                Attempt::Done(resolution) => break resolution,
+                Attempt::Short(need) => reserve.top_up(&need)?,
+            }
+        };
+        if resolution == Resolution::Spurious {
+            // Formats whose fault does not drop the stale entry by itself would fault for ever.
+            let mut scope = FlushScope::new();
+            let page = PageRange::from_checked(fault.address.align_down(P::PAGE_SHIFT), page_size::<P>());
+            let inner = self.inner();
+            scope.add(inner.tables.lock(platform).tag(), page, inner.global);
+            let mut cpus = P::CpuSet::EMPTY;
+            cpus.insert(platform.cpu());
+            platform.flush_local(&FlushRequest { cpus, scope });
+        }
+        Ok(Flush::new(platform.clone(), pending, resolution))
+    }
+
+    fn attempt(&self, fault: Fault, reserve: &mut Reserve<P>, pending: &mut Pending<P>) -> Result<Attempt, SpaceError> {
+        let (platform, inner) = (self.platform(), self.inner());
+        let address = fault.address;
+        let index = inner.lock_index(platform);
+        let window = index.find(address).and_then(|slot| slot.window).ok_or(SpaceError::NoWindow(address))?;
+        // SAFETY: windows in the index are alive while it is locked, and so are their areas.
+        let (window, area) = unsafe { (window.as_ref(), window.as_ref().area.as_ref()) };
+        if window.state == WindowState::Gated {
+            return Err(SpaceError::Retry(address));
+        }
+        // The kernel never executes a program's pages, whatever a window allows.
+        let kernel_executes = fault.access.contains(Access::EXECUTE) && !fault.access.contains(Access::USER);
+        if !window.access.contains(fault.access) || (kernel_executes && window.access.contains(Access::USER)) {
+            return Err(SpaceError::Denied { address, wanted: fault.access, allowed: window.access });
+        }
+        let page = PageRange::from_checked(address.align_down(P::PAGE_SHIFT), page_size::<P>());
+        let mut state = area.lock(platform);
+        let mut tables = inner.tables.lock(platform);
+        let found = tables.find(platform, address).ok_or(SpaceError::Foreign(address))?;
+        let present = tables.found_leaf(&found).map(|(_, leaf)| leaf);
+        if present.is_some_and(|leaf| leaf.access.contains(fault.access.difference(Access::USER))) {
+            return Ok(Attempt::Done(Resolution::Spurious));
+        }
+        let missing = found.tables_missing();
+        let index_in_area = window.area_page(address);
+        match area.first_refused(&state, index_in_area, 1) {
+            Some((_, Answer::Guard)) => return Err(SpaceError::Guard(address)),
+            Some(_) => return Err(SpaceError::OutsideArea(address)),
+            None => {}
+        }
+        if reserve.tables.len() < missing {
+            // What the area will ask for is asked for at the same time.
+            let mut need = Need::default();
+            if area.is_untracked() {
+                need.pages = 1;
+            } else if !area.is_fixed() {
+                need = state.need_for(index_in_area, 1);
+            }
+            return Ok(Attempt::Short(need.with_tables(missing)));
+        }
+        let write = fault.access.contains(Access::WRITE);
+        let (frame, writable) = match area.page(platform, &mut state, index_in_area, write, reserve) {
+            Answer::Page { frame, writable, .. } => (frame, writable),
+            // The leaf is all that knows of an untracked page: one that is there stays.
+            Answer::Untracked => match present.map(|leaf| leaf.frame).or_else(|| reserve.take_untracked_page()) {
+                Some(frame) => (frame, true),
+                None => return Ok(Attempt::Short(Need::pages(1).with_tables(missing))),
+            },
+            Answer::Short(need) => return Ok(Attempt::Short(need.with_tables(missing))),
+            Answer::Guard => return Err(SpaceError::Guard(address)),
+            Answer::Outside => return Err(SpaceError::OutsideArea(address)),
+        };
+        let leaf = leaf_for(area, window.access, inner.global, frame, writable);
+        let mut gather = Gather::default();
+        if let Err(error) = tables.set_found(platform, &found, page, leaf, &mut reserve.tables, &mut gather) {
+            if area.is_untracked() && present.is_none() {
+                reserve.put_untracked_page(frame);
+            }
+            return Err(error.into());
+        }
+        if !gather.scope.is_empty() {
+            inner.note_change();
+            let cpus = inner.cpus.lock(platform);
+            pending.absorb(platform, gather, &cpus);
+        }
+        Ok(Attempt::Done(Resolution::Mapped))
+    }
+}

@@ -1,0 +1,134 @@
+//! What a space's handle, its gated windows and its users refer to.
+
+use core::mem::offset_of;
+use core::ptr::NonNull;
+
+use crate::addr::PageRange;
+use crate::frame::{FrameUse, Reserve, free_one};
+use crate::lock::{Guard, Lock};
+use crate::paging::{Deferred, Mmu, Tables};
+use crate::platform::Platform;
+use crate::vm_space::index::Index;
+use crate::vm_space::window::Window;
+use crate::word::{AtomicUsize, Ordering};
+
+/// A space's state. Lock order: index, (areas), tables, CPUs. The root table lives as long as the value does.
+pub(crate) struct SpaceInner<P: Platform, M: Mmu> {
+    /// The handle (or the flush that destroys the space), gated windows, and spaces that share the root slots.
+    pub(crate) references: AtomicUsize,
+    /// The spaces that share the root slots: while there are any, the space cannot be destroyed.
+    pub(crate) sharers: AtomicUsize,
+    /// Takes the handle's reference into the flush that destroys the space.
+    deferred: Deferred<P>,
+    pub(crate) bounds: PageRange,
+    /// Whether its entries are shown in every space: the kernel's.
+    pub(crate) global: bool,
+    /// The space whose root slots are shared; holds a reference.
+    pub(crate) kernel: Option<NonNull<SpaceInner<P, M>>>,
+    pub(crate) index: Lock<P, Index<P, Window<P, M>>>,
+    pub(crate) tables: Lock<P, Tables<M>>,
+    /// The CPUs that may hold translations of the space.
+    pub(crate) cpus: Lock<P, P::CpuSet>,
+    /// Counts the changes that took something away.
+    generation: AtomicUsize,
+    pub(crate) data: P::SpaceData,
+}
+
+// SAFETY: everything behind pointers is reached under the space's locks.
+unsafe impl<P: Platform, M: Mmu> Send for SpaceInner<P, M> {}
+// SAFETY: as above.
+unsafe impl<P: Platform, M: Mmu> Sync for SpaceInner<P, M> {}
+
+impl<P: Platform, M: Mmu> SpaceInner<P, M> {
+    /// An empty space with one reference.
+    pub(crate) const fn new(
+        bounds: PageRange,
+        kernel: Option<NonNull<SpaceInner<P, M>>>,
+        index: Lock<P, Index<P, Window<P, M>>>,
+        tables: Lock<P, Tables<M>>,
+        cpus: Lock<P, P::CpuSet>,
+        data: P::SpaceData,
+    ) -> Self {
+        Self {
+            references: AtomicUsize::new(1),
+            sharers: AtomicUsize::new(0),
+            deferred: Deferred::new(Self::release),
+            bounds,
+            global: kernel.is_none(),
+            kernel,
+            index,
+            tables,
+            cpus,
+            generation: AtomicUsize::new(0),
+            data,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn lock_index<'a>(&'a self, platform: &'a P) -> Guard<'a, P, Index<P, Window<P, M>>> {
+        self.index.lock(platform)
+    }
+
+    /// Counts one more reference. There are fewer gated windows and spaces than addresses.
+    pub(crate) fn add_reference(&self) {
+        self.references.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a change that took something away from the tables, before the CPUs to be flushed are looked up: a CPU that
+    /// keeps the root lazily sees that it has to flush by itself.
+    pub(crate) fn note_change(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// How many such changes there were.
+    pub(crate) fn generation(&self) -> usize {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// The header by which a flush holds a reference, through a pointer that still leads to the whole space.
+    ///
+    /// # Safety
+    /// The space is alive.
+    pub(crate) unsafe fn deferred(space: NonNull<Self>) -> NonNull<Deferred<P>> {
+        // SAFETY: the field lies within the space.
+        unsafe { space.byte_add(offset_of!(Self, deferred)) }.cast()
+    }
+
+    /// Called when the flush that destroys the space is acknowledged.
+    unsafe fn release(platform: &P, object: NonNull<Deferred<P>>) {
+        // SAFETY: only spaces are deferred with this function, and the header lies at this offset in them. The reference is
+        // the one that was deferred; no lock is held.
+        unsafe { release_space(platform, object.byte_sub(offset_of!(Self, deferred)).cast::<Self>()) };
+    }
+}
+
+/// Gives up one reference to a space; the last one frees its root and what is left of it (windows and tables are gone by then).
+///
+/// # Safety
+/// The caller held a counted reference, which it does not use any more. No lock of the library is held.
+pub(crate) unsafe fn release_space<P: Platform, M: Mmu>(platform: &P, space: NonNull<SpaceInner<P, M>>) {
+    let mut at = Some(space);
+    while let Some(space) = at.take() {
+        // SAFETY: the reference that is given up kept the space alive.
+        if unsafe { space.as_ref() }.references.fetch_sub(1, Ordering::AcqRel) != 1 {
+            return;
+        }
+        // SAFETY: it was the last reference, so the value can be moved out.
+        let mut inner = unsafe { space.read() };
+        let root = inner.tables.get_mut().root();
+        // The reference that it held to the kernel's space goes next (there is no deeper chain).
+        at = inner.kernel;
+        if let Some(kernel) = at {
+            // SAFETY: the reference that goes next keeps it alive.
+            unsafe { kernel.as_ref() }.sharers.fetch_sub(1, Ordering::AcqRel);
+        }
+        drop(inner);
+        // SAFETY: the space was torn down and its flush acknowledged: no CPU has the root loaded, and nothing refers to it.
+        if unsafe { free_one(platform, root, FrameUse::Table) }.is_err() {
+            platform.machine().note_refused_free();
+        }
+        let mut reserve = Reserve::new(platform);
+        // SAFETY: the memory was taken for this type and nobody refers to it.
+        unsafe { reserve.put_object(space) };
+    }
+}

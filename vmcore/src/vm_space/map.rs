@@ -1,0 +1,536 @@
+//! Making windows, and filling them ahead of faults.
+
+use crate::addr::{PageRange, RangeError, RangeFault, VirtAddr};
+use crate::frame::{Need, OutOfFrames, Reserve};
+use crate::lock::Guard;
+use crate::paging::{Access, Gather, Leaf, Mmu, Tables};
+use crate::platform::Platform;
+use crate::vm_area::{Answer, Area, AreaInner, AreaKind, AreaState, Rights};
+use crate::vm_space::index::{Index, Slot, page_size};
+use crate::vm_space::inner::SpaceInner;
+use crate::vm_space::window::{Window, WindowState};
+use crate::vm_space::{Space, SpaceError};
+
+/// Where a window goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum Place {
+    /// The lowest gap that is large enough.
+    #[default]
+    FirstGap,
+    /// The lowest gap that is large enough and lies within these addresses.
+    GapWithin(PageRange),
+    /// Exactly at this address, which must be free.
+    At(u64),
+}
+
+/// What to map, and how: `MapRequest::new(&area).size(0x4000).access(Access::USER_DATA)`.
+#[derive(Debug)]
+#[must_use]
+pub struct MapRequest<'a, P: Platform> {
+    area: &'a Area<P>,
+    place: Place,
+    offset: u64,
+    size: Option<u64>,
+    access: Access,
+    populate: bool,
+}
+
+impl<P: Platform> Clone for MapRequest<'_, P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<P: Platform> Copy for MapRequest<'_, P> {}
+
+impl<'a, P: Platform> MapRequest<'a, P> {
+    /// The whole area, readable and writable, at the lowest gap, filled by faults.
+    pub const fn new(area: &'a Area<P>) -> Self {
+        Self { area, place: Place::FirstGap, offset: 0, size: None, access: Access::KERNEL_DATA, populate: false }
+    }
+
+    /// At exactly this address, in bytes.
+    pub const fn at(mut self, address: u64) -> Self {
+        self.place = Place::At(address);
+        self
+    }
+
+    /// At this place.
+    pub const fn place(mut self, place: Place) -> Self {
+        self.place = place;
+        self
+    }
+
+    /// From this offset in the area on, in bytes; whole pages.
+    pub const fn offset(mut self, offset: u64) -> Self {
+        self.offset = offset;
+        self
+    }
+
+    /// This many bytes; whole pages.
+    pub const fn size(mut self, size: u64) -> Self {
+        self.size = Some(size);
+        self
+    }
+
+    /// With this access. Whether programs may use it follows from the space, not from [`Access::USER`].
+    pub const fn access(mut self, access: Access) -> Self {
+        self.access = access;
+        self
+    }
+
+    /// With every page present from the start, so that nothing in it faults.
+    pub const fn populated(mut self) -> Self {
+        self.populate = true;
+        self
+    }
+}
+
+impl<P: Platform, M: Mmu> Space<P, M> {
+    /// Makes a window onto an area. All or nothing.
+    ///
+    /// Cost: O(n) windows; populated: O(pages). Takes a record from a pool.
+    ///
+    /// # Errors
+    /// The handle lacks a right; offset and size are not within the area; the range is not in the space, is occupied
+    /// ([`SpaceError::Conflict`]), is still being flushed ([`SpaceError::Retry`]), or no gap is large enough; populated: a guard page lies in it; out of frames.
+    ///
+    /// ```
+    /// # #[cfg(feature = "sim")] {
+    /// use vmcore::paging::{Access, Mmu};
+    /// use vmcore::vm_area::{Area, AreaKind};
+    /// use vmcore::vm_space::{MapRequest, Space};
+    /// use vmcore::{Platform, sim::Sim};
+    /// let sim = Sim::builder().build();
+    /// let bounds = sim.machine().mmu().range(0xffff_ff80_0000_0000, 0x80_0000_0000).unwrap();
+    /// let kernel = Space::kernel(&sim, bounds, None, Default::default()).unwrap();
+    /// let space = Space::user(&kernel, Default::default()).unwrap();
+    /// let area = Area::new(&sim, AreaKind::Open { size: 0x4000 }, Default::default()).unwrap();
+    /// let range = space.map(&MapRequest::new(&area).at(0x40_0000).access(Access::READ)).unwrap();
+    /// assert_eq!((range.start().as_u64(), range.size()), (0x40_0000, 0x4000));
+    /// assert!(space.map(&MapRequest::new(&area).at(0x40_3000)).is_err(), "occupied");
+    /// space.unmap(range).unwrap().complete();
+    /// # }
+    /// ```
+    pub fn map(&self, request: &MapRequest<'_, P>) -> Result<PageRange, SpaceError> {
+        let (platform, inner) = (self.platform(), self.inner());
+        let area = request.area.inner();
+        if !core::ptr::eq(platform.machine(), request.area.platform().machine()) {
+            return Err(SpaceError::OtherMachine);
+        }
+        let missing = Rights::for_access(request.access).difference(request.area.rights());
+        if !missing.is_empty() {
+            return Err(SpaceError::Rights(missing));
+        }
+        let mut access = request.access;
+        access.set(Access::USER, !inner.global);
+        let mut need = Need::object::<Window<P, M>>();
+        let mut reserve = Reserve::new(platform);
+        loop {
+            reserve.top_up(&need)?;
+            let mut index = inner.lock_index(platform);
+            index.reserve(1).map_err(|_| OutOfFrames { wanted: 1 })?;
+            let mut state = area.lock(platform);
+            let (first, size) = self.area_part(&state, request)?;
+            let mut tables = inner.tables.lock(platform);
+            check_encoding(area, &tables, access, inner.global, first, size >> P::PAGE_SHIFT)?;
+            let range = self.place(&index, &tables, area, request.place, first, size)?;
+            if area.is_untracked() && state.view_count != 0 {
+                return Err(SpaceError::SingleWindow);
+            }
+            need = Need::object::<Window<P, M>>();
+            let fill = Fill { area, access, global: inner.global, write: access.contains(Access::WRITE) };
+            if request.populate {
+                fill.add_need(platform, &state, &tables, range, first, &mut need)?;
+            }
+            if !reserve.covers(&need) {
+                continue;
+            }
+            let Some(object) = reserve.take_object::<Window<P, M>>() else { continue };
+            if request.populate {
+                if let Err(error) = fill.run(platform, &mut state, &mut tables, range, first, &mut reserve) {
+                    // SAFETY: the memory is unused still.
+                    unsafe { reserve.put_object(object) };
+                    return Err(error);
+                }
+            }
+            drop(tables);
+            area.add_window_reference();
+            // SAFETY: the memory was taken for this type and nobody else knows it; the window is linked nowhere, holds the
+            // reference that was just counted, and stays where it is until its release.
+            unsafe {
+                object.write(Window::new(self.pointer(), request.area.pointer(), range, first, access));
+                state.link_view(object.cast());
+            }
+            index.insert(Slot { range, window: Some(object) });
+            return Ok(range);
+        }
+    }
+
+    /// The first page and the size in bytes that are asked for, checked against the area.
+    fn area_part(&self, state: &AreaState<P>, request: &MapRequest<'_, P>) -> Result<(u64, u64), SpaceError> {
+        let total = state.pages() << P::PAGE_SHIFT;
+        let size = request.size.unwrap_or(total.saturating_sub(request.offset));
+        let bad = |fault| Err(SpaceError::Range(RangeError { fault, start: request.offset, size }));
+        if size == 0 {
+            return bad(RangeFault::Empty);
+        }
+        if (request.offset | size) & (page_size::<P>() - 1) != 0 {
+            return bad(RangeFault::Unaligned);
+        }
+        match request.offset.checked_add(size) {
+            Some(end) if end <= total => Ok((request.offset >> P::PAGE_SHIFT, size)),
+            _ => Err(crate::vm_area::AreaError::Outside { offset: request.offset, size, area: total }.into()),
+        }
+    }
+
+    /// Finds the addresses for a window.
+    fn place(
+        &self,
+        index: &Index<P, Window<P, M>>,
+        tables: &Tables<M>,
+        area: &AreaInner<P>,
+        place: Place,
+        first: u64,
+        size: u64,
+    ) -> Result<PageRange, SpaceError> {
+        let (mmu, bounds) = (tables.mmu(), self.inner().bounds);
+        match place {
+            Place::At(address) => {
+                let range = mmu.range(address, size)?;
+                if !bounds.covers(range) {
+                    let fault = RangeFault::OutsideSpace;
+                    return Err(RangeError { fault, start: address, size }.into());
+                }
+                match index.overlapping(range).next() {
+                    None => Ok(range),
+                    // SAFETY: windows in the index are alive while it is locked.
+                    Some(slot) if slot.window.is_some_and(|w| unsafe { w.as_ref() }.state == WindowState::Gated) => {
+                        Err(SpaceError::Retry(slot.range.start()))
+                    }
+                    Some(slot) => Err(SpaceError::Conflict(slot.range)),
+                }
+            }
+            Place::FirstGap | Place::GapWithin(_) => {
+                let limits = match place {
+                    Place::GapWithin(limits) => bounds.intersection(limits).ok_or(SpaceError::NoGap(size))?,
+                    _ => bounds,
+                };
+                // A fixed area goes where addresses and frames are aligned alike, so that the largest leaves fit.
+                let (mut alignment, mut phase) = (P::PAGE_SHIFT, 0);
+                if let AreaKind::Fixed { frames, .. } = area.kind() {
+                    let physical = frames.first().add(first).start(P::PAGE_SHIFT).as_u64();
+                    let larger = |level: usize| mmu.level(level).map(|at| at.shift).filter(|shift| size >> shift != 0);
+                    for shift in (1..mmu.levels()).map_while(larger) {
+                        (alignment, phase) = (shift, physical & ((1 << shift) - 1));
+                    }
+                }
+                let found = index
+                    .first_gap(limits, size, alignment, phase)
+                    .or_else(|| index.first_gap(limits, size, P::PAGE_SHIFT, 0));
+                Ok(PageRange::from_checked(found.ok_or(SpaceError::NoGap(size))?, size))
+            }
+        }
+    }
+
+    /// Makes every page of the range present for this access, so that it does not fault (but for one spurious fault where a CPU remembers a
+    /// page as read-only that is made writable here). All or nothing.
+    ///
+    /// Cost: O(pages); takes frames for the pages and tables that are missing.
+    ///
+    /// # Errors
+    /// Nothing is mapped at some address; the access is not allowed somewhere; a guard page or a page past the end of an area lies in
+    /// the range; a change there is still being flushed; out of frames.
+    pub fn populate(&self, range: PageRange, access: Access) -> Result<(), SpaceError> {
+        let (platform, inner) = (self.platform(), self.inner());
+        let page_mask = page_size::<P>() - 1;
+        if !inner.bounds.covers(range) || (range.start().as_u64() | range.size()) & page_mask != 0 {
+            let fault = RangeFault::OutsideSpace;
+            return Err(RangeError { fault, start: range.start().as_u64(), size: range.size() }.into());
+        }
+        let access = access.difference(Access::USER);
+        let mut need = Need::default();
+        let mut reserve = Reserve::new(platform);
+        loop {
+            reserve.top_up(&need)?;
+            let index = inner.lock_index(platform);
+            need = Need::default();
+            let mut slots = index.overlapping(range);
+            if let (Some(slot), None) = (slots.next(), slots.next()) {
+                // The usual case: one window, looked at and filled under one hold of its area's lock, so that the need is exact.
+                let (part, window) = Self::populated_part(&slot, range, Some(range.start()), access)?;
+                // SAFETY: windows in the index are alive while it is locked, and so are their areas.
+                let area = unsafe { window.area.as_ref() };
+                let mut state = area.lock(platform);
+                let mut tables = inner.tables.lock(platform);
+                let (fill, first) = (Fill::of(window, area, inner, access), window.area_page(part.start()));
+                fill.add_need(platform, &state, &tables, part, first, &mut need)?;
+                // After what the window itself refuses, so that the lowest address is named, as with several windows.
+                if part.last() != range.last() {
+                    let hole = part.last().checked_add(1).unwrap_or(range.start());
+                    return Err(SpaceError::NoWindow(hole));
+                }
+                if reserve.covers(&need) {
+                    return fill.run(platform, &mut state, &mut tables, part, first, &mut reserve);
+                }
+                continue;
+            }
+            let mut next = Some(range.start());
+            for slot in index.overlapping(range) {
+                let (part, window) = Self::populated_part(&slot, range, next, access)?;
+                next = part.last().checked_add(1);
+                // SAFETY: as above.
+                let area = unsafe { window.area.as_ref() };
+                let state = area.lock(platform);
+                let tables = inner.tables.lock(platform);
+                let fill = Fill::of(window, area, inner, access);
+                fill.add_worst_need(platform, &state, &tables, part, window.area_page(part.start()), &mut need)?;
+            }
+            match next {
+                Some(address) if range.contains(address) => return Err(SpaceError::NoWindow(address)),
+                _ => {}
+            }
+            if !reserve.covers(&need) {
+                continue;
+            }
+            for slot in index.overlapping(range) {
+                let (part, window) = Self::populated_part(&slot, range, None, access)?;
+                // SAFETY: as above.
+                let area = unsafe { window.area.as_ref() };
+                let mut state = area.lock(platform);
+                let mut tables = inner.tables.lock(platform);
+                let first = window.area_page(part.start());
+                Fill::of(window, area, inner, access).run(
+                    platform,
+                    &mut state,
+                    &mut tables,
+                    part,
+                    first,
+                    &mut reserve,
+                )?;
+            }
+            return Ok(());
+        }
+    }
+
+    /// The part of a slot that is to be populated, with its window. `next` is where it must begin at the latest.
+    fn populated_part(
+        slot: &Slot<Window<P, M>>,
+        range: PageRange,
+        next: Option<VirtAddr>,
+        access: Access,
+    ) -> Result<(PageRange, &Window<P, M>), SpaceError> {
+        let hole = SpaceError::NoWindow(next.unwrap_or(range.start()));
+        let part = slot.range.intersection(range).ok_or(hole)?;
+        if next.is_some_and(|next| part.start() > next) {
+            return Err(hole);
+        }
+        // SAFETY: the index is locked by the caller for as long as it uses the slot.
+        let window = unsafe { slot.window.ok_or(SpaceError::Foreign(part.start()))?.as_ref() };
+        if window.state == WindowState::Gated {
+            return Err(SpaceError::Retry(part.start()));
+        }
+        if !window.access.contains(access) {
+            return Err(SpaceError::Denied { address: part.start(), wanted: access, allowed: window.access });
+        }
+        Ok((part, window))
+    }
+}
+
+/// Filling a part of a window.
+pub(super) struct Fill<'a, P: Platform> {
+    area: &'a AreaInner<P>,
+    access: Access,
+    global: bool,
+    /// Whether pages are wanted for writing.
+    write: bool,
+}
+
+impl<'a, P: Platform> Fill<'a, P> {
+    fn of<M: Mmu>(window: &Window<P, M>, area: &'a AreaInner<P>, space: &SpaceInner<P, M>, access: Access) -> Self {
+        Self { area, access: window.access, global: space.global, write: access.contains(Access::WRITE) }
+    }
+
+    /// The leaf for a page of the window.
+    pub(super) fn leaf(&self, frame: crate::addr::Frame, writable: bool) -> Leaf {
+        leaf_for(self.area, self.access, self.global, frame, writable)
+    }
+
+    /// Adds what populating takes at the present state. Refuses what the area would refuse.
+    fn add_need<M: Mmu>(
+        &self,
+        platform: &P,
+        state: &AreaState<P>,
+        tables: &Tables<M>,
+        range: PageRange,
+        first: u64,
+        need: &mut Need,
+    ) -> Result<(), SpaceError> {
+        let pages = range.pages(P::PAGE_SHIFT);
+        self.check(state, range, first)?;
+        match self.area.kind() {
+            AreaKind::Fixed { frames, .. } => {
+                // Where some of it is mapped already (it was touched), the rest is filled page by page.
+                let whole = tables.runs(platform, range).next().is_none().then(|| frames.first().add(first));
+                need.tables += tables.tables_to_map(platform, range, whole, largest(tables));
+            }
+            AreaKind::Untracked { .. } => {
+                need.tables += tables.tables_to_map(platform, range, None, 0);
+                let mapped: u64 = tables.runs(platform, range).map(|(run, _)| run.pages(P::PAGE_SHIFT)).sum();
+                need.pages += pages.saturating_sub(mapped);
+            }
+            _ => {
+                need.tables += tables.tables_to_map(platform, range, None, 0);
+                need.merge(&state.need_for(first, pages));
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds what populating takes whatever happens to the area meanwhile (its pages may be given up by another space).
+    fn add_worst_need<M: Mmu>(
+        &self,
+        platform: &P,
+        state: &AreaState<P>,
+        tables: &Tables<M>,
+        range: PageRange,
+        first: u64,
+        need: &mut Need,
+    ) -> Result<(), SpaceError> {
+        let pages = range.pages(P::PAGE_SHIFT);
+        self.check(state, range, first)?;
+        match self.area.kind() {
+            AreaKind::Fixed { .. } => self.add_need(platform, state, tables, range, first, need)?,
+            kind => {
+                need.tables += tables.tables_to_map_at_most(range);
+                need.pages += pages;
+                if !matches!(kind, AreaKind::Untracked { .. }) {
+                    need.merge(&AreaState::<P>::nodes_at_most(pages));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a part in which the area would refuse a page.
+    fn check(&self, state: &AreaState<P>, range: PageRange, first: u64) -> Result<(), SpaceError> {
+        let pages = range.pages(P::PAGE_SHIFT);
+        if let Some((page, answer)) = self.area.first_refused(state, first, pages) {
+            let address = VirtAddr::new(range.start().as_u64() + ((page - first) << P::PAGE_SHIFT));
+            return Err(match answer {
+                Answer::Guard => SpaceError::Guard(address),
+                _ => SpaceError::OutsideArea(address),
+            });
+        }
+        Ok(())
+    }
+
+    /// Fills the tables. Everything it takes was reserved.
+    fn run<M: Mmu>(
+        &self,
+        platform: &P,
+        state: &mut Guard<'_, P, AreaState<P>>,
+        tables: &mut Guard<'_, P, Tables<M>>,
+        range: PageRange,
+        first: u64,
+        reserve: &mut Reserve<P>,
+    ) -> Result<(), SpaceError> {
+        let page_of = |address: VirtAddr| first + ((address.as_u64() - range.start().as_u64()) >> P::PAGE_SHIFT);
+        let mut spare = reserve.tables.take();
+        let result = if let AreaKind::Fixed { frames, .. } = self.area.kind() {
+            let leaf = self.leaf(frames.first().add(first), true);
+            if tables.runs(platform, range).next().is_none() {
+                let level = largest(tables);
+                tables.map(platform, range, leaf, level, &mut spare)
+            } else {
+                tables.fill(platform, range, &mut spare, |address| {
+                    Some(self.leaf(frames.first().add(page_of(address)), true))
+                })
+            }
+        } else {
+            tables.fill(platform, range, &mut spare, |address| {
+                match self.area.page(platform, state, page_of(address), self.write, reserve) {
+                    Answer::Page { frame, writable, .. } => Some(self.leaf(frame, writable)),
+                    Answer::Untracked => Some(self.leaf(reserve.take_untracked_page()?, true)),
+                    _ => None,
+                }
+            })
+        };
+        reserve.tables = spare;
+        result?;
+        if self.write && !self.area.is_fixed() && !self.area.is_untracked() {
+            self.make_writable(platform, state, tables, range, &page_of, reserve)?;
+        }
+        Ok(())
+    }
+
+    /// Gives pages that are mapped for reading only (clean ones) their first write.
+    fn make_writable<M: Mmu>(
+        &self,
+        platform: &P,
+        state: &mut Guard<'_, P, AreaState<P>>,
+        tables: &mut Guard<'_, P, Tables<M>>,
+        range: PageRange,
+        page_of: &impl Fn(VirtAddr) -> u64,
+        reserve: &mut Reserve<P>,
+    ) -> Result<(), SpaceError> {
+        let mut next = Some(range.start());
+        while let Some(address) = next.filter(|address| range.contains(*address)) {
+            next = address.checked_add(page_size::<P>());
+            let Some((_, old)) = tables.translate(platform, address) else { continue };
+            if old.access.contains(Access::WRITE) || !self.access.contains(Access::WRITE) {
+                continue;
+            }
+            if let Answer::Page { frame, writable: true, .. } =
+                self.area.page(platform, state, page_of(address), true, reserve)
+            {
+                // The frame stays and permission is only added: there is nothing to flush.
+                let mut nothing = Gather::default();
+                let leaf = self.leaf(frame, true);
+                tables.set_page(platform, address, leaf, &mut reserve.tables, &mut nothing)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The leaf that a window shows a frame with.
+pub(super) fn leaf_for<P: Platform>(
+    area: &AreaInner<P>,
+    access: Access,
+    global: bool,
+    frame: crate::addr::Frame,
+    writable: bool,
+) -> Leaf {
+    let access = if writable { access } else { access.difference(Access::WRITE) };
+    // Dirtiness is in the tree, so the hardware is spared its marks.
+    let mut leaf = Leaf::new(frame).access(access).memory(area.memory()).used();
+    leaf.global = global;
+    leaf
+}
+
+/// Refuses what the format cannot represent, so that no fault meets it later: the access, the memory type, the frames.
+fn check_encoding<P: Platform, M: Mmu>(
+    area: &AreaInner<P>,
+    tables: &Tables<M>,
+    access: Access,
+    global: bool,
+    first: u64,
+    pages: u64,
+) -> Result<(), SpaceError> {
+    let last = match area.kind() {
+        AreaKind::Fixed { frames, .. } => frames.first().add(first + (pages - 1)),
+        _ => crate::addr::Frame::new(0),
+    };
+    for writable in [false, true] {
+        let leaf = leaf_for(area, access, global, last, writable);
+        tables.mmu().encode_leaf(0, leaf).map_err(SpaceError::Encode)?;
+    }
+    Ok(())
+}
+
+/// The highest level at which leaves are tried.
+fn largest<M: Mmu>(tables: &Tables<M>) -> usize {
+    tables.mmu().levels().saturating_sub(1)
+}

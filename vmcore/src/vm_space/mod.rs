@@ -1,0 +1,523 @@
+//! Spaces: windows onto areas, and the faults that fill page tables from them.
+//!
+//! Other systems call a space an address space, `mm_struct` (Linux), `vmspace` (BSD) or VMAR tree (Zircon).
+//!
+//! ```text
+//!      space A                    areas                     space B
+//!   0x1000 ┌────────┐          ┌─────────┐
+//!          │ window ├─────────►│  area   │◄──────────┐ 0x7000 ┌────────┐
+//!   0x4000 └────────┘          └─────────┘           └────────┤ window │
+//!   0x8000 ┌────────┐          ┌─────────┐                    └────────┘
+//!          │ window ├─────────►│  area   │
+//!          └────────┘          └─────────┘
+//!      page tables: a cache, filled by faults
+//! ```
+//!
+//! # Lock order
+//!
+//! Space index → area → tables → CPUs of the space → registry → pools. Two spaces are never locked at once: an area that
+//! gives pages up locks the tables of one space after another. What an operation needs is reserved before the first
+//! lock; if it turns out short, the locks are given up, the reserve is topped up, and the operation looks again.
+//!
+//! # Contexts
+//!
+//! | call | from | locks, one after another or nested | allocates | takes as long as |
+//! |---|---|---|---|---|
+//! | [`Space::fault`] | page faults | index, area, tables, CPUs | a frame for the page, missing tables, a pool page | one page |
+//! | [`Space::map`] | system calls | index, area, tables | a record, a block of the index; populated: the pages | windows; populated: pages |
+//! | [`Space::populate`] | system calls | index, area, tables | the pages, tables, nodes | pages |
+//! | [`Space::unmap`] | system calls | index, area, tables, CPUs | nothing for whole windows; records, a block of the index and tables where parts stay | windows and tables |
+//! | [`Space::kernel`], [`Space::user`] | start, system calls | the kernel's index and tables | root, tables of root slots, a record | root slots |
+//! | [`Space::adopt_foreign`] | start | index, tables | a block of the index | root slots |
+//! | [`Space::destroy`], drop of a `Space` | system calls | index, area, tables, CPUs | no | windows and tables |
+//! | [`Space::activate`] | any but NMI | CPUs (also the kernel's), tables | no | constant |
+//! | [`Space::deactivate`] | any but NMI | CPUs | no | constant |
+//! | [`Space::range`], [`Space::root`], [`Space::walk`] | any but NMI | tables | no | levels |
+//! | [`Space::window_after`], [`Space::windows`], [`Space::frame_at`] | any but NMI | index, area, tables | no | a window's nodes |
+//! | [`Area::new`], [`Area::fixed`] | system calls | registry | records; a guarded one: its sections | constant, sections |
+//! | [`Area::resize`], [`Area::give_section`] | system calls | area, tables, CPUs of each space that shows it | a record, nodes of two cut edges | windows and pages |
+//! | [`Area::read`], [`Area::write`] | system calls | area, for each page | pages that are missing | bytes |
+//! | [`Area::handle`], [`Area::size`], [`Area::take_section`], … | any but NMI | area | no | constant |
+//! | drop of an `Area` | system calls | registry | no | pages, if it is the last reference |
+//! | [`Flush::complete`](crate::paging::Flush::complete) | system calls, page faults | index, area, one after another | no | the platform's flush; what was given up |
+//! | [`Machine::register`](crate::Machine::register), [`unregister`](crate::Machine::unregister) | system calls | registry | a record | entries |
+//! | [`Machine::lend`](crate::Machine::lend), [`counters`](crate::Machine::counters) | any but NMI | pools | no | pages lent |
+//!
+//! Each may be made with interrupts off. Locks are held for as long as the last column says, for one page or window at a time where areas and
+//! spaces of others are concerned. An interrupt handler may call what it likes of these only if the embedder's lock
+//! disables interrupts. The library calls the embedder under a lock only to reach a frame, to flush this CPU, for the lock
+//! itself, and to allocate the next block of a growing index (and free the last one). The embedder's data in a space or an
+//! area is dropped with its last reference: by a handle's drop or within `complete`.
+//!
+//! Whom to ask about a fault is the embedder's to know: the kernel's space for addresses within its bounds, the current
+//! user space for all others.
+//!
+//! [`Area::new`]: crate::vm_area::Area::new
+//! [`Area::fixed`]: crate::vm_area::Area::fixed
+//! [`Area::resize`]: crate::vm_area::Area::resize
+//! [`Area::give_section`]: crate::vm_area::Area::give_section
+//! [`Area::read`]: crate::vm_area::Area::read
+//! [`Area::write`]: crate::vm_area::Area::write
+//! [`Area::handle`]: crate::vm_area::Area::handle
+//! [`Area::size`]: crate::vm_area::Area::size
+//! [`Area::take_section`]: crate::vm_area::Area::take_section
+
+mod error;
+mod fault;
+mod index;
+mod inner;
+mod map;
+mod unmap;
+mod window;
+
+use core::fmt;
+use core::mem::MaybeUninit;
+use core::ptr::NonNull;
+
+pub use self::error::SpaceError;
+pub use self::fault::{Fault, Resolution};
+pub use self::index::IndexSlot;
+use self::index::{Index, Slot, page_size};
+use self::inner::SpaceInner;
+pub use self::map::{MapRequest, Place};
+use self::window::WindowState;
+use crate::addr::{Frame, PageRange, PhysAddr, RangeError, RangeFault, VirtAddr};
+use crate::frame::{FrameList, Need, OutOfFrames, Reserve};
+use crate::lock::{Lock, Rank};
+use crate::machine::FrameMemory;
+use crate::paging::{Access, Flush, Gather, Mmu, Pending, Tables, Tag, Walk};
+use crate::platform::{CpuSet, Platform};
+use crate::static_vec::{StaticMemory, StaticVec};
+use crate::vm_area::AreaKind;
+use crate::word::Ordering;
+
+/// What a CPU needs to run in a space.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Activation {
+    /// The physical address of the root table.
+    pub root: PhysAddr,
+    /// The tag for its TLB entries.
+    pub tag: Tag,
+    /// How many changes have taken something away so far: a CPU that keeps a root lazily flushes if this has moved on.
+    pub generation: usize,
+}
+
+/// What is at some addresses of a space.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct WindowInfo {
+    /// The addresses.
+    pub range: PageRange,
+    /// What backs them; `None` for foreign tables.
+    pub kind: Option<AreaKind>,
+    /// What the window allows.
+    pub access: Access,
+    /// Where in the area the window begins, in bytes.
+    pub offset: u64,
+    /// How many of its pages the area holds (for fixed areas: all).
+    pub resident_pages: u64,
+    /// Whether it is unmapped, and waits for its flush.
+    pub gated: bool,
+}
+
+/// An address space: a root table and its windows. `M` is the format of its tables: the host's, unless it is a guest's.
+pub struct Space<P: Platform, M: Mmu = <P as Platform>::Mmu> {
+    platform: P,
+    inner: NonNull<SpaceInner<P, M>>,
+}
+
+// SAFETY: a handle is a counted reference to state behind locks.
+unsafe impl<P: Platform + Send + Sync, M: Mmu> Send for Space<P, M> {}
+// SAFETY: as above. What is behind the locks may hold a platform handle, which any user may be the one to drop.
+unsafe impl<P: Platform + Send + Sync, M: Mmu> Sync for Space<P, M> {}
+
+impl<P: Platform> Space<P> {
+    /// The kernel's space: `bounds` within the upper half, its root slots filled once with tables that stay for ever and that
+    /// every user space shares. Its index begins in `lent` memory, if any is given, and grows into frames.
+    ///
+    /// Cost: one table per root slot that the bounds touch, and the root.
+    ///
+    /// # Errors
+    /// Bounds that are not this MMU's or reach into the lower half; out of frames.
+    ///
+    /// ```
+    /// # #[cfg(feature = "sim")] {
+    /// use vmcore::vm_space::{IndexMemory, Space};
+    /// use vmcore::{Platform, paging::Mmu, sim::Sim};
+    /// static KERNEL_WINDOWS: IndexMemory<16> = IndexMemory::new();
+    /// let sim = Sim::builder().build();
+    /// let bounds = sim.machine().mmu().range(0xffff_ff80_0000_0000, 0x80_0000_0000).unwrap();
+    /// let kernel = Space::kernel(&sim, bounds, KERNEL_WINDOWS.take(), Default::default()).unwrap();
+    /// let user = Space::user(&kernel, Default::default()).unwrap();
+    /// # user.destroy().map_err(|(_, error)| error).unwrap().complete();
+    /// # }
+    /// ```
+    pub fn kernel(
+        platform: &P,
+        bounds: PageRange,
+        lent: Option<&'static mut [MaybeUninit<IndexSlot>]>,
+        data: P::SpaceData,
+    ) -> Result<Self, SpaceError> {
+        let mmu = platform.machine().mmu();
+        // Checked against this machine's MMU, whoever made the range; the lower half is the programs'.
+        let bounds = mmu.range(bounds.start().as_u64(), bounds.size())?;
+        if user_bounds::<P>(mmu)?.overlaps(bounds) {
+            let fault = RangeFault::OutsideSpace;
+            return Err(RangeError { fault, start: bounds.start().as_u64(), size: bounds.size() }.into());
+        }
+        let memory = FrameMemory::new(platform.clone());
+        let slots = match lent {
+            Some(lent) => StaticVec::lent_with_memory(lent, memory),
+            None => StaticVec::with_memory(memory),
+        };
+        let shift = mmu.level(mmu.levels().saturating_sub(1)).map_or(63, |top| top.shift);
+        let root_slots = (bounds.last().as_u64() >> shift) - (bounds.start().as_u64() >> shift) + 1;
+        Self::new(platform, mmu, bounds, None, slots, root_slots, data)
+    }
+
+    /// A user space below the kernel's: the lower half without its first page, and the kernel's root slots.
+    ///
+    /// Cost: O(root slots of the kernel); takes a root table and a pool object. No pages are copied.
+    ///
+    /// # Errors
+    /// Out of frames.
+    pub fn user(kernel: &Self, data: P::SpaceData) -> Result<Self, SpaceError> {
+        let platform = &kernel.platform;
+        let mmu = platform.machine().mmu();
+        let bounds = user_bounds::<P>(mmu)?;
+        let slots = StaticVec::with_memory(FrameMemory::new(platform.clone()));
+        Self::new(platform, mmu, bounds, Some(kernel), slots, 0, data)
+    }
+}
+
+/// What programs may have: the lower half without its first page, so that a null pointer never leads anywhere.
+fn user_bounds<P: Platform>(mmu: P::Mmu) -> Result<PageRange, RangeError> {
+    let bits = mmu.virtual_bits().saturating_sub(1).min(62);
+    mmu.range(page_size::<P>(), (1_u64 << bits).saturating_sub(page_size::<P>()))
+}
+
+/// Static memory for the first windows of a kernel's space: lent once, to [`Space::kernel`].
+pub type IndexMemory<const N: usize> = StaticMemory<IndexSlot, N>;
+
+impl<P: Platform, M: Mmu> Space<P, M> {
+    fn new(
+        platform: &P,
+        mmu: M,
+        bounds: PageRange,
+        kernel: Option<&Self>,
+        slots: StaticVec<IndexSlot, FrameMemory<P>>,
+        root_slots: u64,
+        data: P::SpaceData,
+    ) -> Result<Self, SpaceError> {
+        if mmu.page_shift() != P::PAGE_SHIFT {
+            return Err(SpaceError::PageSize { platform: P::PAGE_SHIFT, format: mmu.page_shift() });
+        }
+        let mut reserve = Reserve::new(platform);
+        let mut need = Need::object::<SpaceInner<P, M>>();
+        need.tables = 1 + root_slots;
+        reserve.top_up(&need)?;
+        let lacking = SpaceError::OutOfFrames(OutOfFrames { wanted: 1 });
+        let root = reserve.tables.pop(platform).ok_or(lacking)?;
+        // SAFETY: the root was just taken from the reserve: exclusive, zeroed and recorded as a table.
+        let mut tables = unsafe { Tables::new(mmu, root, Tag::default()) };
+        let shared = match kernel {
+            Some(kernel) => {
+                let inner = kernel.inner();
+                let index = inner.lock_index(platform);
+                let from = inner.tables.lock(platform);
+                let mut shared = tables.share_root_slots(platform, &*from, inner.bounds);
+                // What the kernel adopted in the upper half, programs' roots need as well.
+                let mut position = 0;
+                while let Some(slot) = index.get(position) {
+                    position += 1;
+                    if slot.window.is_none() && !slot.range.overlaps(bounds) {
+                        shared = shared.and(tables.share_root_slots(platform, &*from, slot.range));
+                    }
+                }
+                shared
+            }
+            None => tables.pin_root_slots(platform, bounds, &mut reserve.tables),
+        };
+        let object = reserve.take_object::<SpaceInner<P, M>>();
+        let (Ok(()), Some(object)) = (shared, object) else {
+            // Neither can be: the root is empty, and all that is needed was reserved. The root is not freed, since tables
+            // may hang on it.
+            return Err(lacking);
+        };
+        if let Some(kernel) = kernel {
+            kernel.inner().add_reference();
+            kernel.inner().sharers.fetch_add(1, Ordering::AcqRel);
+        }
+        let inner = SpaceInner::new(
+            bounds,
+            kernel.map(|kernel| kernel.inner),
+            Lock::new(Rank::Index, Index::new(slots)),
+            Lock::new(Rank::Table, tables),
+            Lock::new(Rank::Cpus, P::CpuSet::EMPTY),
+            data,
+        );
+        // SAFETY: the memory was just taken for this type, and nobody else knows it.
+        unsafe { object.write(inner) };
+        Ok(Self { platform: platform.clone(), inner: object })
+    }
+
+    #[inline]
+    pub(crate) const fn platform(&self) -> &P {
+        &self.platform
+    }
+
+    pub(crate) const fn pointer(&self) -> NonNull<SpaceInner<P, M>> {
+        self.inner
+    }
+
+    #[inline]
+    fn inner(&self) -> &SpaceInner<P, M> {
+        // SAFETY: the handle's reference keeps the space alive.
+        unsafe { self.inner.as_ref() }
+    }
+
+    /// Whether some CPU may hold translations of it, or a space shares its root slots.
+    fn is_active(&self) -> bool {
+        self.inner().sharers.load(Ordering::Acquire) != 0 || !self.inner().cpus.lock(&self.platform).is_empty()
+    }
+
+    /// The addresses that the space covers.
+    pub fn bounds(&self) -> PageRange {
+        self.inner().bounds
+    }
+
+    /// The embedder's data.
+    pub fn data(&self) -> &P::SpaceData {
+        &self.inner().data
+    }
+
+    /// The physical frame of the root table.
+    pub fn root(&self) -> Frame {
+        self.inner().tables.lock(&self.platform).root()
+    }
+
+    /// The range of `size` bytes from `start`, checked once for this space.
+    ///
+    /// # Errors
+    /// It is empty, unaligned, overflows, or lies outside of the space.
+    pub fn range(&self, start: u64, size: u64) -> Result<PageRange, RangeError> {
+        let range = self.inner().tables.lock(&self.platform).mmu().range(start, size)?;
+        if self.inner().bounds.covers(range) {
+            Ok(range)
+        } else {
+            Err(RangeError { fault: RangeFault::OutsideSpace, start, size })
+        }
+    }
+
+    /// Notes that a CPU is about to use the space, and says what to load. Loading it is the embedder's step.
+    ///
+    /// From here on, changes of the space, and of the kernel's space whose root slots it shares, flush that CPU too. O(1), no
+    /// allocation.
+    pub fn activate(&self, cpu: usize) -> Activation {
+        if let Some(kernel) = self.inner().kernel {
+            // SAFETY: the space holds a reference to the kernel's.
+            unsafe { kernel.as_ref() }.cpus.lock(&self.platform).insert(cpu);
+        }
+        self.inner().cpus.lock(&self.platform).insert(cpu);
+        let tables = self.inner().tables.lock(&self.platform);
+        Activation {
+            root: tables.root().start(P::PAGE_SHIFT),
+            tag: tables.tag(),
+            generation: self.inner().generation(),
+        }
+    }
+
+    /// Notes that a CPU uses the space no more, so that changes need not flush it. O(1), no allocation.
+    ///
+    /// # Safety
+    /// On that CPU another root is loaded, which does not share this space's root slots, and all of this space's translations have been flushed (global
+    /// ones too, if it is the kernel's).
+    pub unsafe fn deactivate(&self, cpu: usize) {
+        self.inner().cpus.lock(&self.platform).remove(cpu);
+    }
+
+    /// Reads the entries that translate `address`, level by level; its `Display` explains them. O(levels).
+    pub fn walk(&self, address: VirtAddr) -> Walk {
+        let walked = match self.inner().kernel {
+            // Shared tables are the kernel's: they are read under its lock.
+            // SAFETY: the space holds a reference to the kernel's.
+            Some(kernel) if unsafe { kernel.as_ref() }.bounds.contains(address) => unsafe { kernel.as_ref() },
+            _ => self.inner(),
+        };
+        walked.tables.lock(&self.platform).walk(&self.platform, address)
+    }
+
+    /// The frame that belongs at `address`, whether the tables show it yet or not; `None` where nothing is mapped, or the page
+    /// does not exist. O(log n + levels), no allocation.
+    pub fn frame_at(&self, address: VirtAddr) -> Option<Frame> {
+        let index = self.inner().lock_index(&self.platform);
+        let window = index.find(address)?.window?;
+        // SAFETY: windows in the index are alive while it is locked, and so are their areas.
+        let (window, area) = unsafe { (window.as_ref(), window.as_ref().area.as_ref()) };
+        let page = window.area_page(address);
+        let state = area.lock(&self.platform);
+        match area.kind() {
+            AreaKind::Fixed { frames, .. } => (page < state.pages()).then(|| frames.first().add(page)),
+            AreaKind::Untracked { .. } => {
+                let (_, leaf) = self.inner().tables.lock(&self.platform).translate(&self.platform, address)?;
+                Some(leaf.frame)
+            }
+            _ => state.resident_page(page),
+        }
+    }
+
+    /// What is at the first occupied address at or after `address`. O(log n + resident pages are counted).
+    pub fn window_after(&self, address: VirtAddr) -> Option<WindowInfo> {
+        let index = self.inner().lock_index(&self.platform);
+        let slot = index.get(index.position(address))?;
+        let Some(window) = slot.window else {
+            return Some(WindowInfo {
+                range: slot.range,
+                kind: None,
+                access: Access::empty(),
+                offset: 0,
+                resident_pages: 0,
+                gated: false,
+            });
+        };
+        // SAFETY: windows in the index are alive while it is locked, and so are their areas.
+        let (window, area) = unsafe { (window.as_ref(), window.as_ref().area.as_ref()) };
+        let state = area.lock(&self.platform);
+        let resident_pages = if area.is_fixed() {
+            window.view.count
+        } else if area.is_untracked() {
+            0
+        } else {
+            state.resident_in(window.view.first, window.view.count)
+        };
+        Some(WindowInfo {
+            range: slot.range,
+            kind: Some(area.kind()),
+            access: window.access,
+            offset: window.view.first << P::PAGE_SHIFT,
+            resident_pages,
+            gated: window.state == WindowState::Gated,
+        })
+    }
+
+    /// What is in the space, in order of addresses. Takes the lock for each step, so it may be used while the space changes.
+    pub fn windows(&self) -> impl Iterator<Item = WindowInfo> + '_ {
+        let mut next = Some(VirtAddr::new(0));
+        core::iter::from_fn(move || {
+            let info = self.window_after(next?)?;
+            next = info.range.last().checked_add(1);
+            Some(info)
+        })
+    }
+
+    /// Takes the root slots that `range` touches over from a foreign root (a loader's, another kernel's): its tables are
+    /// readable through this space, avoided by the gap search, and never edited, freed or counted.
+    ///
+    /// # Safety
+    /// `root` is a root table of this space's format, reachable, and its slots for the range lead to tables that stay valid while this space lives.
+    /// That holds for user spaces made from this one later, which get the slots that lie outside of their bounds.
+    ///
+    /// # Errors
+    /// The range is no whole number of root slots, is occupied, or there is no memory to record it.
+    pub unsafe fn adopt_foreign(&self, root: Frame, range: PageRange) -> Result<(), SpaceError> {
+        let platform = &self.platform;
+        let inner = self.inner();
+        let mut index = inner.lock_index(platform);
+        let outside = RangeError { fault: RangeFault::OutsideSpace, start: range.start().as_u64(), size: range.size() };
+        let lacking = |_| SpaceError::OutOfFrames(OutOfFrames { wanted: 1 });
+        index.reserve(1).map_err(lacking)?;
+        if let Some(slot) = index.overlapping(range).next() {
+            return Err(SpaceError::Conflict(slot.range));
+        }
+        let mut tables = inner.tables.lock(platform);
+        let mmu = tables.mmu();
+        let slot_size = mmu.level(mmu.levels().saturating_sub(1)).map_or(u64::MAX, |top| 1 << top.shift);
+        // Foreign ranges may lie outside of the bounds (a loader's lower half), so long as they are whole slots.
+        // SAFETY: the space holds a reference to the kernel's.
+        let kernel_bounds = inner.kernel.map(|kernel| unsafe { kernel.as_ref() }.bounds);
+        let taken = range.overlaps(inner.bounds) || kernel_bounds.is_some_and(|bounds| range.overlaps(bounds));
+        if (range.start().as_u64() | range.size()) & (slot_size - 1) != 0 || taken {
+            return Err(SpaceError::Range(outside));
+        }
+        // SAFETY: the caller vouches for the root; it is only read.
+        let foreign = unsafe { Tables::new(mmu, root, Tag::default()) };
+        tables.share_root_slots(platform, &foreign, range)?;
+        drop(tables);
+        index.insert(Slot { range, window: None });
+        Ok(())
+    }
+
+    /// Ends the space: unmaps everything and gives root and tables back when the flush is complete.
+    ///
+    /// Cost: O(windows + tables). Allocates nothing.
+    ///
+    /// # Errors
+    /// The space is active on some CPU, or other spaces share its root slots: it is given back.
+    pub fn destroy(self) -> Result<Flush<P, ()>, (Self, SpaceError)> {
+        if self.is_active() {
+            return Err((self, SpaceError::Active));
+        }
+        let this = core::mem::ManuallyDrop::new(self);
+        // SAFETY: the handle is never used or dropped again.
+        let platform = unsafe { core::ptr::read(&this.platform) };
+        // SAFETY: the reference is this handle's, which is given up.
+        let pending = unsafe { tear_down(&platform, this.inner) };
+        Ok(Flush::new(platform, pending, ()))
+    }
+}
+
+/// Unmaps everything of a space that is active nowhere; the handle's reference goes with the flush.
+///
+/// # Safety
+/// The caller holds the handle's reference and does not use it any more.
+unsafe fn tear_down<P: Platform, M: Mmu>(platform: &P, space: NonNull<SpaceInner<P, M>>) -> Pending<P> {
+    let mut pending = Pending::new();
+    // SAFETY: the handle's reference keeps the space alive, until the flush is acknowledged.
+    let inner = unsafe { space.as_ref() };
+    let mut gather = Gather::default();
+    {
+        let mut index = inner.lock_index(platform);
+        let mut position = 0;
+        while let Some(slot) = index.get(position) {
+            position += 1;
+            let Some(window) = slot.window else { continue };
+            // SAFETY: windows in the index are alive, and so are their areas.
+            unsafe { unmap::gate_whole(platform, inner, window, &mut gather, &mut pending) };
+            // Whole windows are unmapped, so nothing is split, and no spare table is needed.
+            unmap::clear_tables(platform, inner, slot, slot.range, &mut FrameList::new(), &mut gather, &mut pending);
+        }
+        index.clear();
+    }
+    if inner.global {
+        inner.tables.lock(platform).unpin_root_slots(platform, inner.bounds, &mut gather);
+    }
+    inner.note_change();
+    {
+        let cpus = inner.cpus.lock(platform);
+        pending.absorb(platform, gather, &cpus);
+    }
+    // SAFETY: the handle's reference is given up to the flush, once; gated windows hold their own.
+    unsafe { pending.defer(SpaceInner::deferred(space)) };
+    pending
+}
+
+impl<P: Platform, M: Mmu> Drop for Space<P, M> {
+    /// A space that is active nowhere is torn down at once; one that is active, or whose root slots are shared, leaks, which
+    /// is counted.
+    fn drop(&mut self) {
+        if self.is_active() {
+            self.platform.machine().note_dropped_flush(0);
+        } else {
+            // SAFETY: the handle is being dropped.
+            let pending = unsafe { tear_down(&self.platform, self.inner) };
+            Flush::new(self.platform.clone(), pending, ()).complete();
+        }
+    }
+}
+
+impl<P: Platform, M: Mmu> fmt::Debug for Space<P, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Space").field("bounds", &self.inner().bounds).finish_non_exhaustive()
+    }
+}

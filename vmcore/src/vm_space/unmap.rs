@@ -1,0 +1,228 @@
+//! Taking windows away, whole or in part.
+
+use core::ptr::NonNull;
+
+use crate::addr::{PageRange, RangeError, RangeFault};
+use crate::frame::{FrameList, Need, OutOfFrames, Reserve};
+use crate::lock::Guard;
+use crate::paging::{Flush, Gather, Mmu, Pending};
+use crate::platform::Platform;
+use crate::vm_space::index::{Index, Slot, page_size};
+use crate::vm_space::inner::SpaceInner;
+use crate::vm_space::window::{Window, WindowState};
+use crate::vm_space::{Space, SpaceError};
+
+impl<P: Platform, M: Mmu> Space<P, M> {
+    /// Unmaps whatever the range shows; holes in it are no error. The addresses are not reused, and the frames not freed, before the
+    /// flush is complete. Areas keep their pages. All or nothing.
+    ///
+    /// Cost: O(windows + tables in the range); takes at most two records (where parts of windows stay), and tables where a large leaf is
+    /// split.
+    ///
+    /// # Errors
+    /// The range is not the space's, holds foreign tables, or there is no memory to split a window.
+    pub fn unmap(&self, range: PageRange) -> Result<Flush<P, ()>, SpaceError> {
+        let (platform, inner) = (self.platform(), self.inner());
+        let page_mask = page_size::<P>() - 1;
+        if !inner.bounds.covers(range) || (range.start().as_u64() | range.size()) & page_mask != 0 {
+            let fault = RangeFault::OutsideSpace;
+            return Err(RangeError { fault, start: range.start().as_u64(), size: range.size() }.into());
+        }
+        let mut reserve = Reserve::new(platform);
+        let mut need = Need::default();
+        loop {
+            reserve.top_up(&need)?;
+            let mut index = inner.lock_index(platform);
+            let records = new_records(&index, range)?;
+            // Unmapping whole windows takes no slot, so that it works when nothing else does.
+            index.reserve(records).map_err(|_| OutOfFrames { wanted: 1 })?;
+            need = Need::default();
+            need.add_objects::<Window<P, M>>(records);
+            need.tables = inner.tables.lock(platform).tables_to_split(platform, range);
+            if !reserve.covers(&need) {
+                continue;
+            }
+            return Ok(self.commit_unmap(index, range, &mut reserve));
+        }
+    }
+
+    /// Everything is reserved: from here on nothing fails.
+    fn commit_unmap(
+        &self,
+        mut index: Guard<'_, P, Index<P, Window<P, M>>>,
+        range: PageRange,
+        reserve: &mut Reserve<P>,
+    ) -> Flush<P, ()> {
+        let (platform, inner) = (self.platform(), self.inner());
+        let mut pending = Pending::new();
+        let mut gather = Gather::default();
+        let mut position = index.position(range.start());
+        while let Some(slot) = index.get(position).filter(|slot| slot.range.overlaps(range)) {
+            // First the window is gated, so that what its area gives up from here on is flushed here too; then its tables
+            // are cleared.
+            let parts = self.gate(slot, range, reserve, &mut gather, &mut pending);
+            if let Some(middle) = slot.range.intersection(range) {
+                clear_tables(platform, inner, slot, middle, &mut reserve.tables, &mut gather, &mut pending);
+            }
+            position += index.replace(position, parts);
+        }
+        inner.note_change();
+        {
+            let cpus = inner.cpus.lock(platform);
+            pending.absorb(platform, gather, &cpus);
+        }
+        drop(index);
+        Flush::new(platform.clone(), pending, ())
+    }
+
+    /// Gates what `range` covers of a slot's window; what lies before and after stays live. Gives the slots that take its place.
+    fn gate(
+        &self,
+        slot: Slot<Window<P, M>>,
+        range: PageRange,
+        reserve: &mut Reserve<P>,
+        gather: &mut Gather,
+        pending: &mut Pending<P>,
+    ) -> [Option<Slot<Window<P, M>>>; 3] {
+        let (platform, inner) = (self.platform(), self.inner());
+        let unchanged = [None, Some(slot), None];
+        let (Some(pointer), Some(middle)) = (slot.window, slot.range.intersection(range)) else { return unchanged };
+        // SAFETY: windows in the index are alive, and so are their areas.
+        let (state, area) = unsafe { (pointer.as_ref().state, pointer.as_ref().area.as_ref()) };
+        if state == WindowState::Gated {
+            // Whoever unmapped it first waits for the flush; what this caller is told is true only after one as well.
+            let tag = inner.tables.lock(platform).tag();
+            gather.scope.add(tag, middle, inner.global);
+            return unchanged;
+        }
+        let mut area_state = area.lock(platform);
+        // The part that is kept first keeps the record, and so its address.
+        let (before, after) = (slot.range.before(range), slot.range.after(range));
+        let mut parts = [None; 3];
+        for (part, range) in parts.iter_mut().zip([before, Some(middle), after]) {
+            let Some(range) = range else { continue };
+            let keeps = if before.is_some() || after.is_some() { before.or(after) == Some(range) } else { true };
+            let window = if keeps {
+                pointer
+            } else {
+                // SAFETY: as above.
+                let window = unsafe { pointer.as_ref() };
+                let first = window.area_page(range.start());
+                // As many records as there are parts were reserved.
+                let Some(record) = reserve.take_object::<Window<P, M>>() else { continue };
+                area.add_window_reference();
+                // SAFETY: the record was just taken for this type, is linked nowhere, and holds the reference just counted.
+                unsafe {
+                    record.write(Window::new(self.pointer(), window.area, range, first, window.access));
+                    area_state.link_view(record.cast());
+                }
+                record
+            };
+            *part = Some(Slot { range, window: Some(window) });
+        }
+        if let Some(kept) = before.or(after) {
+            // SAFETY: bounds are written with index and area locked, and read with one of them.
+            unsafe { Window::set_bounds(pointer, kept) };
+        }
+        if let [_, Some(Slot { window: Some(gated), .. }), _] = parts {
+            // SAFETY: the window is live, and in this space.
+            unsafe { defer_gated(inner, gated, pending) };
+        }
+        if area_state.is_returning() {
+            // The area gave pages up before, and that flush is outstanding: the tables hold nothing of them any more, but
+            // these addresses must not be reused before every CPU has forgotten them.
+            let tag = inner.tables.lock(platform).tag();
+            gather.scope.add(tag, middle, inner.global);
+        }
+        parts
+    }
+}
+
+/// Gates the whole of a window, unless it is gated already. Called with the index locked.
+///
+/// # Safety
+/// The window is in the space's index.
+pub(super) unsafe fn gate_whole<P: Platform, M: Mmu>(
+    platform: &P,
+    inner: &SpaceInner<P, M>,
+    window: NonNull<Window<P, M>>,
+    gather: &mut Gather,
+    pending: &mut Pending<P>,
+) {
+    // SAFETY: windows in the index are alive, and so are their areas.
+    let (state, range, area) =
+        unsafe { (window.as_ref().state, window.as_ref().range(), window.as_ref().area.as_ref()) };
+    if state == WindowState::Gated {
+        return;
+    }
+    let area_state = area.lock(platform);
+    // SAFETY: the window is live, and in this space.
+    unsafe { defer_gated(inner, window, pending) };
+    if area_state.is_returning() {
+        // As when a part is unmapped.
+        let tag = inner.tables.lock(platform).tag();
+        gather.scope.add(tag, range, inner.global);
+    }
+}
+
+/// Marks a window as gated and puts it into the flush.
+///
+/// # Safety
+/// The window is live and in this space; index and area are locked.
+unsafe fn defer_gated<P: Platform, M: Mmu>(
+    inner: &SpaceInner<P, M>,
+    window: NonNull<Window<P, M>>,
+    pending: &mut Pending<P>,
+) {
+    inner.add_reference();
+    // SAFETY: the state is written with index and area locked, and read with one of them. A window is deferred once,
+    // when it becomes gated; it stays in its pool until its release.
+    unsafe {
+        Window::set_gated(window);
+        pending.defer(Window::deferred(window));
+    }
+}
+
+/// Clears what the tables show of a part of a window.
+pub(super) fn clear_tables<P: Platform, M: Mmu>(
+    platform: &P,
+    inner: &SpaceInner<P, M>,
+    slot: Slot<Window<P, M>>,
+    part: PageRange,
+    spare: &mut FrameList,
+    gather: &mut Gather,
+    pending: &mut Pending<P>,
+) {
+    let Some(window) = slot.window else { return };
+    // SAFETY: windows in the index are alive while it is locked (which the caller sees to), and so are their areas.
+    let untracked = unsafe { window.as_ref().area.as_ref() }.is_untracked();
+    let mut tables = inner.tables.lock(platform);
+    let cleared = tables.unmap(platform, part, spare, gather, |pages, leaf| {
+        // The frames of untracked memory are known to nothing but the leaf.
+        for page in 0..if untracked { pages.pages(P::PAGE_SHIFT) } else { 0 } {
+            let frame = leaf.frame.add(page);
+            if platform.frame_meta(frame).is_some_and(|meta| meta.is_untracked_page()) {
+                pending.add_page(platform, frame);
+            }
+        }
+    });
+    if cleared.is_err() {
+        // The tables were checked and are this space's own, so this cannot be. If it were, the part would stay gated by
+        // a flush of it that is never empty.
+        platform.machine().note_refused_free();
+        gather.scope.add(tables.tag(), part, inner.global);
+    }
+}
+
+/// How many records unmapping the range takes: one for each part that is not the first to stay of its window.
+fn new_records<P: Platform, M: Mmu>(index: &Index<P, Window<P, M>>, range: PageRange) -> Result<usize, SpaceError> {
+    let mut count = 0;
+    for slot in index.overlapping(range) {
+        let Some(window) = slot.window else { return Err(SpaceError::Foreign(slot.range.start())) };
+        // SAFETY: windows in the index are alive while it is locked.
+        if unsafe { window.as_ref() }.state == WindowState::Live {
+            count += usize::from(slot.range.before(range).is_some()) + usize::from(slot.range.after(range).is_some());
+        }
+    }
+    Ok(count)
+}

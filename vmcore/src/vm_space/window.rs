@@ -1,0 +1,170 @@
+//! A window: a part of an area at an address of a space, with an access. Other systems call it a mapping; Linux a VMA.
+//!
+//! # The life of a window
+//!
+//! ```text
+//!    map ──► live ──unmap──► gated ──acknowledged──► gone
+//!                             │
+//!                             └ still in the index (its addresses are not reused: a map or a fault there is told to retry)
+//!                               and still a view of its area (what the area gives up meanwhile is flushed here too)
+//! ```
+//!
+//! A gated window holds a reference to its space, so that a flush may outlive the space's handle. Its bounds and its
+//! state are changed only with the space's index and the area locked; reading them takes one of the two.
+
+use core::mem::offset_of;
+use core::ptr::NonNull;
+
+use crate::addr::{PageRange, VirtAddr};
+use crate::frame::{FrameList, Reserve};
+use crate::paging::{Access, Deferred, Gather, Mmu, Pending};
+use crate::platform::Platform;
+use crate::vm_area::{AreaInner, View, ViewChange, release_area};
+use crate::vm_space::inner::{SpaceInner, release_space};
+
+/// Whether a window can be used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum WindowState {
+    Live,
+    /// Unmapped; its flush is outstanding.
+    Gated,
+}
+
+/// A record in a pool: its address never changes while it lives.
+#[repr(C)]
+pub(crate) struct Window<P: Platform, M: Mmu> {
+    /// First, so that a view's address is its window's.
+    pub(crate) view: View<P>,
+    pub(crate) deferred: Deferred<P>,
+    pub(crate) space: NonNull<SpaceInner<P, M>>,
+    /// Holds a reference.
+    pub(crate) area: NonNull<AreaInner<P>>,
+    pub(crate) start: VirtAddr,
+    pub(crate) access: Access,
+    pub(crate) state: WindowState,
+}
+
+impl<P: Platform, M: Mmu> Window<P, M> {
+    /// A live window that shows the area's pages from `first` on, at `range`.
+    pub(crate) fn new(
+        space: NonNull<SpaceInner<P, M>>,
+        area: NonNull<AreaInner<P>>,
+        range: PageRange,
+        first: u64,
+        access: Access,
+    ) -> Self {
+        Self {
+            view: View::new(Self::change, first, range.pages(P::PAGE_SHIFT)),
+            deferred: Deferred::new(Self::release),
+            space,
+            area,
+            start: range.start(),
+            access,
+            state: WindowState::Live,
+        }
+    }
+
+    /// The header of a window, through a pointer that still leads to the whole of it.
+    ///
+    /// # Safety
+    /// The window is alive.
+    pub(crate) unsafe fn deferred(window: NonNull<Self>) -> NonNull<Deferred<P>> {
+        // SAFETY: the field lies within the window.
+        unsafe { window.byte_add(offset_of!(Self, deferred)) }.cast()
+    }
+
+    /// Gives a window other bounds, which lie within its present ones.
+    ///
+    /// # Safety
+    /// The window is alive, and index and area are locked: whoever reads the bounds holds one of the two, and no reference
+    /// to the window is used across this.
+    pub(crate) unsafe fn set_bounds(window: NonNull<Self>, bounds: PageRange) {
+        let window = window.as_ptr();
+        // SAFETY: as the caller vouches; only the fields are written, and no reference to the window is made.
+        unsafe {
+            let pages = (bounds.start().as_u64() - (*window).start.as_u64()) >> P::PAGE_SHIFT;
+            (*window).view.first += pages;
+            (*window).view.count = bounds.pages(P::PAGE_SHIFT);
+            (*window).start = bounds.start();
+        }
+    }
+
+    /// Marks a window as unmapped.
+    ///
+    /// # Safety
+    /// As for [`set_bounds`](Self::set_bounds).
+    pub(crate) unsafe fn set_gated(window: NonNull<Self>) {
+        // SAFETY: as the caller vouches.
+        unsafe { (*window.as_ptr()).state = WindowState::Gated };
+    }
+
+    pub(crate) fn range(&self) -> PageRange {
+        PageRange::from_checked(self.start, self.view.count << P::PAGE_SHIFT)
+    }
+
+    /// The index in the area of the page at `address`, which lies in the window.
+    #[inline]
+    pub(crate) fn area_page(&self, address: VirtAddr) -> u64 {
+        self.view.first + ((address.as_u64() - self.start.as_u64()) >> P::PAGE_SHIFT)
+    }
+
+    /// The part of a range of area pages that the window shows, as addresses.
+    fn shown(&self, first: u64, count: u64) -> Option<PageRange> {
+        let low = first.max(self.view.first);
+        let high = first.saturating_add(count).min(self.view.first + self.view.count);
+        if low >= high {
+            return None;
+        }
+        let start = self.start.checked_add((low - self.view.first) << P::PAGE_SHIFT)?;
+        Some(PageRange::from_checked(start, (high - low) << P::PAGE_SHIFT))
+    }
+
+    /// See [`ChangeView`](crate::vm_area::ChangeView).
+    unsafe fn change(platform: &P, view: NonNull<View<P>>, change: ViewChange, pending: &mut Pending<P>) {
+        // SAFETY: views with this function are the first field of a window of this type, which is alive while it is
+        // linked; the area's lock, which the caller holds, keeps its bounds and state.
+        let window = unsafe { view.cast::<Self>().as_ref() };
+        // SAFETY: a window is linked no longer than its space (and its root table) lives: a gated one holds a reference.
+        let space = unsafe { window.space.as_ref() };
+        let ViewChange::Unmap { first, count } = change;
+        let Some(range) = window.shown(first, count) else { return };
+        let mut gather = Gather::default();
+        {
+            let mut tables = space.tables.lock(platform);
+            // Tracked areas are mapped with base leaves only, so there is nothing to split and nothing to run out of.
+            let _ = tables.unmap(platform, range, &mut FrameList::new(), &mut gather, |_, _| {});
+            if window.state == WindowState::Gated {
+                // The tables may hold nothing any more, but another CPU still may: what the area gives up must outlast that too.
+                gather.scope.add(tables.tag(), range, space.global);
+            }
+        }
+        space.note_change();
+        let cpus = space.cpus.lock(platform);
+        pending.absorb(platform, gather, &cpus);
+    }
+
+    /// Called when the flush of a gated window is acknowledged.
+    unsafe fn release(platform: &P, object: NonNull<Deferred<P>>) {
+        // SAFETY: only windows are deferred with this function, and the header lies at this offset in them.
+        let window = unsafe { object.byte_sub(offset_of!(Self, deferred)) }.cast::<Self>();
+        // SAFETY: the record is alive until it is given back below; nothing but the links of a gated window changes.
+        let (space, area, range) = unsafe {
+            let window = window.as_ref();
+            (window.space, window.area, window.range())
+        };
+        // The view goes first: while the area knows it, the addresses must not show anything else.
+        // SAFETY: the window's reference keeps the area alive; the view is linked in it until here.
+        unsafe { area.as_ref().lock(platform).unlink_view(window.cast()) };
+        // SAFETY: the gated window's reference keeps the space alive.
+        unsafe { space.as_ref() }.index.lock(platform).remove(range, window);
+        let mut reserve = Reserve::new(platform);
+        // SAFETY: neither index nor area know the record any more; nothing in it needs dropping.
+        unsafe { reserve.put_object(window) };
+        drop(reserve);
+        // SAFETY: the window's references are given up, with no lock held.
+        unsafe {
+            release_area(platform, area);
+            release_space(platform, space);
+        }
+    }
+}
