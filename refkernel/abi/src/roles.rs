@@ -1,0 +1,171 @@
+//! The argument numbers of the programs `demo` and `check`: which part a started instance plays, and how it must end.
+//!
+//! The kernel's boot tests are a walk over [`CheckRole::ALL`]: start `check` with the number, compare how it ended
+//! with [`CheckRole::must`].
+
+/// How an instance of a program must end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It calls `exit` with this status.
+    Exits(u32),
+    /// The kernel kills it with a message, and goes on.
+    Killed,
+}
+
+/// The first instance of `demo`: works, and exits with 0.
+pub const DEMO_WORKS: u64 = 0;
+/// The second instance of `demo`: reads address 0x10 and must be killed.
+pub const DEMO_BAD_ACCESS: u64 = 1;
+
+/// The parts that `check` plays.
+///
+/// All but the two about sharing need nothing from the kernel but the number; those two need
+/// [`StartInformation::area`](crate::StartInformation::area), the same area for both, the writer first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u64)]
+pub enum CheckRole {
+    /// Checks everything that a program can see and survive.
+    Survivor = 0,
+    /// Writes to its own text.
+    WriteText = 1,
+    /// Jumps into its static data.
+    ExecuteData = 2,
+    /// Jumps into its stack.
+    ExecuteStack = 3,
+    /// Jumps into an area that it mapped to be read and written.
+    ExecuteArea = 4,
+    /// Writes to a page, unmaps it, reads it.
+    ReadUnmapped = 5,
+    /// Writes to an area that it mapped to be read only.
+    WriteReadOnly = 6,
+    /// Cuts an area and reads a page past its new end, which it had written.
+    ReadPastCut = 7,
+    /// Reads an address of the kernel's half.
+    ReadKernel = 8,
+    /// Reads a non-canonical address.
+    ReadNonCanonical = 9,
+    /// Recurses until its stack meets the guard page.
+    OverflowStack = 10,
+    /// Executes `cli`, which is the kernel's to use.
+    Privileged = 11,
+    /// Divides by zero.
+    DivideByZero = 12,
+    /// Executes an undefined instruction.
+    UndefinedInstruction = 13,
+    /// Pushes onto a stack pointer that leads into the kernel's half.
+    KernelStackPointer = 14,
+    /// Sets the trap flag: the kernel must neither stop nor trace itself.
+    TrapFlag = 15,
+    /// Touches 1,024 pages and exits without giving anything back: the kernel must get every frame back.
+    LeaveEverything = 16,
+    /// Panics.
+    Panic = 17,
+    /// Writes a pattern into the area that it was handed, through one window, and checks it through a second.
+    ShareWriter = 18,
+    /// Reads that pattern from the area that it was handed.
+    ShareReader = 19,
+    /// Touches pages until there is no memory left: it must be killed for it, and nothing else. Slow with much
+    /// memory.
+    ExhaustMemory = 20,
+}
+
+impl CheckRole {
+    /// Every part, in the order of the numbers.
+    pub const ALL: [Self; 21] = [
+        Self::Survivor,
+        Self::WriteText,
+        Self::ExecuteData,
+        Self::ExecuteStack,
+        Self::ExecuteArea,
+        Self::ReadUnmapped,
+        Self::WriteReadOnly,
+        Self::ReadPastCut,
+        Self::ReadKernel,
+        Self::ReadNonCanonical,
+        Self::OverflowStack,
+        Self::Privileged,
+        Self::DivideByZero,
+        Self::UndefinedInstruction,
+        Self::KernelStackPointer,
+        Self::TrapFlag,
+        Self::LeaveEverything,
+        Self::Panic,
+        Self::ShareWriter,
+        Self::ShareReader,
+        Self::ExhaustMemory,
+    ];
+
+    /// The number that goes into [`StartInformation::argument`](crate::StartInformation::argument).
+    #[must_use]
+    pub const fn argument(self) -> u64 {
+        self as u64
+    }
+
+    /// The part with this number, if there is one.
+    #[must_use]
+    pub fn from_argument(argument: u64) -> Option<Self> {
+        Self::ALL.get(usize::try_from(argument).ok()?).copied()
+    }
+
+    /// How it must end.
+    #[must_use]
+    pub const fn must(self) -> Ending {
+        match self {
+            Self::Survivor | Self::LeaveEverything | Self::ShareWriter | Self::ShareReader => {
+                Ending::Exits(crate::program_status::SUCCESS)
+            }
+            Self::Panic => Ending::Exits(crate::program_status::PANIC),
+            _ => Ending::Killed,
+        }
+    }
+
+    /// The name of the boot test that starts it.
+    #[must_use]
+    pub const fn test_name(self) -> &'static str {
+        match self {
+            Self::Survivor => "program_survives_its_checks",
+            Self::WriteText => "program_write_to_text_kills",
+            Self::ExecuteData => "program_execute_data_kills",
+            Self::ExecuteStack => "program_execute_stack_kills",
+            Self::ExecuteArea => "exec_is_enforced",
+            Self::ReadUnmapped => "unmap_anonymous_really_unmaps",
+            Self::WriteReadOnly => "fault_wrong_access_denied",
+            Self::ReadPastCut => "area_shrink_unmaps_everywhere",
+            Self::ReadKernel => "program_read_kernel_kills",
+            Self::ReadNonCanonical => "non_canonical_is_error",
+            Self::OverflowStack => "guard_never_backed",
+            Self::Privileged => "program_privileged_instruction_kills",
+            Self::DivideByZero => "program_divide_by_zero_kills",
+            Self::UndefinedInstruction => "program_undefined_instruction_kills",
+            Self::KernelStackPointer => "program_kernel_stack_pointer_kills",
+            Self::TrapFlag => "program_trap_flag_kills",
+            Self::LeaveEverything => "program_exit_returns_every_frame",
+            Self::Panic => "program_panic_exits",
+            Self::ShareWriter => "share_writer",
+            Self::ShareReader => "area_mapped_twice_is_one_memory",
+            Self::ExhaustMemory => "fault_out_of_memory_reports",
+        }
+    }
+
+    /// Whether [`StartInformation::area`](crate::StartInformation::area) must be there.
+    #[must_use]
+    pub const fn needs_area(self) -> bool {
+        matches!(self, Self::ShareWriter | Self::ShareReader)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_round_trip_and_names_differ() {
+        for role in CheckRole::ALL {
+            assert_eq!(CheckRole::from_argument(role.argument()), Some(role));
+            let same = CheckRole::ALL.iter().filter(|other| other.test_name() == role.test_name());
+            assert_eq!(same.count(), 1, "{role:?}");
+        }
+        assert_eq!(CheckRole::from_argument(21), None);
+        assert_eq!(CheckRole::from_argument(u64::MAX), None);
+    }
+}

@@ -1,0 +1,145 @@
+//! The system calls, typed.
+//!
+//! Each wrapper is named after its call; `refkernel-abi` says what a call does and which errors it gives.
+
+use core::arch::asm;
+
+use refkernel_abi::{Access, ErrorCode, Handle, SystemCall, decode_result};
+
+/// Calls the kernel with any number and any arguments, and gives what it left in `rax`.
+///
+/// # Safety
+///
+/// The call may take away or change memory that the program uses: the arguments must be those of a call that does not, or the
+/// caller must hold no reference into what it changes.
+#[inline]
+pub unsafe fn raw(number: u64, arguments: [u64; 6]) -> u64 {
+    let [first, second, third, fourth, fifth, sixth] = arguments;
+    let result;
+    // SAFETY: the kernel preserves everything but what is listed (refkernel-abi), uses no memory of the program's stack, and
+    // the caller answers for what the call does.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") number => result,
+            in("rdi") first,
+            in("rsi") second,
+            in("rdx") third,
+            in("r10") fourth,
+            in("r8") fifth,
+            in("r9") sixth,
+            lateout("rcx") _,
+            lateout("r11") _,
+            lateout("xmm0") _, lateout("xmm1") _, lateout("xmm2") _, lateout("xmm3") _,
+            lateout("xmm4") _, lateout("xmm5") _, lateout("xmm6") _, lateout("xmm7") _,
+            lateout("xmm8") _, lateout("xmm9") _, lateout("xmm10") _, lateout("xmm11") _,
+            lateout("xmm12") _, lateout("xmm13") _, lateout("xmm14") _, lateout("xmm15") _,
+            options(nostack),
+        );
+    }
+    result
+}
+
+/// Makes a call and unpacks its answer.
+///
+/// # Safety
+///
+/// As for [`raw`].
+#[inline]
+unsafe fn call(call: SystemCall, arguments: [u64; 6]) -> Result<u64, ErrorCode> {
+    // SAFETY: the caller's promise.
+    decode_result(unsafe { raw(call.number(), arguments) })
+}
+
+/// Does nothing, in the kernel.
+///
+/// # Errors
+///
+/// None in a kernel that keeps the contract.
+#[inline]
+pub fn null() -> Result<(), ErrorCode> {
+    // SAFETY: the call changes nothing.
+    unsafe { call(SystemCall::Null, [0; 6]) }.map(|_| ())
+}
+
+/// Sends text to the log, and gives how many bytes were sent.
+///
+/// # Errors
+///
+/// [`ErrorCode::TooLarge`] for more than `WRITE_LENGTH_MAX` bytes.
+pub fn write(text: &[u8]) -> Result<u64, ErrorCode> {
+    let arguments = [text.as_ptr() as u64, text.len() as u64, 0, 0, 0, 0];
+    // SAFETY: the call only reads `text`, which is borrowed for as long.
+    unsafe { call(SystemCall::Write, arguments) }
+}
+
+/// Ends the program.
+pub fn exit(status: u32) -> ! {
+    // SAFETY: nothing of the program runs afterwards.
+    unsafe { raw(SystemCall::Exit.number(), [status.into(), 0, 0, 0, 0, 0]) };
+    loop {
+        // A kernel that comes back here is broken: an instruction that must kill the program is all that is left.
+        // SAFETY: it only traps.
+        unsafe { asm!("ud2", options(nomem, nostack)) };
+    }
+}
+
+/// Makes an area of `size` bytes.
+///
+/// # Errors
+///
+/// See [`SystemCall::AreaCreate`].
+pub fn area_create(size: u64) -> Result<Handle, ErrorCode> {
+    // SAFETY: the call changes no memory that is mapped.
+    unsafe { call(SystemCall::AreaCreate, [size, 0, 0, 0, 0, 0]) }.map(Handle)
+}
+
+/// Maps `length` bytes of an area from `offset` on, at `address` or (0) where there is room, and gives
+/// the address.
+///
+/// # Errors
+///
+/// See [`SystemCall::AreaMap`].
+pub fn area_map(area: Handle, address: u64, offset: u64, length: u64, access: Access) -> Result<u64, ErrorCode> {
+    let arguments = [area.0, address, offset, length, access.bits(), 0];
+    // SAFETY: the call maps only what was free.
+    unsafe { call(SystemCall::AreaMap, arguments) }
+}
+
+/// Ends the windows in a range.
+///
+/// # Errors
+///
+/// See [`SystemCall::AreaUnmap`].
+///
+/// # Safety
+///
+/// Nothing of the program may use the range any more.
+pub unsafe fn area_unmap(address: u64, length: u64) -> Result<(), ErrorCode> {
+    // SAFETY: the caller's promise.
+    unsafe { call(SystemCall::AreaUnmap, [address, length, 0, 0, 0, 0]) }.map(|_| ())
+}
+
+/// Changes the size of an area.
+///
+/// # Errors
+///
+/// See [`SystemCall::AreaResize`].
+///
+/// # Safety
+///
+/// Nothing of the program may use what is cut off any more.
+pub unsafe fn area_resize(area: Handle, size: u64) -> Result<(), ErrorCode> {
+    // SAFETY: the caller's promise.
+    unsafe { call(SystemCall::AreaResize, [area.0, size, 0, 0, 0, 0]) }.map(|_| ())
+}
+
+/// Gives a handle back.
+///
+/// # Errors
+///
+/// [`ErrorCode::BadHandle`].
+pub fn handle_close(handle: Handle) -> Result<(), ErrorCode> {
+    // SAFETY: the call changes no memory that is mapped.
+    unsafe { call(SystemCall::HandleClose, [handle.0, 0, 0, 0, 0, 0]) }.map(|_| ())
+}

@@ -1,0 +1,51 @@
+//! What a user program of `refkernel` stands on: its entry, the system calls, lines of text, and the functions that the
+//! compiler expects to find.
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | [`call`] | the system calls |
+//! | [`mod@line`] | a line of text, written with one call |
+//! | `entry` | `_start`, and what happens after a panic |
+//! | `memory` | `memcpy` and its kin, where the target has none |
+//!
+//! A program is
+//!
+//! ```ignore
+//! #![no_std]
+//! #![no_main]
+//!
+//! use refkernel_runtime::{StartInformation, program, say};
+//!
+//! program!(main);
+//!
+//! fn main(start: &StartInformation) -> u32 {
+//!     say!("started with argument {}", start.argument);
+//!     0
+//! }
+//! ```
+
+#![no_std]
+#![warn(missing_docs)]
+
+pub mod call;
+mod entry;
+pub mod line;
+#[cfg(not(target_os = "none"))]
+mod memory;
+
+pub use refkernel_abi::*;
+
+/// Names the function that the program starts with: `fn(&StartInformation) -> u32`, whose result is its
+/// exit status.
+#[macro_export]
+macro_rules! program {
+    ($main:path) => {
+        /// The function that the runtime calls.
+        // SAFETY: the name is this project's own; a second `program!` in one program is an error of the linker.
+        #[unsafe(no_mangle)]
+        extern "Rust" fn refkernel_program_main(start: &$crate::StartInformation) -> u32 {
+            let main: fn(&$crate::StartInformation) -> u32 = $main;
+            main(start)
+        }
+    };
+}

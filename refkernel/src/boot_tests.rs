@@ -1,0 +1,461 @@
+//! The tests that need a machine: `test` on the command line runs all of them.
+//!
+//! ```text
+//! test NAME ... ok
+//! test NAME ... FAILED: why
+//! N passed, M failed
+//! ```
+//!
+//! Every test that runs a program also counts frames: as many are in use afterwards as were before. A line `test NAME ...` is
+//! printed when the test has ended, since programs write lines of their own.
+
+use crate::log;
+use crate::memory::{self, Kernel};
+use crate::process::{self, Ending, LoadError, Start};
+use crate::programs::{ProgramError, Programs};
+use alloc::vec::Vec;
+use core::fmt;
+use refkernel::elf::Refusal;
+use refkernel_abi::roles::{self, CheckRole};
+use refkernel_abi::{PAGE_SIZE, USER_END, program_status};
+use vmcore::Platform;
+use vmcore::addr::Frame;
+use vmcore::frame::{FrameRequest, FrameUse, Frames};
+use vmcore::vm_area::{Area, AreaError, AreaKind};
+use vmcore::vm_space::SpaceError;
+
+/// Why a test failed.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub(crate) enum Failure {
+    /// A test of the kernel's memory: something was not so.
+    NotSo(&'static str),
+    /// A program did not run.
+    Program(ProgramError),
+    /// A program ended in another way than it had to.
+    Ending {
+        /// How it had to.
+        must: roles::Ending,
+        /// How it did.
+        ending: Ending,
+    },
+    /// Frames are in use that were not before, or the other way round.
+    Frames {
+        /// In use before.
+        before: u64,
+        /// In use afterwards.
+        after: u64,
+    },
+    /// An area could not be made.
+    Area(AreaError),
+    /// A file that must be refused was refused for another reason, or not at all.
+    Refusal(Result<(), LoadError>),
+}
+
+impl From<ProgramError> for Failure {
+    fn from(error: ProgramError) -> Self {
+        Self::Program(error)
+    }
+}
+
+impl From<AreaError> for Failure {
+    fn from(error: AreaError) -> Self {
+        Self::Area(error)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotSo(what) => write!(formatter, "not so: {what}"),
+            Self::Program(error) => error.fmt(formatter),
+            Self::Ending { must: roles::Ending::Exits(status), ending } => {
+                write!(formatter, "it had to exit with {status}, but {ending}")
+            }
+            Self::Ending { must: roles::Ending::Killed, ending } => {
+                write!(formatter, "it had to be killed, but {ending}")
+            }
+            Self::Frames { before, after } => {
+                write!(formatter, "{before} frames were in use before and {after} are afterwards")
+            }
+            Self::Area(error) => error.fmt(formatter),
+            Self::Refusal(Ok(())) => formatter.write_str("a file that must be refused was loaded"),
+            Self::Refusal(Err(error)) => write!(formatter, "refused for another reason: {error}"),
+        }
+    }
+}
+
+/// The tests so far.
+#[derive(Default)]
+struct Count {
+    passed: u32,
+    failed: u32,
+}
+
+impl Count {
+    fn note(&mut self, name: &str, outcome: Result<(), impl fmt::Display>) {
+        match outcome {
+            Ok(()) => {
+                self.passed += 1;
+                log!("test {name} ... ok");
+            }
+            Err(failure) => {
+                self.failed += 1;
+                log!("test {name} ... FAILED: {failure}");
+            }
+        }
+    }
+}
+
+/// Runs every test that the machine survives. True if all passed.
+pub(crate) fn run(programs: &Programs<'_>) -> bool {
+    let mut count = Count::default();
+    for (name, test) in memory::tests::ALL {
+        count.note(name, test());
+    }
+    for role in CheckRole::ALL.into_iter().filter(|role| !role.needs_area()) {
+        count.note(role.test_name(), same_frames(|| plays(programs, role)));
+    }
+    for (name, test) in TESTS {
+        count.note(name, same_frames(|| test(programs)));
+    }
+    for (name, test) in FILE_TESTS {
+        count.note(name, test(programs));
+    }
+    let machine = Kernel.machine().counters();
+    let none_lost = machine.dropped_flushes == 0 && machine.refused_frees == 0 && machine.quarantined_frames == 0;
+    let lost = Failure::NotSo("every flush was completed, and every frame was freed from the use that it had");
+    count.note("no_flush_is_dropped", if none_lost { Ok(()) } else { Err(lost) });
+    log!("{} passed, {} failed", count.passed, count.failed);
+    count.failed == 0 && count.passed != 0
+}
+
+/// A test of the whole path.
+type Test = fn(&Programs<'_>) -> Result<(), Failure>;
+
+const TESTS: &[(&str, Test)] = &[
+    (CheckRole::ShareWriter.test_name(), area_outlives_its_process),
+    (CheckRole::ShareReader.test_name(), shared_area),
+    ("user_fault_kills_process_only", user_fault_kills_process_only),
+    ("user_fault_names_its_reason", user_fault_names_its_reason),
+    ("out_of_memory_names_its_reason", out_of_memory_names_its_reason),
+    ("switch_sets_current_process", switch_sets_current_process),
+    ("process_never_run_returns_every_frame", never_run),
+    ("two_spaces_live_at_once", two_spaces),
+    ("process_creation_failure_leaves_no_frame", creation_failure),
+    ("process_in_scarce_memory_returns_every_frame", scarce_memory),
+];
+
+/// Tests with changed copies of a program. The copy is made on the heap, which keeps its pages, so these count frames behind it.
+const FILE_TESTS: &[(&str, Test)] = &[
+    ("elf_truncated_is_refused", elf_truncated),
+    ("elf_wrong_machine_is_refused", elf_wrong_machine),
+    ("elf_write_and_execute_is_refused", elf_write_and_execute),
+    ("elf_over_the_stack_is_refused_whole", elf_over_the_stack),
+    ("program_missing_is_refused", program_missing),
+];
+
+/// Runs a test and counts frames around it.
+fn same_frames(test: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+    let before = memory::frames_in_use();
+    test()?;
+    let after = memory::frames_in_use();
+    if before == after { Ok(()) } else { Err(Failure::Frames { before, after }) }
+}
+
+fn require(holds: bool, what: &'static str) -> Result<(), Failure> {
+    if holds { Ok(()) } else { Err(Failure::NotSo(what)) }
+}
+
+fn ended(ending: Ending, must: roles::Ending) -> Result<(), Failure> {
+    if ending.is(must) { Ok(()) } else { Err(Failure::Ending { must, ending }) }
+}
+
+/// One part of the program `check`.
+fn plays(programs: &Programs<'_>, role: CheckRole) -> Result<(), Failure> {
+    ended(check(programs, role)?, role.must())
+}
+
+fn check(programs: &Programs<'_>, role: CheckRole) -> Result<Ending, ProgramError> {
+    programs.run("check", Start { argument: role.argument(), ..Start::default() })
+}
+
+/// What one process writes into an area, another reads.
+fn shared_area(programs: &Programs<'_>) -> Result<(), Failure> {
+    let area = Area::new(&Kernel, AreaKind::Open { size: 8 * PAGE_SIZE }, ())?;
+    for role in [CheckRole::ShareWriter, CheckRole::ShareReader] {
+        let start = Start { argument: role.argument(), area: Some(&area), screen: None };
+        ended(programs.run("check", start)?, role.must())?;
+    }
+    require(area.resident_pages() == 8, "the area has every page that was written")
+}
+
+/// Pages belong to the area, not to the process that touched them first.
+fn area_outlives_its_process(programs: &Programs<'_>) -> Result<(), Failure> {
+    let area = Area::new(&Kernel, AreaKind::Open { size: 2 * PAGE_SIZE }, ())?;
+    let role = CheckRole::ShareWriter;
+    let start = Start { argument: role.argument(), area: Some(&area), screen: None };
+    ended(programs.run("check", start)?, role.must())?;
+    require(area.windows() == 0, "no window is left of a process that ended")?;
+    let mut bytes = [0; 8];
+    area.read(PAGE_SIZE, &mut bytes)?;
+    require(bytes != [0; 8], "the second page holds what the process wrote")
+}
+
+/// The kernel, and another process, go on behind a bad access.
+fn user_fault_kills_process_only(programs: &Programs<'_>) -> Result<(), Failure> {
+    let start = Start { argument: roles::DEMO_BAD_ACCESS, ..Start::default() };
+    ended(programs.run("demo", start)?, roles::Ending::Killed)?;
+    ended(programs.run("demo", Start::default())?, roles::Ending::Exits(program_status::SUCCESS))
+}
+
+/// What a process was killed for is known exactly.
+fn user_fault_names_its_reason(programs: &Programs<'_>) -> Result<(), Failure> {
+    let start = Start { argument: roles::DEMO_BAD_ACCESS, ..Start::default() };
+    match programs.run("demo", start)? {
+        Ending::Fault { address: 0x10, reason: Some(SpaceError::NoWindow(_)) } => {}
+        ending => return Err(Failure::Ending { must: roles::Ending::Killed, ending }),
+    }
+    for (role, is_reason) in [
+        (CheckRole::WriteText, is_denied as fn(&SpaceError) -> bool),
+        (CheckRole::WriteReadOnly, is_denied),
+        (CheckRole::ExecuteArea, is_denied),
+        (CheckRole::OverflowStack, |reason| matches!(reason, SpaceError::Guard(_))),
+        (CheckRole::ReadUnmapped, |reason| matches!(reason, SpaceError::NoWindow(_))),
+        (CheckRole::ReadPastCut, |reason| matches!(reason, SpaceError::OutsideArea(_))),
+    ] {
+        match check(programs, role)? {
+            Ending::Fault { reason: Some(reason), .. } if is_reason(&reason) => {}
+            ending => return Err(Failure::Ending { must: role.must(), ending }),
+        }
+    }
+    Ok(())
+}
+
+fn is_denied(reason: &SpaceError) -> bool {
+    matches!(reason, SpaceError::Denied { .. })
+}
+
+/// Running out of memory is the reason given, and afterwards there is memory again.
+fn out_of_memory_names_its_reason(programs: &Programs<'_>) -> Result<(), Failure> {
+    match check(programs, CheckRole::ExhaustMemory)? {
+        Ending::Fault { reason: Some(SpaceError::OutOfFrames(_)), .. } => {}
+        ending => return Err(Failure::Ending { must: roles::Ending::Killed, ending }),
+    }
+    plays(programs, CheckRole::LeaveEverything)
+}
+
+/// Behind a process its space is neither the processor's nor the kernel's idea of it.
+fn switch_sets_current_process(programs: &Programs<'_>) -> Result<(), Failure> {
+    let root = || x86_64::registers::control::Cr3::read_raw().0.start_address();
+    let before = root();
+    plays(programs, CheckRole::LeaveEverything)?;
+    require(root() == before, "the root table is the one from before")?;
+    require(!process::is_running(), "no process is the current one")
+}
+
+/// A process that is loaded and dropped.
+fn never_run(programs: &Programs<'_>) -> Result<(), Failure> {
+    let before = memory::frames_in_use();
+    let process = programs.load("check", Start::default())?;
+    require(memory::frames_in_use() > before, "a process takes frames")?;
+    drop(process);
+    Ok(())
+}
+
+/// A process that is kept is not changed by another that runs.
+fn two_spaces(programs: &Programs<'_>) -> Result<(), Failure> {
+    let first = programs.load("demo", Start::default())?;
+    plays(programs, CheckRole::LeaveEverything)?;
+    ended(first.run(), roles::Ending::Exits(program_status::SUCCESS))?;
+    plays(programs, CheckRole::LeaveEverything)
+}
+
+/// Free memory that is held back, so that little of it is left.
+struct Hoard {
+    runs: [(Frame, u64); Self::RUNS_MAX],
+    count: usize,
+}
+
+impl Hoard {
+    const RUNS_MAX: usize = 256;
+
+    /// Takes all frames that are free (as many runs as there is room for; they are taken from the longest on).
+    fn take() -> Self {
+        let mut hoard = Self { runs: [(Frame::new(0), 0); Self::RUNS_MAX], count: 0 };
+        for length in (0..32).rev().map(|power| 1_u64 << power) {
+            while let Some(slot) = hoard.runs.get_mut(hoard.count) {
+                let Some(first) = Kernel.allocate_frames(FrameRequest::run(FrameUse::Page, length, 0)) else { break };
+                *slot = (first, length);
+                hoard.count += 1;
+            }
+        }
+        hoard
+    }
+
+    /// Gives one frame back; false if there is none left.
+    fn give_one(&mut self) -> bool {
+        let Some((first, length)) = self.runs.iter_mut().find(|(_, length)| *length > 0) else { return false };
+        *length -= 1;
+        // SAFETY: the frame was allocated by `take` and is given back once; nothing was done with it.
+        unsafe { Kernel.free_frames(first.add(*length), 1) };
+        true
+    }
+}
+
+impl Drop for Hoard {
+    fn drop(&mut self) {
+        for (first, length) in self.runs {
+            // SAFETY: as in `give_one`; what is left of each run was not given back yet.
+            unsafe { Kernel.free_frames(first, length) };
+        }
+    }
+}
+
+fn is_out_of_frames(error: &LoadError) -> bool {
+    matches!(
+        error,
+        LoadError::Space(SpaceError::OutOfFrames(_) | SpaceError::Area(AreaError::OutOfFrames(_)))
+            | LoadError::Area(AreaError::OutOfFrames(_))
+    )
+}
+
+/// Running out of memory at any point of a process's creation takes nothing.
+fn creation_failure(programs: &Programs<'_>) -> Result<(), Failure> {
+    let mut hoard = Hoard::take();
+    let before = memory::frames_in_use();
+    let mut given = 0;
+    loop {
+        let attempt = programs.load("check", Start::default()).map(drop);
+        let after = memory::frames_in_use();
+        if after + given != before {
+            return Err(Failure::Frames { before, after: after + given });
+        }
+        match attempt {
+            Ok(()) => return require(given > 5, "a process takes more than a handful of frames"),
+            Err(ProgramError::Refused(_, error)) if is_out_of_frames(&error) => {}
+            Err(error) => return Err(error.into()),
+        }
+        require(hoard.give_one(), "a process is loaded before all memory is given")?;
+        given += 1;
+    }
+}
+
+/// A process that runs out of memory wherever it does so is ended or refused, and everything comes back.
+fn scarce_memory(programs: &Programs<'_>) -> Result<(), Failure> {
+    let mut hoard = Hoard::take();
+    while programs.load("check", Start::default()).is_err() {
+        require(hoard.give_one(), "a process is loaded before all memory is given")?;
+    }
+    for more in [0, 1, 1, 1, 1, 2, 3, 5, 8] {
+        for _ in 0..more {
+            require(hoard.give_one(), "there is memory left to give")?;
+        }
+        same_frames(|| match check(programs, CheckRole::LeaveEverything)? {
+            // It notices a refused call itself.
+            Ending::Exited(program_status::FAILURE)
+            | Ending::Fault { reason: Some(SpaceError::OutOfFrames(_)), .. } => Ok(()),
+            ending => Err(Failure::Ending { must: roles::Ending::Killed, ending }),
+        })?;
+    }
+    Ok(())
+}
+
+/// Loads a file that must be refused, and requires that no frame is in use for it, the changed copy of it included.
+fn refused(programs: &Programs<'_>, file: &[u8], is_reason: fn(&LoadError) -> bool) -> Result<(), Failure> {
+    same_frames(|| match programs.try_load(file) {
+        Err(error) if is_reason(&error) => Ok(()),
+        other => Err(Failure::Refusal(other)),
+    })
+}
+
+/// Changes a copy of the program `check` and requires that it is refused.
+fn refused_after(
+    programs: &Programs<'_>,
+    change: impl FnOnce(&mut Vec<u8>) -> Option<()>,
+    is_reason: fn(&LoadError) -> bool,
+) -> Result<(), Failure> {
+    let file = programs.file("check")?;
+    let mut copy = Vec::new();
+    let reserved = copy.try_reserve_exact(file.len());
+    require(reserved.is_ok(), "the heap has room for a copy of the program")?;
+    copy.extend_from_slice(file);
+    let changed = change(&mut copy);
+    require(changed.is_some(), "the program's file has what is to be changed")?;
+    let outcome = refused(programs, &copy, is_reason);
+    drop(copy);
+    outcome
+}
+
+fn elf_truncated(programs: &Programs<'_>) -> Result<(), Failure> {
+    let file = programs.file("check")?;
+    for length in [0, 1, 16, 63, 64, 100, file.len() / 2] {
+        let part = file.get(..length).unwrap_or_default();
+        refused(programs, part, |error| matches!(error, LoadError::File(Refusal::Truncated | Refusal::NotElf)))?;
+    }
+    Ok(())
+}
+
+fn elf_wrong_machine(programs: &Programs<'_>) -> Result<(), Failure> {
+    const AARCH64: u16 = 183;
+    refused_after(
+        programs,
+        |file| {
+            // e_machine.
+            file.get_mut(18..20)?.copy_from_slice(&AARCH64.to_le_bytes());
+            Some(())
+        },
+        |error| *error == LoadError::File(Refusal::WrongMachine { machine: AARCH64 }),
+    )
+}
+
+fn elf_write_and_execute(programs: &Programs<'_>) -> Result<(), Failure> {
+    refused_after(
+        programs,
+        |file| {
+            let header = segment_header(file, |flags| flags & EXECUTE != 0)?;
+            file.get_mut(header + 4..header + 8)?.copy_from_slice(&(READ | WRITE | EXECUTE).to_le_bytes());
+            Some(())
+        },
+        |error| matches!(error, LoadError::File(Refusal::WriteAndExecute { .. })),
+    )
+}
+
+/// A program whose last segment lies where its stack goes: found out when everything else is mapped.
+fn elf_over_the_stack(programs: &Programs<'_>) -> Result<(), Failure> {
+    refused_after(
+        programs,
+        |file| {
+            let header = segment_header(file, |flags| flags & WRITE != 0)?;
+            let place = file.get_mut(header + 16..header + 24)?;
+            let address = u64::from_le_bytes((&*place).try_into().ok()?);
+            // Further from the end than any segment of the program is long, and in the stack.
+            let moved = USER_END - 32 * PAGE_SIZE + address % PAGE_SIZE;
+            place.copy_from_slice(&moved.to_le_bytes());
+            Some(())
+        },
+        |error| matches!(error, LoadError::Space(SpaceError::Conflict(_))),
+    )
+}
+
+fn program_missing(programs: &Programs<'_>) -> Result<(), Failure> {
+    match programs.run("nobody", Start::default()) {
+        Err(ProgramError::Missing("nobody")) => Ok(()),
+        Err(error) => Err(error.into()),
+        Ok(_) => Err(Failure::Refusal(Ok(()))),
+    }
+}
+
+const EXECUTE: u32 = 1;
+const WRITE: u32 = 2;
+const READ: u32 = 4;
+
+/// The offset of the first program header to load whose flags are wanted (ELF-64: headers from `e_phoff` on, 56 bytes each).
+fn segment_header(file: &[u8], wanted: fn(u32) -> bool) -> Option<usize> {
+    let word = |offset: usize| Some(u32::from_le_bytes(file.get(offset..offset.checked_add(4)?)?.try_into().ok()?));
+    let start = usize::try_from(u64::from_le_bytes(file.get(32..40)?.try_into().ok()?)).ok()?;
+    let count = usize::from(u16::from_le_bytes(file.get(56..58)?.try_into().ok()?));
+    (0..count)
+        .map(|index| start + index * 56)
+        .find(|header| word(*header) == Some(1) && word(header + 4).is_some_and(wanted))
+}

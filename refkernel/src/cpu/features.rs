@@ -1,0 +1,68 @@
+//! What the processor is asked to enforce, as far as it can.
+//!
+//! | bit | what it does |
+//! |---|---|
+//! | CR0.WP | the kernel respects read-only pages |
+//! | EFER.NXE | pages without execute permission |
+//! | CR4.PGE | global pages |
+//! | CR4.SMEP, CR4.SMAP | the kernel neither executes nor (outside of the copy routines) touches user pages |
+//! | CR4.MCE | a machine check is reported instead of a silent stop |
+//! | CR4.UMIP | programs do not read the descriptor tables' addresses |
+//! | CR4.OSXSAVE off | programs have SSE and nothing that `fxsave64` does not save |
+//!
+//! Intel SDM Vol. 3A, 2.5 and 5.6 to 5.9.
+
+use crate::log;
+use raw_cpuid::CpuId;
+use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags};
+use x86_64::registers::model_specific::{Efer, EferFlags};
+
+/// Turns on what there is and logs it.
+pub(super) fn initialise() {
+    let cpuid = CpuId::new();
+    let mut control = Cr4::read();
+    control.insert(Cr4Flags::OSFXSR | Cr4Flags::OSXMMEXCPT_ENABLE);
+    control.remove(
+        Cr4Flags::OSXSAVE
+            | Cr4Flags::FSGSBASE
+            | Cr4Flags::PCID
+            | Cr4Flags::PROTECTION_KEY_USER
+            | Cr4Flags::PERFORMANCE_MONITOR_COUNTER,
+    );
+    let no_execute =
+        cpuid.get_extended_processor_and_feature_identifiers().is_some_and(|features| features.has_execute_disable());
+    if let Some(features) = cpuid.get_feature_info() {
+        control.set(Cr4Flags::PAGE_GLOBAL, features.has_pge());
+        control.set(Cr4Flags::MACHINE_CHECK_EXCEPTION, features.has_mce());
+    }
+    let mut smap = false;
+    if let Some(features) = cpuid.get_extended_feature_info() {
+        control.set(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION, features.has_smep());
+        smap = features.has_smap();
+        control.set(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION, smap);
+        control.set(Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION, features.has_umip());
+    }
+    // SAFETY: each bit was reported by CPUID (or comes with x86-64). The kernel runs in its own half, whose pages are
+    // not user pages, so SMEP and SMAP take nothing away; it writes to no read-only page, so WP does not either.
+    // Nothing uses the features that are turned off.
+    unsafe {
+        if no_execute {
+            Efer::update(|flags| flags.insert(EferFlags::NO_EXECUTE_ENABLE));
+        }
+        Cr4::write(control);
+        Cr0::update(|flags| {
+            flags.insert(Cr0Flags::WRITE_PROTECT | Cr0Flags::NUMERIC_ERROR | Cr0Flags::MONITOR_COPROCESSOR);
+            flags.remove(Cr0Flags::EMULATE_COPROCESSOR | Cr0Flags::TASK_SWITCHED | Cr0Flags::ALIGNMENT_MASK);
+        });
+    }
+    super::user_copy::set_access_prevention(smap);
+    let on = |bit| if control.contains(bit) { "on" } else { "absent" };
+    log!(
+        "cpu: no-execute {}, smep {}, smap {}, umip {}, global pages {}",
+        if no_execute { "on" } else { "absent" },
+        on(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION),
+        on(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION),
+        on(Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION),
+        on(Cr4Flags::PAGE_GLOBAL),
+    );
+}

@@ -1,0 +1,113 @@
+//! The page attribute table is programmed, the memory type range registers are read.
+
+use crate::log;
+use raw_cpuid::CpuId;
+use refkernel::memory_type::{PAT, RangeRegisters, VARIABLE_RANGES, pat_slots, pat_value};
+use spin::Once;
+use x86_64::instructions::tlb;
+use x86_64::registers::model_specific::Msr;
+
+const IA32_PAT: u32 = 0x277;
+const IA32_MTRRCAP: u32 = 0xfe;
+const IA32_MTRR_DEF_TYPE: u32 = 0x2ff;
+const IA32_MTRR_PHYSBASE0: u32 = 0x200;
+/// In the order of addresses: one of 64 KiB ranges, two of 16 KiB, eight of 4 KiB.
+const FIXED: [u32; 11] = [0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f];
+
+static RANGES: Once<RangeRegisters> = Once::new();
+
+/// The range registers as the firmware left them, the same on every processor.
+pub(crate) fn ranges() -> &'static RangeRegisters {
+    RANGES.call_once(read_ranges)
+}
+
+/// The page attribute table as it is programmed: the value of IA32_PAT, or of a processor without one, which treats pages as
+/// the value after reset says.
+pub(crate) fn page_attribute_table() -> u64 {
+    const RESET: u64 = 0x0007_0406_0007_0406;
+    let has = CpuId::new().get_feature_info().is_some_and(|features| features.has_pat());
+    if has { read(IA32_PAT) } else { RESET }
+}
+
+/// Reads a register that CPUID says is there.
+fn read(register: u32) -> u64 {
+    // SAFETY: only called with the architectural registers above, after CPUID reported MTRR or PAT.
+    unsafe { Msr::new(register).read() }
+}
+
+fn read_ranges() -> RangeRegisters {
+    let mut ranges = RangeRegisters::OFF;
+    if !CpuId::new().get_feature_info().is_some_and(|features| features.has_mtrr()) {
+        return ranges;
+    }
+    let capabilities = read(IA32_MTRRCAP);
+    ranges.default = read(IA32_MTRR_DEF_TYPE);
+    let count = (capabilities & 0xff) as usize;
+    for (register, slot) in (IA32_MTRR_PHYSBASE0..).step_by(2).zip(ranges.variable.iter_mut().take(count)) {
+        *slot = [read(register), read(register + 1)];
+    }
+    if capabilities & 1 << 8 != 0 {
+        for (register, slot) in FIXED.into_iter().zip(&mut ranges.fixed) {
+            *slot = read(register);
+        }
+    }
+    if count > VARIABLE_RANGES {
+        log!("cpu: only {VARIABLE_RANGES} of {count} variable memory type ranges are looked at");
+    }
+    ranges
+}
+
+/// Programs the table and logs both.
+pub(super) fn initialise() {
+    if CpuId::new().get_feature_info().is_some_and(|features| features.has_pat()) {
+        program();
+    } else {
+        log!("cpu: no page attribute table: write-combining is not available");
+    }
+    let ranges = ranges();
+    if ranges.enabled() {
+        match ranges.default_type() {
+            Some(default) => log!("mtrr: default {default}"),
+            None => log!("mtrr: default of reserved encoding {:#x}", ranges.default & 0xff),
+        }
+        for range in ranges.variable_ranges() {
+            match range.memory_type {
+                Some(memory_type) => log!("mtrr: base {:#014x} mask {:#014x} {memory_type}", range.base, range.mask),
+                None => log!("mtrr: base {:#014x} mask {:#014x} of a reserved type", range.base, range.mask),
+            }
+        }
+    } else {
+        log!("mtrr: off");
+    }
+}
+
+/// Writes the table, unless the loader's is the same.
+fn program() {
+    let wanted = pat_value(PAT);
+    if read(IA32_PAT) != wanted {
+        // SAFETY: SDM Vol. 3A, 13.12.4: a change of a slot in use needs caches and TLBs flushed. Only slots 4 to 7
+        // can change meaning for tables made under the reset value, and the boot tables use slot 0 alone; caches and
+        // the TLB are flushed all the same, so that nothing is left from a loader's own table.
+        unsafe {
+            core::arch::asm!("wbinvd", options(nostack, preserves_flags));
+            Msr::new(IA32_PAT).write(wanted);
+            core::arch::asm!("wbinvd", options(nostack, preserves_flags));
+        }
+        tlb::flush_all();
+    }
+    let [a, b, c, d, e, f, g, h] = pat_slots(read(IA32_PAT)).map(|slot| slot.map_or("?", name));
+    log!("pat: {a} {b} {c} {d} {e} {f} {g} {h}");
+}
+
+/// The manual's abbreviation.
+const fn name(memory_type: refkernel::memory_type::MemoryType) -> &'static str {
+    use refkernel::memory_type::MemoryType;
+    match memory_type {
+        MemoryType::Uncacheable => "UC",
+        MemoryType::WriteCombining => "WC",
+        MemoryType::WriteThrough => "WT",
+        MemoryType::WriteProtected => "WP",
+        MemoryType::WriteBack => "WB",
+        MemoryType::UncacheableMinus => "UC-",
+    }
+}

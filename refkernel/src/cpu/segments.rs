@@ -1,0 +1,115 @@
+//! Segments and the task state segment: what long mode has left of them.
+//!
+//! The order of the descriptors is `syscall`'s and `sysret`'s (Intel SDM Vol. 2B, SYSRET): kernel code, kernel
+//! data, user data, user code.
+//!
+//! Every trap enters on a stack of the interrupt stack table, because compiled code (the precompiled `core`) keeps
+//! data in the 128 bytes below its stack pointer, where a trap without a stack of its own would put its frame:
+//!
+//! | stack | who enters on it |
+//! |---|---|
+//! | trap | everything else; its frame is moved off it at once, so that a handler may trap again |
+//! | double fault, NMI, machine check | these; they can come at any instruction and are fatal |
+
+use super::stacks::{self, Stack};
+use core::cell::UnsafeCell;
+use core::ops::Range;
+use spin::Once;
+use x86_64::VirtAddr;
+use x86_64::instructions::tables::load_tss;
+use x86_64::registers::segmentation::{CS, DS, ES, SS, Segment};
+use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable, SegmentSelector};
+use x86_64::structures::tss::TaskStateSegment;
+
+/// Index in the interrupt stack table, from zero.
+pub(super) const TRAP_STACK: u16 = 0;
+/// For the double fault.
+pub(super) const DOUBLE_FAULT_STACK: u16 = 1;
+/// For the non-maskable interrupt.
+pub(super) const NMI_STACK: u16 = 2;
+/// For the machine check.
+pub(super) const MACHINE_CHECK_STACK: u16 = 3;
+
+/// Enough to format a report and a backtrace on.
+const STACK_SIZE: usize = 16 * 1024;
+
+/// Memory that only a processor's stack pointer touches.
+#[repr(C, align(4096))]
+struct StackMemory(UnsafeCell<[u8; STACK_SIZE]>);
+
+// SAFETY: never accessed through Rust; each is used by one processor, by its interrupt stack table.
+unsafe impl Sync for StackMemory {}
+
+static STACKS: [StackMemory; 4] = [const { StackMemory(UnsafeCell::new([0; STACK_SIZE])) }; 4];
+const STACK_NAMES: [&str; 4] = ["trap stack", "double fault stack", "NMI stack", "machine check stack"];
+
+/// The memory of the stack that most traps enter on.
+pub(super) fn trap_stack() -> Range<u64> {
+    let [trap, ..] = &STACKS;
+    let start = trap.0.get() as u64;
+    start..start + STACK_SIZE as u64
+}
+
+static TASK_STATE: Once<TaskStateSegment> = Once::new();
+static SEGMENTS: Once<Segments> = Once::new();
+
+/// The descriptor table and the selectors into it.
+pub(super) struct Segments {
+    table: GlobalDescriptorTable<8>,
+    /// Ring 0 code.
+    pub(super) kernel_code: SegmentSelector,
+    /// Ring 0 stack and data.
+    pub(super) kernel_data: SegmentSelector,
+    /// Ring 3 stack and data.
+    pub(super) user_data: SegmentSelector,
+    /// Ring 3 code.
+    pub(super) user_code: SegmentSelector,
+    task_state: SegmentSelector,
+}
+
+/// Selector of user data with its privilege level, for the stubs; checked against the table when it is made.
+pub(super) const USER_DATA: u16 = 0x18 | 3;
+/// Selector of user code with its privilege level, likewise.
+pub(super) const USER_CODE: u16 = 0x20 | 3;
+
+/// The selectors. After [`initialise`].
+pub(super) fn segments() -> &'static Segments {
+    SEGMENTS.call_once(|| {
+        let task_state = TASK_STATE.call_once(|| {
+            let mut state = TaskStateSegment::new();
+            // The structure is packed, so its table is written as a whole.
+            let [trap, double_fault, nmi, machine_check] =
+                STACKS.each_ref().map(|stack| VirtAddr::from_ptr(stack.0.get()) + STACK_SIZE as u64);
+            let none = VirtAddr::zero();
+            state.interrupt_stack_table = [trap, double_fault, nmi, machine_check, none, none, none];
+            state
+        });
+        let mut table = GlobalDescriptorTable::<8>::empty();
+        let kernel_code = table.append(Descriptor::kernel_code_segment());
+        let kernel_data = table.append(Descriptor::kernel_data_segment());
+        let user_data = table.append(Descriptor::user_data_segment());
+        let user_code = table.append(Descriptor::user_code_segment());
+        let task_state = table.append(Descriptor::tss_segment(task_state));
+        assert_eq!((user_data.0, user_code.0), (USER_DATA, USER_CODE), "the stubs enter programs with these");
+        Segments { table, kernel_code, kernel_data, user_data, user_code, task_state }
+    })
+}
+
+/// Loads the tables and makes the trap stacks known to backtraces.
+pub(super) fn initialise() {
+    for (memory, name) in STACKS.iter().zip(STACK_NAMES) {
+        let start = memory.0.get() as u64;
+        stacks::register(Stack { name, guard: 0..0, memory: start..start + STACK_SIZE as u64 });
+    }
+    let segments = segments();
+    segments.table.load();
+    // SAFETY: the selectors are those of the table just loaded, which lives for ever: ring 0 code and data that span
+    // everything, and an available task state segment whose stacks are memory of their own.
+    unsafe {
+        CS::set_reg(segments.kernel_code);
+        SS::set_reg(segments.kernel_data);
+        DS::set_reg(SegmentSelector::NULL);
+        ES::set_reg(SegmentSelector::NULL);
+        load_tss(segments.task_state);
+    }
+}

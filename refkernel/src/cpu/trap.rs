@@ -1,0 +1,253 @@
+//! Traps: what happened, who answers, and the report when nobody can.
+//!
+//! ```text
+//!   processor -> stub -> trap_dispatch --- page fault --> memory::page_fault --> resolved: return
+//!                                     |                                     `-> the kernel's copy routine: its fixup
+//!                                     |-- a program's trap --> the program is killed, the kernel goes on
+//!                                     `-- the kernel's trap -> report, exit code FatalTrap
+//! ```
+//!
+//! # Invariants
+//!
+//! A frame that [`trap_dispatch`] returns from is on the stack that was interrupted (or the process's kernel stack), so a
+//! handler may trap again. Interrupts are off, SSE state is saved, MXCSR is the kernel's, and direction and access flags are
+//! clear while it runs.
+
+use super::{backtrace, local, probe, segments, stacks, user, user_copy};
+use crate::devices::{exit::exit, serial};
+use crate::log;
+use core::fmt;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use refkernel_abi::{ExitCode, USER_END};
+use x86_64::registers::control::{Cr0, Cr2, Cr3, Cr4};
+
+core::arch::global_asm!(
+    include_str!("trap.s"),
+    KERNEL_STACK = const local::KERNEL_STACK,
+    GUARDS = sym stacks::GUARDS,
+    trap_dispatch = sym trap_dispatch,
+);
+
+unsafe extern "C" {
+    static trap_move: u8;
+    static trap_move_end: u8;
+}
+
+/// The page fault's vector.
+const PAGE_FAULT: u64 = 14;
+
+/// The interrupted program's state, as the stub saves it.
+#[derive(Debug)]
+#[repr(C, align(16))]
+pub(crate) struct TrapFrame {
+    /// x87 and SSE state as `fxsave64` writes it.
+    pub(crate) sse: [u8; 512],
+    pub(crate) r15: u64,
+    pub(crate) r14: u64,
+    pub(crate) r13: u64,
+    pub(crate) r12: u64,
+    pub(crate) r11: u64,
+    pub(crate) r10: u64,
+    pub(crate) r9: u64,
+    pub(crate) r8: u64,
+    pub(crate) rbp: u64,
+    pub(crate) rdi: u64,
+    pub(crate) rsi: u64,
+    pub(crate) rbx: u64,
+    pub(crate) rdx: u64,
+    pub(crate) rcx: u64,
+    pub(crate) rax: u64,
+    /// Which trap.
+    pub(crate) vector: u64,
+    /// The processor's error code, or zero.
+    pub(crate) error: u64,
+    pub(crate) rip: u64,
+    pub(crate) cs: u64,
+    pub(crate) rflags: u64,
+    pub(crate) rsp: u64,
+    pub(crate) ss: u64,
+}
+
+const _: () = assert!(size_of::<TrapFrame>() == 512 + 22 * 8);
+
+impl TrapFrame {
+    /// Whether a program was interrupted.
+    pub(crate) const fn interrupted_program(&self) -> bool {
+        self.cs & 3 != 0
+    }
+
+    /// What the manual calls the trap.
+    pub(crate) const fn name(&self) -> &'static str {
+        match self.vector {
+            0 => "divide error",
+            1 => "debug exception",
+            2 => "non-maskable interrupt",
+            3 => "breakpoint",
+            4 => "overflow",
+            5 => "bound range exceeded",
+            6 => "invalid opcode",
+            7 => "device not available",
+            8 => "double fault",
+            10 => "invalid task state segment",
+            11 => "segment not present",
+            12 => "stack-segment fault",
+            13 => "general protection fault",
+            PAGE_FAULT => "page fault",
+            16 => "x87 floating-point error",
+            17 => "alignment check",
+            18 => "machine check",
+            19 => "SIMD floating-point exception",
+            20 => "virtualization exception",
+            21 => "control protection exception",
+            _ => "unexpected interrupt",
+        }
+    }
+}
+
+/// A page fault as the processor tells it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PageFault {
+    /// The address that was accessed.
+    pub(crate) address: u64,
+    /// Intel SDM Vol. 3A, 5.7: bit 0 present, 1 write, 2 user, 3 reserved bit, 4 instruction fetch.
+    error: u64,
+}
+
+impl PageFault {
+    /// The translation was there and did not allow the access.
+    pub(crate) const fn present(self) -> bool {
+        self.error & 1 != 0
+    }
+
+    /// It was a write.
+    pub(crate) const fn write(self) -> bool {
+        self.error & 2 != 0
+    }
+
+    /// It came from a program.
+    pub(crate) const fn user(self) -> bool {
+        self.error & 4 != 0
+    }
+
+    /// An entry had a reserved bit set: the tables are damaged.
+    pub(crate) const fn reserved(self) -> bool {
+        self.error & 8 != 0
+    }
+
+    /// It was an instruction fetch.
+    pub(crate) const fn execute(self) -> bool {
+        self.error & 16 != 0
+    }
+}
+
+impl fmt::Display for PageFault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let access = if self.execute() {
+            "execution"
+        } else if self.write() {
+            "write"
+        } else {
+            "read"
+        };
+        let why = if self.reserved() {
+            "reserved bit in an entry"
+        } else if self.present() {
+            "not allowed"
+        } else {
+            "not present"
+        };
+        write!(formatter, "{access} at {:#x}: {why}", self.address)
+    }
+}
+
+/// Page faults after which the access was repeated.
+static ANSWERED: AtomicU64 = AtomicU64::new(0);
+
+/// How many page faults the memory manager has answered so far.
+pub(crate) fn faults_answered() -> u64 {
+    ANSWERED.load(Ordering::Relaxed)
+}
+
+/// Every trap, from the stub.
+extern "C" fn trap_dispatch(frame: &mut TrapFrame) {
+    if frame.vector == PAGE_FAULT && !on_trap_stack(frame) {
+        // CR2 is read before anything can fault again.
+        let fault = PageFault { address: Cr2::read_raw(), error: frame.error };
+        // The kernel has no business in a program's memory but by the copy routine. Anything else would be a fault that
+        // comes back for ever: SMAP and SMEP refuse what the tables allow.
+        let stray = !frame.interrupted_program() && fault.address < USER_END && !user_copy::is_copying(frame);
+        let outcome = if stray { Err(None) } else { crate::memory::page_fault(fault) };
+        let Err(reason) = outcome else {
+            ANSWERED.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        if !frame.interrupted_program() && (user_copy::recover(frame) || probe::recover(frame)) {
+            return;
+        }
+        if frame.interrupted_program() {
+            user::kill(user::Killed::PageFault { fault, reason, rip: frame.rip });
+        }
+        fatal(frame, Some(fault));
+    }
+    if frame.interrupted_program() && !is_machine_wide(frame.vector) {
+        user::kill(user::Killed::Trap { name: frame.name(), error: frame.error, rip: frame.rip });
+    }
+    let fault = (frame.vector == PAGE_FAULT).then(|| PageFault { address: Cr2::read_raw(), error: frame.error });
+    fatal(frame, fault)
+}
+
+/// These say something about the machine, whoever was running.
+const fn is_machine_wide(vector: u64) -> bool {
+    matches!(vector, 2 | 8 | 18)
+}
+
+/// Whether the frame could not be moved off the trap stack: then it is fatal, and nothing may trap again.
+fn on_trap_stack(frame: &TrapFrame) -> bool {
+    segments::trap_stack().contains(&((&raw const *frame) as u64))
+}
+
+/// Set by the first report.
+static REPORTED: AtomicBool = AtomicBool::new(false);
+
+/// The last message: what happened, where, and how it came there. On the stack where it happened.
+#[cold]
+#[inline(never)]
+fn fatal(frame: &TrapFrame, fault: Option<PageFault>) -> ! {
+    if REPORTED.swap(true, Ordering::Relaxed) {
+        // A report that traps itself says no more: it would only trap again.
+        exit(ExitCode::FatalTrap);
+    }
+    // SAFETY: whoever held the serial line's lock was interrupted by this trap and does not run again.
+    unsafe { serial::seize() };
+    let overflowed = fault.and_then(|fault| stacks::find(fault.address).filter(|s| s.guard.contains(&fault.address)));
+    match (&overflowed, fault) {
+        (Some(stack), Some(fault)) => {
+            log!("refkernel: fatal: kernel stack overflow: {}: {fault}", stack.name);
+        }
+        (None, Some(fault)) => log!("refkernel: fatal: page fault: {fault}"),
+        (_, None) => {
+            log!("refkernel: fatal: {} (vector {}), error code {:#x}", frame.name(), frame.vector, frame.error)
+        }
+    }
+    let moving = (&raw const trap_move) as u64..(&raw const trap_move_end) as u64;
+    if moving.contains(&frame.rip) {
+        log!("  in the entry of another trap, whose stack could not be written");
+    }
+    log!("  rip {:#018x}  cs {:#x}  rflags {:#x}  ss {:#x}", frame.rip, frame.cs, frame.rflags, frame.ss);
+    log!("  rax {:#018x}  rbx {:#018x}  rcx {:#018x}", frame.rax, frame.rbx, frame.rcx);
+    log!("  rdx {:#018x}  rsi {:#018x}  rdi {:#018x}", frame.rdx, frame.rsi, frame.rdi);
+    log!("  rbp {:#018x}  rsp {:#018x}  r8  {:#018x}", frame.rbp, frame.rsp, frame.r8);
+    log!("  r9  {:#018x}  r10 {:#018x}  r11 {:#018x}", frame.r9, frame.r10, frame.r11);
+    log!("  r12 {:#018x}  r13 {:#018x}  r14 {:#018x}", frame.r12, frame.r13, frame.r14);
+    log!("  r15 {:#018x}  cr2 {:#018x}  cr3 {:#018x}", frame.r15, Cr2::read_raw(), Cr3::read_raw().0.start_address());
+    log!("  cr0 {:#x}  cr4 {:#x}", Cr0::read_raw(), Cr4::read_raw());
+    match stacks::find(frame.rsp) {
+        Some(stack) => log!("  on the {} at {:#x}..{:#x}", stack.name, stack.memory.start, stack.memory.end),
+        None if frame.interrupted_program() => log!("  in a program"),
+        None => log!("  on no known stack"),
+    }
+    if !frame.interrupted_program() {
+        backtrace::print(Some(frame.rip), frame.rbp);
+    }
+    exit(ExitCode::FatalTrap)
+}

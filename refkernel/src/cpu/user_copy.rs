@@ -1,0 +1,124 @@
+//! Copies between the kernel and a program: the only code that touches a program's memory by its addresses.
+//!
+//! The range is checked to be a program's before anything is touched, SMAP is lifted for the copy alone, and a fault that
+//! the memory manager cannot resolve ends the copy with an error instead of the kernel: the trap handler sees that the
+//! instruction is one of the two copy instructions and goes on at the routine's end.
+
+use super::trap::TrapFrame;
+use core::fmt;
+use core::sync::atomic::{AtomicBool, Ordering};
+use refkernel_abi::{USER_END, USER_START};
+
+core::arch::global_asm!(
+    // user_copy(rdi to, rsi from, rdx count) -> rax: zero, or one after a fault.
+    ".section .text.user_copy, \"ax\", @progbits",
+    ".global user_copy_raw",
+    "user_copy_raw:",
+    "    cmp byte ptr [rip + {SMAP}], 0",
+    "    je 2f",
+    "    stac",
+    "2:  mov rcx, rdx",
+    "    shr rcx, 3",
+    "user_copy_words:",
+    "    rep movsq",
+    "    mov ecx, edx",
+    "    and ecx, 7",
+    "user_copy_bytes:",
+    "    rep movsb",
+    "    xor eax, eax",
+    "3:  cmp byte ptr [rip + {SMAP}], 0",
+    "    je 4f",
+    "    clac",
+    "4:  ret",
+    "user_copy_fault:",
+    "    mov eax, 1",
+    "    jmp 3b",
+    ".text",
+    SMAP = sym ACCESS_PREVENTION,
+);
+
+unsafe extern "C" {
+    fn user_copy_raw(to: u64, from: u64, count: u64) -> u64;
+    static user_copy_words: u8;
+    static user_copy_bytes: u8;
+    static user_copy_fault: u8;
+}
+
+/// Whether SMAP is on: `stac` and `clac` do not exist without it.
+static ACCESS_PREVENTION: AtomicBool = AtomicBool::new(false);
+
+/// Told once, when the processor is set up.
+pub(super) fn set_access_prevention(on: bool) {
+    ACCESS_PREVENTION.store(on, Ordering::Relaxed);
+}
+
+/// A range that is no program's, or memory in it that the program may not access so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BadPointer {
+    /// First address of the range.
+    pub(crate) address: u64,
+    /// Its length in bytes.
+    pub(crate) length: usize,
+}
+
+impl fmt::Display for BadPointer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} bytes at {:#x} are not the program's to access so", self.length, self.address)
+    }
+}
+
+impl core::error::Error for BadPointer {}
+
+/// Checks that a range has only addresses of programs.
+fn check(address: u64, length: usize) -> Result<(), BadPointer> {
+    match address.checked_add(length as u64) {
+        Some(end) if address >= USER_START && end <= USER_END => Ok(()),
+        _ => Err(BadPointer { address, length }),
+    }
+}
+
+/// Fills `buffer` from the active space's memory at `address`. May fault pages in, so it must not be called under a
+/// lock that the page-fault handler takes.
+///
+/// # Errors
+///
+/// [`BadPointer`]; what was copied until then stays in `buffer`.
+pub(crate) fn copy_from_user(buffer: &mut [u8], address: u64) -> Result<(), BadPointer> {
+    let length = buffer.len();
+    check(address, length)?;
+    // SAFETY: the target is a live buffer of `length` bytes. The source has only addresses of programs, where no object
+    // of the kernel's lies; a fault there ends the copy at `user_copy_fault`.
+    match unsafe { user_copy_raw(buffer.as_mut_ptr() as u64, address, length as u64) } {
+        0 => Ok(()),
+        _ => Err(BadPointer { address, length }),
+    }
+}
+
+/// Writes `bytes` to the active space's memory at `address`. As [`copy_from_user`].
+///
+/// # Errors
+///
+/// [`BadPointer`]; what was copied until then has been written.
+pub(crate) fn copy_to_user(address: u64, bytes: &[u8]) -> Result<(), BadPointer> {
+    let length = bytes.len();
+    check(address, length)?;
+    // SAFETY: as for `copy_from_user` with the roles exchanged: only a program's memory is written.
+    match unsafe { user_copy_raw(address, bytes.as_ptr() as u64, length as u64) } {
+        0 => Ok(()),
+        _ => Err(BadPointer { address, length }),
+    }
+}
+
+/// Whether it is the copy that was interrupted.
+pub(super) fn is_copying(frame: &TrapFrame) -> bool {
+    [(&raw const user_copy_words) as u64, (&raw const user_copy_bytes) as u64].contains(&frame.rip)
+}
+
+/// After a fault that cannot be resolved: if it came from the copy, goes on at its error exit.
+pub(super) fn recover(frame: &mut TrapFrame) -> bool {
+    if !is_copying(frame) {
+        return false;
+    }
+    frame.rip = (&raw const user_copy_fault) as u64;
+    true
+}

@@ -1,0 +1,6 @@
+//! The few devices that the kernel drives itself.
+
+pub(crate) mod bochs_display;
+pub(crate) mod exit;
+pub(crate) mod pci;
+pub(crate) mod serial;

@@ -1,0 +1,43 @@
+//! The part of `refkernel` that a host can test: everything that turns bytes into a decision or data into
+//! pixels, and touches no hardware.
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | [`archive`] | the boot module: programs and symbols |
+//! | [`boot_info`] | what the loader told about the machine |
+//! | [`command_line`] | the words that the kernel was started with |
+//! | [`elf`] | from an ELF file to a plan of what goes where |
+//! | [`handles`] | what a process has, by number |
+//! | [`frame_bitmap`] | which frames of a region are free |
+//! | [`memory_type`] | how a processor caches memory: PAT, MTRRs and what they make together |
+//! | [`picture`] | memory and spaces, as pixels and as text |
+//! | [`symbols`] | names for addresses |
+//! | [`surface`] | drawing on the memory of a framebuffer |
+
+#![cfg_attr(not(test), no_std)]
+#![warn(missing_docs)]
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::indexing_slicing
+    )
+)]
+
+pub mod archive;
+pub mod boot_info;
+pub mod command_line;
+pub mod elf;
+pub mod frame_bitmap;
+pub mod handles;
+#[cfg(test)]
+mod memory_functions_test;
+pub mod memory_type;
+pub mod picture;
+pub mod symbols;
+
+pub use refkernel_surface as surface;

@@ -1,0 +1,253 @@
+//! The frames of RAM: who has which, and the library's record of each.
+//!
+//! RAM comes in regions, as the loader's map tells them. Each region begins with what is remembered about it:
+//!
+//! ```text
+//!   region   | records, 24 bytes a frame | free bits | kernel bits | frames to hand out ...            |
+//!            ^ first                                               ^ the metadata ends on a whole frame
+//! ```
+//!
+//! - records: [`FrameMeta`], the library's. Zero is the record of a free frame.
+//! - free bits: a [`FrameBitmap`], behind the region's lock.
+//! - kernel bits: which pages are the kernel's own (heap, stacks) and not a program's. For the picture alone.
+//!
+//! # Invariants
+//!
+//! Regions never overlap, are never removed, and are found without a lock: their table only grows, the largest region of
+//! each batch first, so that the search for a frame's record (it is on the fault path) nearly always ends at the
+//! first or second region. Frames of metadata are never free.
+
+use super::linear;
+use super::lock::Mutex;
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use refkernel::boot_info::memory_map::CAPACITY;
+use refkernel::frame_bitmap::FrameBitmap;
+use spin::Once;
+use vmcore::addr::Frame;
+use vmcore::frame::{FrameMeta, FrameMetaTable, FrameRequest, FrameUse};
+
+/// Bytes of a frame.
+pub(crate) const FRAME_SIZE: u64 = 4096;
+
+/// A region of RAM.
+struct Region {
+    /// The number of its first frame.
+    first: u64,
+    /// How many of its frames hold the metadata.
+    metadata: u64,
+    records: FrameMetaTable<'static>,
+    /// One bit a frame: whether a page is the kernel's own.
+    kernels: &'static [AtomicU64],
+    free: Mutex<FrameBitmap<'static>>,
+    /// How many are free: as the bitmap says, but readable without the lock.
+    available: AtomicU64,
+}
+
+/// The regions, filled from the front. A region may be cut in two, where the boot map ends and by the kernel.
+static REGIONS: [Once<Region>; CAPACITY + 4] = [const { Once::new() }; CAPACITY + 4];
+static REGION_COUNT: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether pages that are taken now are the kernel's own. Set with interrupts off, on the one CPU that runs.
+static FOR_KERNEL: AtomicBool = AtomicBool::new(false);
+
+#[inline]
+fn regions() -> impl Iterator<Item = &'static Region> {
+    REGIONS.iter().map_while(Once::get)
+}
+
+/// The region of a frame, and the frame's index in it.
+#[inline]
+fn find(frame: u64) -> Option<(&'static Region, u64)> {
+    regions().find_map(|region| {
+        let index = frame.wrapping_sub(region.first);
+        (index < region.records.len() as u64).then_some((region, index))
+    })
+}
+
+/// Makes RAM available: `count` frames from the one numbered `first`. Gives how many of them can be handed out; a
+/// region that is too small to hold its own metadata gives none.
+///
+/// # Safety
+///
+/// The frames are RAM that nobody uses, in no region yet, and shown by the linear map in the present tables and all later ones.
+pub(super) unsafe fn add(first: u64, count: u64) -> u64 {
+    let record_bytes = count * size_of::<FrameMeta>() as u64;
+    let free_words = FrameBitmap::words_needed(count);
+    let kernel_words = count.div_ceil(64);
+    let metadata = (record_bytes + (free_words + kernel_words) * 8).div_ceil(FRAME_SIZE);
+    let slot = REGION_COUNT.load(Ordering::Relaxed);
+    if metadata >= count || slot >= REGIONS.len() {
+        return 0;
+    }
+    let base = linear::address(first * FRAME_SIZE) as *mut u8;
+    // SAFETY: by the contract the region is exclusive and shown; the metadata was just seen to fit in it. Zero is a valid
+    // record and a valid word. The parts are aligned (24 and 8 divide their offsets) and do not overlap.
+    let (records, kernels, words) = unsafe {
+        base.write_bytes(0, (metadata * FRAME_SIZE) as usize);
+        let records = core::slice::from_raw_parts(base.cast::<FrameMeta>(), count as usize);
+        let words = base.add(record_bytes as usize).cast::<u64>();
+        let kernels = core::slice::from_raw_parts(words.add(free_words as usize).cast(), kernel_words as usize);
+        (records, kernels, core::slice::from_raw_parts_mut(words, free_words as usize))
+    };
+    let Some(mut free) = FrameBitmap::new(words, count) else { return 0 };
+    for index in metadata..count {
+        // All are taken at first, so that each can be given.
+        let _ = free.give(index);
+    }
+    let available = free.free();
+    let records = FrameMetaTable::new(Frame::new(first), records);
+    if let Some(place) = REGIONS.get(slot) {
+        let (free, available) = (Mutex::new(free), AtomicU64::new(available));
+        place.call_once(|| Region { first, metadata, records, kernels, free, available });
+        REGION_COUNT.store(slot + 1, Ordering::Relaxed);
+    }
+    available
+}
+
+/// The record of a frame; `None` for what is not RAM that this module knows.
+#[inline]
+pub(super) fn record(frame: Frame) -> Option<&'static FrameMeta> {
+    regions().find_map(|region| region.records.get(frame))
+}
+
+/// Takes frames for the library. One frame takes a look at each of a few levels of bits; a run is searched for.
+pub(super) fn take(request: FrameRequest) -> Option<Frame> {
+    let (region, index) =
+        regions().filter(|region| region.available.load(Ordering::Relaxed) >= request.count).find_map(|region| {
+            let mut free = region.free.lock();
+            let index = if request.count == 1 && request.alignment == 0 {
+                free.take()
+            } else {
+                free.take_run(request.count, request.alignment, region.first)
+            }?;
+            region.available.store(free.free(), Ordering::Relaxed);
+            Some((region, index))
+        })?;
+    if request.purpose == FrameUse::Page && FOR_KERNEL.load(Ordering::Relaxed) {
+        for index in index..index + request.count {
+            region.note_kernels(index, true);
+        }
+    }
+    let frame = Frame::new(region.first + index);
+    if request.zeroed {
+        let bytes = (request.count * FRAME_SIZE) as usize;
+        // SAFETY: the frames were just taken from the free ones, so nobody else uses them, and the linear map shows them.
+        unsafe { (linear::address(frame.number() * FRAME_SIZE) as *mut u8).write_bytes(0, bytes) };
+    }
+    Some(frame)
+}
+
+impl Region {
+    fn note_kernels(&self, index: u64, is: bool) {
+        if let Some(word) = self.kernels.get((index / 64) as usize) {
+            let bit = 1 << (index % 64);
+            if is {
+                word.fetch_or(bit, Ordering::Relaxed)
+            } else {
+                word.fetch_and(!bit, Ordering::Relaxed)
+            };
+        }
+    }
+
+    fn is_kernels(&self, index: u64) -> bool {
+        let word = self.kernels.get((index / 64) as usize).map_or(0, |word| word.load(Ordering::Relaxed));
+        word >> (index % 64) & 1 != 0
+    }
+}
+
+/// Takes frames back.
+///
+/// # Safety
+///
+/// They were taken, and nothing refers to them any more.
+///
+/// # Panics
+///
+/// For a frame that is not out: the caller freed it twice or never had it, and whatever it is used for by now must
+/// not be damaged any further.
+pub(super) unsafe fn give(first: Frame, count: u64) {
+    for number in first.number()..first.number() + count {
+        let Some((region, index)) = find(number) else { panic!("frame {number:#x} was freed and is no RAM") };
+        assert!(index >= region.metadata, "frame {number:#x} was freed and holds the records of its region");
+        region.note_kernels(index, false);
+        let mut free = region.free.lock();
+        if let Err(error) = free.give(index) {
+            panic!("frame {number:#x} was freed and is free: {error}");
+        }
+        region.available.store(free.free(), Ordering::Relaxed);
+    }
+}
+
+/// Runs `what` with the pages that it takes counted as the kernel's own.
+pub(super) fn for_kernel<T>(what: impl FnOnce() -> T) -> T {
+    let before = FOR_KERNEL.swap(true, Ordering::Relaxed);
+    let result = what();
+    FOR_KERNEL.store(before, Ordering::Relaxed);
+    result
+}
+
+/// What the frames are counted as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) struct FrameCounts {
+    /// All that are RAM and were handed to the kernel, its metadata included.
+    pub(crate) total: u64,
+    /// Nobody has them.
+    pub(crate) free: u64,
+    /// They hold the records of frames.
+    pub(crate) metadata: u64,
+    /// By the library's use, in the order of [`FrameUse::ALL`].
+    pub(crate) by_use: [u64; FrameUse::ALL.len()],
+    /// Of the pages, those that are the kernel's own.
+    pub(crate) kernel_pages: u64,
+}
+
+/// Counts the frames. O(frames).
+pub(crate) fn counts() -> FrameCounts {
+    let mut counts = FrameCounts::default();
+    for region in regions() {
+        counts.total += region.records.len() as u64;
+        counts.metadata += region.metadata;
+        counts.free += region.available.load(Ordering::Relaxed);
+        for index in region.metadata..region.records.len() as u64 {
+            let Some(meta) = region.records.get(Frame::new(region.first + index)) else { continue };
+            let recorded = meta.recorded_use();
+            if let Some(count) = counts.by_use.get_mut(recorded as usize) {
+                *count += 1;
+            }
+            counts.kernel_pages += u64::from(recorded == FrameUse::Page && region.is_kernels(index));
+        }
+    }
+    counts
+}
+
+/// How many frames are taken, metadata included. O(regions).
+pub(crate) fn in_use() -> u64 {
+    regions().map(|region| region.records.len() as u64 - region.available.load(Ordering::Relaxed)).sum()
+}
+
+/// How many frames are free. O(regions).
+pub(crate) fn available() -> u64 {
+    regions().map(|region| region.available.load(Ordering::Relaxed)).sum()
+}
+
+/// What a frame of RAM is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// It holds records of frames.
+    Metadata,
+    /// A page of the kernel's own.
+    KernelPage,
+    /// Whatever the library's record says.
+    Library(FrameUse),
+}
+
+/// What a frame is used for; `None` if it is in no region.
+pub(super) fn owner(frame: u64) -> Option<Owner> {
+    let (region, index) = find(frame)?;
+    if index < region.metadata {
+        return Some(Owner::Metadata);
+    }
+    let recorded = region.records.get(Frame::new(frame))?.recorded_use();
+    let kernels = recorded == FrameUse::Page && region.is_kernels(index);
+    Some(if kernels { Owner::KernelPage } else { Owner::Library(recorded) })
+}

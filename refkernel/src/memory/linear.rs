@@ -1,0 +1,101 @@
+//! The linear map: all RAM at one offset, so that the kernel reaches a frame by an addition.
+//!
+//! The library keeps pointers into frames, so a frame's address must never change: not when the loader's tables are
+//! replaced by the kernel's either. Loaders put their map of physical memory where they like (PVH's boot tables and
+//! Limine: root slot 256), and the kernel's space would have to reach from there to the top: 256 root slots of a
+//! table each. So before anything else, the loader's map is shown a second time just below the topmost slot, by copying
+//! its entries in the root table; the kernel's own tables later map RAM at the same place.
+//!
+//! ```text
+//!   root slot   256           ...   510              511
+//!             ┌─────────────┐     ┌──────────────┐ ┌─────────────────────────────────┐
+//!             │ loader's map│ ──► │ the same, as │ │ heap, stacks, framebuffer, image│
+//!             └─────────────┘copy └ linear map ──┘ └─────────────────────────────────┘
+//! ```
+
+use core::sync::atomic::{AtomicU64, Ordering};
+use refkernel::boot_info::BootInfo;
+use x86_64::registers::control::Cr3;
+
+/// Bytes that a root slot spans.
+const SLOT: u64 = 1 << 39;
+/// The slots of the kernel's half.
+const FIRST_KERNEL_SLOT: u64 = 256;
+/// The topmost one: the kernel's own windows.
+const WINDOWS_SLOT: u64 = 511;
+
+/// Where physical address 0 is shown.
+static BASE: AtomicU64 = AtomicU64::new(0);
+/// Where the first root slot of the kernel's space begins.
+static FIRST: AtomicU64 = AtomicU64::new(0);
+
+/// Why the linear map cannot be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum LinearError {
+    /// RAM ends at an address for which the kernel's half of the address space has no room.
+    TooMuchMemory(u64),
+    /// The loader uses a root slot that the map needs.
+    SlotInUse(u64),
+}
+
+impl core::fmt::Display for LinearError {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::TooMuchMemory(end) => write!(formatter, "RAM ends at {end:#x}: there is no room to map all of it"),
+            Self::SlotInUse(slot) => write!(formatter, "the loader's tables use root slot {slot} for something else"),
+        }
+    }
+}
+
+/// The first address of a root slot in the kernel's half.
+const fn slot_start(slot: u64) -> u64 {
+    0xffff_0000_0000_0000 | (slot * SLOT)
+}
+
+/// Whether RAM is shown yet.
+pub(crate) fn is_established() -> bool {
+    BASE.load(Ordering::Relaxed) != 0
+}
+
+/// Shows the loader's map at the kernel's place. The first thing that is done with memory; done once, whoever asks again.
+pub(super) fn establish(info: &BootInfo) -> Result<(), LinearError> {
+    if is_established() {
+        return Ok(());
+    }
+    let end = info.memory.ram_end();
+    let within = info.physical_offset % SLOT;
+    let loaders = info.physical_offset / SLOT % 512;
+    let slots = (within + end).div_ceil(SLOT);
+    if slots >= WINDOWS_SLOT - FIRST_KERNEL_SLOT {
+        return Err(LinearError::TooMuchMemory(end));
+    }
+    let first = WINDOWS_SLOT - slots;
+    let root = info.physical_offset.wrapping_add(Cr3::read_raw().0.start_address().as_u64()) as *mut u64;
+    for slot in 0..slots.min(512 - loaders) {
+        // SAFETY: the loader's tables are still in use, and its map shows their root, whose 512 entries the indices stay within. Interrupts are off
+        // and the other processors are parked, so nobody else changes it.
+        unsafe {
+            let from = root.add((loaders + slot) as usize).read_volatile();
+            let to = root.add((first + slot) as usize);
+            if to.read_volatile() & 1 != 0 && first + slot != loaders + slot {
+                return Err(LinearError::SlotInUse(first + slot));
+            }
+            // An entry that was absent is in no TLB, so there is nothing to flush.
+            to.write_volatile(from);
+        }
+    }
+    FIRST.store(slot_start(first), Ordering::Relaxed);
+    BASE.store(slot_start(first) + within, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Where the kernel's space begins: at the first root slot of the linear map.
+pub(super) fn space_start() -> u64 {
+    FIRST.load(Ordering::Relaxed)
+}
+
+/// The address at which a physical address is shown. Only RAM that the kernel knows is.
+#[inline]
+pub(crate) fn address(physical: u64) -> u64 {
+    BASE.load(Ordering::Relaxed).wrapping_add(physical)
+}

@@ -1,0 +1,96 @@
+//! The lock that the library's state, the frames and the heap are behind: it keeps interrupts off while it is held.
+//!
+//! An interrupt handler may fault, and a fault takes these locks: with interrupts on, a handler could wait for a lock that
+//! the code that it interrupted holds. `lock_api`'s unlock is given nothing by the lock before it, so whether
+//! interrupts were on cannot travel in a guard. It is remembered for each CPU with the number of locks that it holds:
+//!
+//! ```text
+//!   lock A      lock B        unlock A     unlock B
+//!   depth 0->1  depth 1->2    2->1         1->0
+//!   IF saved    IF off        IF off       IF restored       (whatever the order of the unlocks)
+//! ```
+
+use crate::cpu::local;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use x86_64::instructions::interrupts;
+
+/// What a CPU remembers while it holds locks.
+struct Held {
+    /// How many it holds.
+    depth: AtomicU32,
+    /// Whether interrupts were on before the first.
+    interrupts: AtomicBool,
+}
+
+/// One for each processor that runs; for now the first alone.
+static HELD: [Held; 1] = [Held { depth: AtomicU32::new(0), interrupts: AtomicBool::new(false) }];
+
+impl Held {
+    /// This CPU's.
+    #[inline]
+    fn here() -> Option<&'static Self> {
+        HELD.get(local::processor())
+    }
+}
+
+/// Turns interrupts off for one more lock.
+#[inline]
+fn enter() {
+    let were_on = interrupts::are_enabled();
+    interrupts::disable();
+    if let Some(held) = Held::here() {
+        // Only this CPU writes its record, and nothing interrupts it here.
+        if held.depth.fetch_add(1, Ordering::Relaxed) == 0 {
+            held.interrupts.store(were_on, Ordering::Relaxed);
+        }
+    }
+}
+
+/// One lock less; after the last one interrupts are as they were.
+#[inline]
+fn leave() {
+    if let Some(held) = Held::here()
+        && held.depth.fetch_sub(1, Ordering::Relaxed) == 1
+        && held.interrupts.load(Ordering::Relaxed)
+    {
+        interrupts::enable();
+    }
+}
+
+/// A spinning lock that keeps interrupts off while it is held.
+pub(crate) struct InterruptLock(AtomicBool);
+
+// SAFETY: the flag is set by exactly one holder (compare-exchange with acquire ordering) and cleared with release
+// ordering by `unlock`, which only the holder calls.
+unsafe impl lock_api::RawMutex for InterruptLock {
+    const INIT: Self = Self(AtomicBool::new(false));
+    /// Interrupts are this CPU's: a guard must not go to another one.
+    type GuardMarker = lock_api::GuardNoSend;
+
+    #[inline]
+    fn lock(&self) {
+        enter();
+        while self.0.compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            core::hint::spin_loop();
+        }
+    }
+
+    #[inline]
+    fn try_lock(&self) -> bool {
+        enter();
+        let taken = self.0.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        if !taken {
+            leave();
+        }
+        taken
+    }
+
+    #[inline]
+    unsafe fn unlock(&self) {
+        self.0.store(false, Ordering::Release);
+        leave();
+    }
+}
+
+/// A value behind such a lock.
+pub(crate) type Mutex<T> = lock_api::Mutex<InterruptLock, T>;

@@ -1,0 +1,145 @@
+//! The embedding of `vmcore`: what it asks of a kernel, answered. The first file to read for who writes another one.
+//!
+//! | asked | answered by |
+//! |---|---|
+//! | frames, their records, how to reach them | [`frames`](super::frames), [`linear`] |
+//! | the MMU | [`X86_64`] with this machine's physical width and the page attribute table that `cpu` programs |
+//! | locks | [`InterruptLock`] |
+//! | what exists once | a `static`, made when it is first asked for |
+//! | which CPU this is | the GS base |
+//! | flushes | `invlpg`, CR3, CR4.PGE |
+//!
+//! [`Kernel`] has no size and no state: it is a name by which the library finds all of that.
+
+use super::lock::InterruptLock;
+use super::{frames, linear};
+use crate::cpu::{local, memory_types};
+use raw_cpuid::CpuId;
+use spin::Once;
+use vmcore::addr::{Frame, PageRange};
+use vmcore::frame::{FrameMeta, FrameRequest, Frames};
+use vmcore::paging::{FlushRequest, PatLayout, X86_64};
+use vmcore::{CpuMask, CpuSet, Machine, Platform};
+use x86_64::VirtAddr;
+use x86_64::instructions::tlb;
+use x86_64::registers::control::{Cr4, Cr4Flags};
+
+/// This kernel, as the library sees it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kernel;
+
+// SAFETY:
+// - `frames::take` hands a frame out once until `frames::give` takes it back, knows RAM alone, and clears it if it is to be
+//   zero. It takes no lock but its own, which keeps interrupts off, and calls nobody.
+// - The linear map shows every such frame at an address that never changes, in the loader's tables and in the
+//   kernel's, which is never demand-paged.
+// - Records lie in an array of each region, one for each frame, and stay.
+unsafe impl Frames for Kernel {
+    fn allocate_frames(&self, request: FrameRequest) -> Option<Frame> {
+        frames::take(request)
+    }
+
+    unsafe fn free_frames(&self, first: Frame, count: u64) {
+        // SAFETY: the library's promise is the same.
+        unsafe { frames::give(first, count) };
+    }
+
+    fn available_frames(&self) -> u64 {
+        frames::available()
+    }
+
+    #[inline]
+    fn frame_pointer(&self, frame: Frame) -> *mut u8 {
+        linear::address(frame.start(Self::PAGE_SHIFT).as_u64()) as *mut u8
+    }
+
+    #[inline]
+    fn frame_meta(&self, frame: Frame) -> Option<&FrameMeta> {
+        frames::record(frame)
+    }
+}
+
+static MACHINE: Once<Machine<Kernel>> = Once::new();
+
+/// The MMU as it was found and set up.
+fn mmu() -> X86_64 {
+    // CPUID 80000008h; a processor without that leaf has 36 bits (Intel SDM Vol. 3A, 5.1.4).
+    let capacity = CpuId::new().get_processor_capacity_feature_info();
+    let physical_bits = capacity.map_or(36, |info| u32::from(info.physical_address_bits()));
+    let layout = PatLayout::from_msr(memory_types::page_attribute_table()).unwrap_or(PatLayout::RESET);
+    let mmu = X86_64::with_pat(physical_bits, layout);
+    let features = CpuId::new().get_extended_processor_and_feature_identifiers();
+    let gigabyte_leaves = features.is_some_and(|features| features.has_1gib_pages());
+    if gigabyte_leaves { mmu } else { mmu.without_gigabyte_leaves() }
+}
+
+// SAFETY: there is one machine, in a static. The GS base leads to the data of the processor that runs. No processor but
+// this one runs, so when `forget` has run here no processor holds what it was to forget.
+unsafe impl Platform for Kernel {
+    type Mmu = X86_64;
+    type RawMutex = InterruptLock;
+    type CpuSet = CpuMask;
+    type SpaceData = ();
+    type AreaData = ();
+
+    #[inline]
+    fn machine(&self) -> &Machine<Self> {
+        MACHINE.call_once(|| Machine::new(mmu()))
+    }
+
+    #[inline]
+    fn cpu(&self) -> usize {
+        local::processor()
+    }
+
+    fn flush(&self, request: &FlushRequest<CpuMask>) {
+        if request.cpus.contains(self.cpu()) {
+            forget(request);
+        }
+    }
+
+    fn flush_local(&self, request: &FlushRequest<CpuMask>) {
+        forget(request);
+    }
+}
+
+/// From so many pages on, one flush of everything is cheaper than one of each page.
+const SINGLE_PAGES_MAX: u64 = 32;
+
+/// Makes this processor forget. Intel SDM Vol. 3A, 5.10.4.1: `invlpg` drops the page (global or not) and all cached
+/// upper-level entries; a write to CR3 all but global pages; a change of CR4.PGE everything.
+fn forget(request: &FlushRequest<CpuMask>) {
+    let scope = &request.scope;
+    let mut all = scope.is_everything();
+    for entry in scope.entries() {
+        // Without tags a space that is not loaded has left nothing, and one that is has it at these addresses.
+        match entry.range {
+            Some(range) if range.pages(Kernel::PAGE_SHIFT) <= SINGLE_PAGES_MAX => forget_pages(range),
+            _ => all = true,
+        }
+    }
+    if all && scope.globals() {
+        forget_everything();
+    } else if all {
+        tlb::flush_all();
+    }
+}
+
+/// Makes this processor forget every translation, global ones too.
+pub(super) fn forget_everything() {
+    if Cr4::read().contains(Cr4Flags::PAGE_GLOBAL) {
+        // SAFETY: global pages are off for a moment and then as before; nothing depends on them but speed.
+        unsafe {
+            Cr4::update(|flags| flags.remove(Cr4Flags::PAGE_GLOBAL));
+            Cr4::update(|flags| flags.insert(Cr4Flags::PAGE_GLOBAL));
+        }
+    } else {
+        tlb::flush_all();
+    }
+}
+
+fn forget_pages(range: PageRange) {
+    for page in 0..range.pages(Kernel::PAGE_SHIFT) {
+        tlb::flush(VirtAddr::new_truncate(range.start().as_u64() + (page << Kernel::PAGE_SHIFT)));
+    }
+}

@@ -1,0 +1,247 @@
+//! What a program may ask of the kernel.
+//!
+//! Every argument is hostile. It is checked here against what the call takes, so that what reaches the memory manager can be
+//! refused for one reason only, and a call that is refused has changed nothing. No lock is held, and nothing that must be
+//! dropped is alive, where a call leaves the program ([`exit`]).
+
+use super::current;
+use crate::cpu::system_call::Function;
+use crate::cpu::{user, user_copy};
+use crate::devices::serial;
+use crate::memory;
+use refkernel::handles::HandleError;
+use refkernel_abi::{
+    AREA_SIZE_MAX, Access, ErrorCode, PAGE_SIZE, SystemCall, SystemResult, USER_END, USER_START, WRITE_LENGTH_MAX,
+    encode_result,
+};
+use vmcore::addr::PageRange;
+use vmcore::vm_area::{Area, AreaError, AreaKind, Rights};
+use vmcore::vm_space::{MapRequest, Place, SpaceError};
+
+/// The function behind each system call, by its number.
+pub(crate) static SYSTEM_CALLS: [Function; SystemCall::ALL.len()] = {
+    let mut functions: [Function; SystemCall::ALL.len()] = [unknown_call; SystemCall::ALL.len()];
+    let mut number = 0;
+    while number < functions.len() {
+        functions[number] = function(SystemCall::ALL[number]);
+        number += 1;
+    }
+    functions
+};
+
+const fn function(call: SystemCall) -> Function {
+    match call {
+        SystemCall::Null => null,
+        SystemCall::Write => write,
+        SystemCall::Exit => exit,
+        SystemCall::AreaCreate => area_create,
+        SystemCall::AreaMap => area_map,
+        SystemCall::AreaUnmap => area_unmap,
+        SystemCall::AreaResize => area_resize,
+        SystemCall::HandleClose => handle_close,
+    }
+}
+
+/// Answers a number that is no system call.
+pub(crate) extern "C" fn unknown_call(_: u64, _: u64, _: u64, _: u64, _: u64, _: u64) -> u64 {
+    encode_result(Err(ErrorCode::UnknownCall))
+}
+
+extern "C" fn null(_: u64, _: u64, _: u64, _: u64, _: u64, _: u64) -> u64 {
+    0
+}
+
+extern "C" fn exit(status: u64, _: u64, _: u64, _: u64, _: u64, _: u64) -> u64 {
+    user::exit(status as u32)
+}
+
+extern "C" fn write(address: u64, length: u64, _: u64, _: u64, _: u64, _: u64) -> u64 {
+    encode_result(write_text(address, length))
+}
+
+extern "C" fn area_create(size: u64, _: u64, _: u64, _: u64, _: u64, _: u64) -> u64 {
+    encode_result(create(size))
+}
+
+extern "C" fn area_map(handle: u64, address: u64, offset: u64, length: u64, access: u64, _: u64) -> u64 {
+    encode_result(map(handle, address, offset, length, access))
+}
+
+extern "C" fn area_unmap(address: u64, length: u64, _: u64, _: u64, _: u64, _: u64) -> u64 {
+    encode_result(unmap(address, length))
+}
+
+extern "C" fn area_resize(handle: u64, size: u64, _: u64, _: u64, _: u64, _: u64) -> u64 {
+    encode_result(resize(handle, size))
+}
+
+extern "C" fn handle_close(handle: u64, _: u64, _: u64, _: u64, _: u64, _: u64) -> u64 {
+    encode_result(close(handle))
+}
+
+/// Sends a program's text to the log.
+fn write_text(address: u64, length: u64) -> SystemResult {
+    if length > WRITE_LENGTH_MAX {
+        return Err(ErrorCode::TooLarge);
+    }
+    if length == 0 {
+        return Ok(0);
+    }
+    let mut buffer = [0; WRITE_LENGTH_MAX as usize];
+    let text = buffer.get_mut(..length as usize).unwrap_or_default();
+    // All of it is read before any of it is sent: a call that fails has done nothing.
+    user_copy::copy_from_user(text, address).map_err(|_| ErrorCode::BadPointer)?;
+    for byte in text.iter_mut() {
+        if !matches!(byte, b' '..=b'~' | b'\n' | b'\t') {
+            *byte = b'?';
+        }
+    }
+    serial::bytes(text);
+    Ok(length)
+}
+
+/// What the handle of a program's own area permits. Never to execute: code comes from the boot module.
+const OWN_AREA: Rights = Rights::MAP.union(Rights::READ).union(Rights::WRITE).union(Rights::RESIZE);
+
+fn create(size: u64) -> SystemResult {
+    let size = area_size(size)?;
+    current(|process| {
+        // Looked for first: making an area costs more than finding out that it cannot be kept.
+        if !process.handles().has_room() {
+            return Err(ErrorCode::TooManyHandles);
+        }
+        let area = Area::new(&memory::Kernel, AreaKind::Open { size }, ()).map_err(area_error)?;
+        let area = area.handle(OWN_AREA).map_err(area_error)?;
+        process.handles().insert(area).map_err(handle_error)
+    })
+}
+
+fn map(handle: u64, address: u64, offset: u64, length: u64, access: u64) -> SystemResult {
+    current(|process| {
+        let handles = process.handles();
+        let area = handles.get(handle).map_err(handle_error)?;
+        let access = Access::from_bits(access).ok_or(ErrorCode::BadAccess)?;
+        if length == 0 {
+            return Err(ErrorCode::Empty);
+        }
+        if !(address | offset | length).is_multiple_of(PAGE_SIZE) {
+            return Err(ErrorCode::Unaligned);
+        }
+        let place = match address {
+            0 => Place::GapWithin(process.placement()),
+            _ => {
+                user_range(address, length)?;
+                Place::At(address)
+            }
+        };
+        let request = MapRequest::new(area).place(place).offset(offset).size(length).access(super::access(access));
+        retried(|| process.space().map(&request).map_err(space_error)).map(|range| range.start().as_u64())
+    })
+}
+
+fn unmap(address: u64, length: u64) -> SystemResult {
+    let (address, length) = user_range(address, length)?;
+    current(|process| {
+        let range = process.space().range(address, length).map_err(|_| ErrorCode::BadRange)?;
+        retried(|| process.space().unmap(range).map_err(space_error))?.complete();
+        Ok(0)
+    })
+}
+
+fn resize(handle: u64, size: u64) -> SystemResult {
+    current(|process| {
+        let handles = process.handles();
+        let area = handles.get(handle).map_err(handle_error)?;
+        let size = area_size(size)?;
+        let flush = retried(|| area.resize(size).map_err(area_error))?;
+        // Not under the table's lock: other processors may have to answer.
+        drop(handles);
+        flush.complete();
+        Ok(0)
+    })
+}
+
+fn close(handle: u64) -> SystemResult {
+    current(|process| {
+        let area = process.handles().remove(handle).map_err(handle_error)?;
+        // Without the table's lock: the last handle of an area that is mapped nowhere frees its pages.
+        drop(area);
+        Ok(0)
+    })
+}
+
+/// Checks the size of an area.
+fn area_size(size: u64) -> Result<u64, ErrorCode> {
+    match size {
+        0 => Err(ErrorCode::Empty),
+        _ if !size.is_multiple_of(PAGE_SIZE) => Err(ErrorCode::Unaligned),
+        _ if size > AREA_SIZE_MAX => Err(ErrorCode::TooLarge),
+        _ => Ok(size),
+    }
+}
+
+/// Checks a range of addresses: whole pages, and a program's.
+fn user_range(address: u64, length: u64) -> Result<(u64, u64), ErrorCode> {
+    if length == 0 {
+        return Err(ErrorCode::Empty);
+    }
+    if !(address | length).is_multiple_of(PAGE_SIZE) {
+        return Err(ErrorCode::Unaligned);
+    }
+    match address.checked_add(length) {
+        Some(end) if address >= USER_START && end <= USER_END => Ok((address, length)),
+        _ => Err(ErrorCode::BadRange),
+    }
+}
+
+/// How often something that another processor still flushes is tried again before the program is told to.
+const PATIENCE: u32 = 1000;
+
+fn retried<T>(mut attempt: impl FnMut() -> Result<T, ErrorCode>) -> Result<T, ErrorCode> {
+    for _ in 0..PATIENCE {
+        match attempt() {
+            Err(ErrorCode::Retry) => core::hint::spin_loop(),
+            result => return result,
+        }
+    }
+    Err(ErrorCode::Retry)
+}
+
+fn handle_error(error: HandleError) -> ErrorCode {
+    match error {
+        HandleError::Full { .. } => ErrorCode::TooManyHandles,
+        _ => ErrorCode::BadHandle,
+    }
+}
+
+fn area_error(error: AreaError) -> ErrorCode {
+    match error {
+        AreaError::Size(_) => ErrorCode::TooLarge,
+        AreaError::Outside { .. } => ErrorCode::OutOfBounds,
+        AreaError::Rights(_) => ErrorCode::Denied,
+        AreaError::Retry => ErrorCode::Retry,
+        AreaError::TooManyHandles => ErrorCode::TooManyHandles,
+        AreaError::OutOfFrames(_) => ErrorCode::OutOfMemory,
+        _ => ErrorCode::NotSupported,
+    }
+}
+
+fn space_error(error: SpaceError) -> ErrorCode {
+    match error {
+        SpaceError::Range(_) => ErrorCode::BadRange,
+        SpaceError::Conflict(_) | SpaceError::Foreign(_) => ErrorCode::Occupied,
+        SpaceError::NoGap(_) => ErrorCode::NoRoom,
+        SpaceError::Rights(_) | SpaceError::Denied { .. } => ErrorCode::Denied,
+        SpaceError::Retry(_) => ErrorCode::Retry,
+        SpaceError::Area(error) => area_error(error),
+        SpaceError::OutOfFrames(_) => ErrorCode::OutOfMemory,
+        SpaceError::OutsideArea(_) => ErrorCode::OutOfBounds,
+        _ => ErrorCode::NotSupported,
+    }
+}
+
+/// Where windows go whose program does not choose: above 4 GiB, so that an address that was cut to 32 bits faults.
+pub(super) fn placement_limits(space: &memory::UserSpace) -> Result<PageRange, SpaceError> {
+    const START: u64 = 1 << 32;
+    Ok(space.range(START, USER_END - START)?)
+}

@@ -1,0 +1,79 @@
+//! How a process ended, and why the kernel ended it if it did.
+
+use super::Process;
+use crate::cpu::user::{Killed, UserExit};
+use crate::log;
+use refkernel_abi::{USER_END, roles};
+use vmcore::addr::VirtAddr;
+use vmcore::vm_space::SpaceError;
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Ending {
+    /// It asked to, with this status.
+    Exited(u32),
+    /// The kernel ended it for an access.
+    Fault {
+        /// The address.
+        address: u64,
+        /// Why the memory manager did not make the access possible.
+        reason: Option<SpaceError>,
+    },
+    /// The kernel ended it for something else.
+    Trap,
+}
+
+impl Ending {
+    /// Takes down how `process` was left, and says so in the log if it was killed.
+    pub(super) fn new(process: &Process, exit: UserExit) -> Self {
+        match exit {
+            UserExit::Exited(status) => Self::Exited(status),
+            UserExit::Killed(killed) => {
+                log!("process {process}: killed: {killed}");
+                match killed {
+                    Killed::PageFault { fault, reason, .. } => {
+                        report_fault(process, fault.address, reason);
+                        Self::Fault { address: fault.address, reason }
+                    }
+                    _ => Self::Trap,
+                }
+            }
+        }
+    }
+
+    /// Whether it is what `must` asks for.
+    pub(crate) fn is(&self, must: roles::Ending) -> bool {
+        match (self, must) {
+            (Self::Exited(status), roles::Ending::Exits(wanted)) => *status == wanted,
+            (Self::Fault { .. } | Self::Trap, roles::Ending::Killed) => true,
+            _ => false,
+        }
+    }
+}
+
+/// The reason, and the window that the access met.
+fn report_fault(process: &Process, address: u64, reason: Option<SpaceError>) {
+    match reason {
+        Some(reason) => log!("  reason: {reason}"),
+        None if address >= USER_END => log!("  reason: the address is not a program's"),
+        None => log!("  reason: the page tables are damaged"),
+    }
+    let place = VirtAddr::new(address);
+    match process.space.window_after(place).filter(|window| window.range.contains(place)) {
+        Some(window) => {
+            let label = process.label(window.range.start().as_u64()).unwrap_or("the program's own");
+            log!("  window: {window} ({label})");
+        }
+        None => log!("  window: none there"),
+    }
+}
+
+impl core::fmt::Display for Ending {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Exited(status) => write!(formatter, "it exited with {status}"),
+            Self::Fault { address, .. } => write!(formatter, "it was killed for an access at {address:#x}"),
+            Self::Trap => formatter.write_str("it was killed for a trap"),
+        }
+    }
+}

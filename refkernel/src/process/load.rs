@@ -1,0 +1,203 @@
+//! From a program's file to a space that can be entered.
+//!
+//! ```text
+//!   USER_START                                                              USER_END
+//!   |....[text r-x][rodata r--][data rw-]......................[guard|stack rw-|guard]
+//!          an area each, filled from the file                   ^ one window onto a guarded area
+//!                                                                 start information at the top of the stack
+//! ```
+//!
+//! A segment's area is filled without a window, so the kernel never needs a mapping that the program does not have: text is
+//! not writable anywhere, at no time. A loader that fails drops what it made so far, and with it every frame.
+
+use super::{Handles, LABELS_MAX, Process, access, calls};
+use crate::memory::{self, Kernel, Mutex, UserSpace};
+use core::fmt;
+use refkernel::archive::ProgramName;
+use refkernel::elf::{Plan, Refusal, Segment};
+use refkernel::handles::HandleError;
+use refkernel_abi::{Access, Handle, PAGE_SIZE, StartInformation, USER_END};
+use vmcore::vm_area::{Area, AreaError, AreaKind, Rights, SectionLayout};
+use vmcore::vm_space::{MapRequest, SpaceError};
+
+/// Pages of a program's stack. They take no memory before they are touched.
+const STACK_PAGES: u32 = 64;
+
+/// A part of the screen that a program may draw on.
+#[derive(Clone, Copy)]
+pub(crate) struct Screen<'a> {
+    /// Its frames.
+    pub(crate) area: &'a Area<Kernel>,
+    /// Pixels per row.
+    pub(crate) width: u32,
+    /// Rows.
+    pub(crate) height: u32,
+    /// Bytes from one row to the next.
+    pub(crate) pitch: u32,
+}
+
+/// What a program is started with.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Start<'a> {
+    /// Which part it plays.
+    pub(crate) argument: u64,
+    /// An area to read and write.
+    pub(crate) area: Option<&'a Area<Kernel>>,
+    /// A part of the screen to draw on.
+    pub(crate) screen: Option<Screen<'a>>,
+}
+
+/// Why a program was not loaded. No frame is taken.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub(crate) enum LoadError {
+    /// The file is not acceptable.
+    File(Refusal),
+    /// The space could not be made, or refused a window.
+    Space(SpaceError),
+    /// An area could not be made or filled.
+    Area(AreaError),
+    /// More was to be handed over than a process may have.
+    Handles(HandleError),
+}
+
+impl From<Refusal> for LoadError {
+    fn from(error: Refusal) -> Self {
+        Self::File(error)
+    }
+}
+
+impl From<SpaceError> for LoadError {
+    fn from(error: SpaceError) -> Self {
+        Self::Space(error)
+    }
+}
+
+impl From<AreaError> for LoadError {
+    fn from(error: AreaError) -> Self {
+        Self::Area(error)
+    }
+}
+
+impl From<HandleError> for LoadError {
+    fn from(error: HandleError) -> Self {
+        Self::Handles(error)
+    }
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(error) => error.fmt(formatter),
+            Self::Space(error) => error.fmt(formatter),
+            Self::Area(error) => error.fmt(formatter),
+            Self::Handles(error) => error.fmt(formatter),
+        }
+    }
+}
+
+impl core::error::Error for LoadError {}
+
+impl Process {
+    /// Loads the program in `file`. Takes frames for what the file holds, for the start information, and for records and the
+    /// root table; everything else comes when it is touched.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`]: the file is not acceptable, or there is not enough memory.
+    pub(crate) fn load(name: ProgramName, file: &[u8], start: Start<'_>) -> Result<Self, LoadError> {
+        let plan = Plan::new(file)?;
+        let space = memory::new_user_space()?;
+        let mut labels = [(0, ""); LABELS_MAX];
+        let mut labelled = labels.iter_mut();
+        for segment in plan.segments() {
+            map_segment(&space, segment)?;
+            if let Some(label) = labelled.next() {
+                *label = (segment.address(), segment_label(segment.access()));
+            }
+        }
+
+        let mut handles = Handles::new();
+        let information = hand_over(&mut handles, start)?;
+        let stack = map_stack(&space, &information)?;
+        if let Some(label) = labelled.next() {
+            *label = (stack.window, "stack");
+        }
+        Ok(Self {
+            name,
+            instance: start.argument,
+            placement: calls::placement_limits(&space)?,
+            space,
+            handles: Mutex::new(handles),
+            entry: plan.entry(),
+            stack: stack.pointer,
+            start_information: stack.pointer,
+            labels,
+        })
+    }
+}
+
+/// What a person calls a segment.
+fn segment_label(access: Access) -> &'static str {
+    if access.contains(Access::EXECUTE) {
+        "text"
+    } else if access.contains(Access::WRITE) {
+        "data"
+    } else {
+        "rodata"
+    }
+}
+
+/// Puts a segment into an area and shows it where the file wants it, with no more than the file's access.
+fn map_segment(space: &UserSpace, segment: &Segment<'_>) -> Result<(), LoadError> {
+    let area = Area::new(&Kernel, AreaKind::Open { size: segment.size() }, ())?;
+    area.write(segment.lead(), segment.data())?;
+    let mut rights = Rights::MAP | Rights::READ;
+    rights.set(Rights::WRITE, segment.access().contains(Access::WRITE));
+    rights.set(Rights::EXECUTE, segment.access().contains(Access::EXECUTE));
+    let area = area.handle(rights)?;
+    space.map(&MapRequest::new(&area).at(segment.address()).access(access(segment.access())))?;
+    Ok(())
+}
+
+/// Gives the process its handles, and tells it of them.
+fn hand_over(handles: &mut Handles, start: Start<'_>) -> Result<StartInformation, LoadError> {
+    let mut information = StartInformation::new(start.argument);
+    let rights = Rights::MAP | Rights::READ | Rights::WRITE;
+    if let Some(area) = start.area {
+        information.area = Handle(handles.insert(area.handle(rights)?)?);
+        information.area_size = area.size();
+    }
+    if let Some(screen) = start.screen {
+        information.framebuffer = Handle(handles.insert(screen.area.handle(rights)?)?);
+        information.width = screen.width;
+        information.height = screen.height;
+        information.pitch = screen.pitch;
+    }
+    Ok(information)
+}
+
+/// A program's stack.
+struct Stack {
+    /// The address of its window, which begins with a guard page.
+    window: u64,
+    /// The stack pointer at the start, and the address of the start information.
+    pointer: u64,
+}
+
+/// Makes the stack at the end of the program's addresses, a guard page below and above it, with the start information at its top.
+fn map_stack(space: &UserSpace, information: &StartInformation) -> Result<Stack, LoadError> {
+    let layout = SectionLayout { pages: STACK_PAGES, guard: 1, count: 1 };
+    let area = Area::new(&Kernel, AreaKind::Guarded(layout), ())?;
+    let section = area.take_section()?;
+    let bytes = information.to_bytes();
+    // A whole number of 16 bytes, so that the stack pointer is aligned.
+    let room = bytes.len().next_multiple_of(16) as u64;
+    let place = section.offset + section.size - room;
+    area.write(place, &bytes)?;
+    let area = area.handle(Rights::MAP | Rights::READ | Rights::WRITE)?;
+    let window = USER_END - area.size();
+    space.map(&MapRequest::new(&area).at(window).access(access(Access::READ_WRITE)))?;
+    const _: () = assert!(PAGE_SIZE.is_multiple_of(16));
+    Ok(Stack { window, pointer: window + place })
+}

@@ -1,0 +1,64 @@
+//! The programs of the boot module, by name.
+
+use crate::process::{Ending, LoadError, Process, Start};
+use core::fmt;
+use refkernel::archive::{Archive, ProgramName};
+
+/// Why a program did not run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub(crate) enum ProgramError {
+    /// The boot module has no such program.
+    Missing(&'static str),
+    /// Its file cannot be loaded, or there is no memory to load it.
+    Refused(&'static str, LoadError),
+}
+
+impl fmt::Display for ProgramError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing(name) => {
+                write!(formatter, "the boot module has no program {name}: give one that `cargo xtask build` made")
+            }
+            Self::Refused(name, error) => write!(formatter, "the program {name} is not loaded: {error}"),
+        }
+    }
+}
+
+impl core::error::Error for ProgramError {}
+
+/// What can be run.
+#[derive(Clone, Copy)]
+pub(crate) struct Programs<'a> {
+    archive: Option<&'a Archive<'static>>,
+}
+
+impl<'a> Programs<'a> {
+    /// Those of a boot module; none where there is no module, or none that can be read.
+    pub(crate) fn of(archive: Option<&'a Archive<'static>>) -> Self {
+        Self { archive }
+    }
+
+    /// The file of a program.
+    pub(crate) fn file(&self, name: &'static str) -> Result<&'static [u8], ProgramError> {
+        self.archive.and_then(|archive| archive.program(name)).ok_or(ProgramError::Missing(name))
+    }
+
+    /// Loads a program.
+    pub(crate) fn load(&self, name: &'static str, start: Start<'_>) -> Result<Process, ProgramError> {
+        let file = self.file(name)?;
+        let full = ProgramName::new(name).ok_or(ProgramError::Missing(name))?;
+        Process::load(full, file, start).map_err(|error| ProgramError::Refused(name, error))
+    }
+
+    /// Loads a file that is no program of the boot module, and drops what comes of it.
+    pub(crate) fn try_load(&self, file: &[u8]) -> Result<(), LoadError> {
+        let name = ProgramName::new("test").ok_or(LoadError::File(refkernel::elf::Refusal::Malformed))?;
+        Process::load(name, file, Start::default()).map(drop)
+    }
+
+    /// Runs a program from its start to its end, and gives back everything that it had.
+    pub(crate) fn run(&self, name: &'static str, start: Start<'_>) -> Result<Ending, ProgramError> {
+        Ok(self.load(name, start)?.run())
+    }
+}
