@@ -1,0 +1,589 @@
+//! Memory that runs out at every possible moment: each operation is made with its first request for frames refused, its
+//! second, and so on, and with all from there on. It says that frames were short, everything is as before, no frame is
+//! lost, and it succeeds once there are frames again.
+
+mod common;
+
+use std::fmt::Write;
+
+use common::{KERNEL_START, PAGE, World, at, enter, load, store};
+use vmcore::Platform;
+use vmcore::addr::{Frame, FrameRange};
+use vmcore::frame::FrameUse;
+use vmcore::inspect::SpaceMap;
+use vmcore::paging::{Access, DetachedFlush, MemoryType, Mmu, Tag};
+use vmcore::sim::Sim;
+use vmcore::vm_area::{Area, AreaError, AreaKind, SectionLayout};
+use vmcore::vm_space::{Fault, MapRequest, Space, SpaceError};
+use vmcore::{RegistryError, addr::PageRange};
+
+const A: u64 = 0x40_0000;
+const DEVICE: u64 = 0x20_0000;
+
+/// What an operation works on; what it makes stays here, so that it is dropped with the rest.
+struct Scene {
+    world: World,
+    spaces: Vec<Space<Sim>>,
+    areas: Vec<Area<Sim>>,
+    registered: Vec<FrameRange>,
+    /// Addresses whose walks belong to what must not change.
+    watched: Vec<u64>,
+    /// Flushes that are outstanding, each of which holds an object of a pool.
+    held: Vec<DetachedFlush<Sim, ()>>,
+}
+
+/// Why an operation was refused.
+#[derive(Debug)]
+enum Refused {
+    OutOfFrames,
+    Other(String),
+}
+
+impl From<SpaceError> for Refused {
+    fn from(error: SpaceError) -> Self {
+        match error {
+            SpaceError::OutOfFrames(lacking) if lacking.wanted > 0 => Self::OutOfFrames,
+            SpaceError::Area(error) => error.into(),
+            other => Self::Other(other.to_string()),
+        }
+    }
+}
+
+impl From<AreaError> for Refused {
+    fn from(error: AreaError) -> Self {
+        match error {
+            AreaError::OutOfFrames(lacking) if lacking.wanted > 0 => Self::OutOfFrames,
+            AreaError::Registry(error) => error.into(),
+            other => Self::Other(other.to_string()),
+        }
+    }
+}
+
+impl From<RegistryError> for Refused {
+    fn from(error: RegistryError) -> Self {
+        match error {
+            RegistryError::OutOfFrames(lacking) if lacking.wanted > 0 => Self::OutOfFrames,
+            other => Self::Other(other.to_string()),
+        }
+    }
+}
+
+fn device(pages: u64) -> FrameRange {
+    FrameRange::new(Frame::new(DEVICE), pages).unwrap()
+}
+
+impl Scene {
+    fn new() -> Self {
+        let world = World::of(Sim::builder().frames(512).device(device(1024)));
+        let user = world.user();
+        world.enter(0, &user);
+        Self {
+            world,
+            spaces: vec![user],
+            areas: Vec::new(),
+            registered: Vec::new(),
+            watched: Vec::new(),
+            held: Vec::new(),
+        }
+    }
+
+    /// The user space.
+    fn user(&self) -> &Space<Sim> {
+        &self.spaces[0]
+    }
+
+    fn area(mut self, kind: AreaKind) -> Self {
+        self.areas.push(common::area(&self.world.sim, kind).unwrap());
+        self
+    }
+
+    fn open(self, pages: u64) -> Self {
+        self.area(AreaKind::Open { size: pages * PAGE })
+    }
+
+    /// Takes objects of the pools, so that those that are left in a pool's page run out at some number.
+    fn padded(mut self, count: usize) -> Self {
+        for _ in 0..count {
+            let area = self.world.open(2);
+            self.held.push(area.resize(PAGE).unwrap().detach());
+        }
+        self
+    }
+
+    /// The last area, shown whole at `A`.
+    fn mapped(mut self) -> Self {
+        self.user().map(&MapRequest::new(self.areas.last().unwrap()).at(A)).unwrap();
+        self.watched.extend((0..16).map(|page| A + page * PAGE));
+        self
+    }
+
+    fn touched(self, page: u64) -> Self {
+        store(&self.world.sim, 0, self.user(), A + page * PAGE, page + 1).unwrap();
+        self
+    }
+
+    fn range(&self, page: u64, pages: u64) -> PageRange {
+        self.user().range(A + page * PAGE, pages * PAGE).unwrap()
+    }
+
+    /// Everything that can be observed, as text.
+    fn dump(&self) -> String {
+        let mut text = String::new();
+        for space in self.spaces.iter().chain([self.world.kernel()]) {
+            writeln!(text, "{}", SpaceMap(space)).unwrap();
+        }
+        for area in &self.areas {
+            let frames: Vec<_> = (0..16).map(|page| area.frame_at(page * PAGE)).collect();
+            let (size, resident, windows) = (area.size(), area.resident_pages(), area.windows());
+            writeln!(text, "{:?}: {size:#x}, {resident} resident, {windows} windows, {frames:?}", area.kind()).unwrap();
+        }
+        for address in &self.watched {
+            writeln!(text, "{}", self.user().walk(at(*address))).unwrap();
+        }
+        // Tables may only come and go with what they map.
+        let counts = self.world.sim.frame_counts();
+        writeln!(text, "{} pages, {} tables", counts.of(FrameUse::Page), counts.of(FrameUse::Table)).unwrap();
+        text
+    }
+
+    /// Drops everything and balances the frames.
+    fn end(mut self) {
+        self.world.sim.check_translations();
+        self.world.leave(0, self.user());
+        for flush in self.held.drain(..) {
+            self.world.sim.apply(flush.request());
+            // SAFETY: every CPU of the request has just carried it out.
+            unsafe { flush.acknowledged() };
+        }
+        for range in &self.registered {
+            assert!(self.world.sim.machine().unregister(&self.world.sim, *range, MemoryType::WriteBack));
+        }
+        drop(self.areas);
+        drop(self.spaces);
+        self.world.finish();
+    }
+}
+
+/// Makes the operation with every k-th request refused, alone and with all later ones. It must have been refused at least
+/// `at_least` times, or the test tests nothing.
+fn exhaust(at_least: u64, scene: impl Fn() -> Scene, operation: impl Fn(&mut Scene) -> Result<(), Refused>) -> u64 {
+    let mut total = 0;
+    for (which, all_later) in [("alone", false), ("and all later ones", true)] {
+        let mut refused = 0;
+        for k in 0.. {
+            let mut scene = scene();
+            let before = scene.dump();
+            let sim = scene.world.sim.clone();
+            let requests = sim.allocation_requests();
+            if all_later {
+                sim.fail_allocation_after(k)
+            } else {
+                sim.fail_kth(k)
+            };
+            let result = operation(&mut scene);
+            let reached = sim.allocation_requests() - requests > k;
+            sim.fail_never();
+            match result {
+                Ok(()) if !reached => {
+                    scene.end();
+                    break;
+                }
+                // It could do without what was refused.
+                Ok(()) => {}
+                Err(Refused::OutOfFrames) => {
+                    refused += 1;
+                    assert_eq!(scene.dump(), before, "request {k} ({which}) was refused: not everything is as before");
+                    operation(&mut scene).unwrap_or_else(|error| panic!("after request {k} ({which}): {error:?}"));
+                }
+                Err(Refused::Other(text)) => panic!("request {k} ({which}) was refused, and the answer is: {text}"),
+            }
+            scene.end();
+        }
+        assert!(refused >= at_least, "refused {refused} times ({which})");
+        total += refused;
+    }
+    total
+}
+
+/// Small objects come out of pages of pools: with as many of them in use as a page holds, one more needs a frame. At some
+/// padding it must have been refused.
+fn with_every_padding(exhaust: impl Fn(usize) -> u64) {
+    assert!((0..70).map(exhaust).sum::<u64>() > 0, "no request was refused at any padding");
+}
+
+#[test]
+fn kernel_space() {
+    // The pool's page, the root, and a table for each of the two root slots.
+    for k in 0..8 {
+        let sim = Sim::builder().frames(64).build();
+        let start = sim.frame_counts();
+        let bounds = sim.machine().mmu().range(KERNEL_START - 0x80_0000_0000, 0x100_0000_0000).unwrap();
+        sim.fail_kth(k);
+        let result = Space::kernel(&sim, bounds, None, ());
+        sim.fail_never();
+        match result {
+            Ok(kernel) => {
+                assert!(k >= 4, "only {k} requests");
+                drop(kernel);
+            }
+            Err(error) => assert!(matches!(error, SpaceError::OutOfFrames(_)), "{error}"),
+        }
+        assert_eq!(sim.frame_counts(), start);
+        drop(Space::kernel(&sim, bounds, None, ()).unwrap());
+        assert_eq!(sim.frame_counts(), start);
+    }
+}
+
+#[test]
+fn user_space() {
+    exhaust(1, Scene::new, |scene| {
+        let space = Space::user(scene.world.kernel(), ())?;
+        scene.spaces.push(space);
+        Ok(())
+    });
+}
+
+#[test]
+fn areas() {
+    let layout = SectionLayout { pages: 2, guard: 1, count: 600 };
+    for (at_least, kind) in [
+        (1, AreaKind::Open { size: 4 * PAGE }),
+        (1, AreaKind::Untracked { size: 4 * PAGE }),
+        (2, AreaKind::Fixed { frames: device(4), memory: MemoryType::WriteCombining }),
+        (2, AreaKind::Guarded(layout)),
+    ] {
+        exhaust(at_least, Scene::new, |scene| {
+            let area = common::area(&scene.world.sim, kind)?;
+            scene.areas.push(area);
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn map() {
+    exhaust(
+        1,
+        || Scene::new().open(4),
+        |scene| {
+            scene.user().map(&MapRequest::new(&scene.areas[0]).at(A))?;
+            Ok(())
+        },
+    );
+}
+
+#[test]
+fn map_table_exhaustion_rolls_back() {
+    let request = |scene: &Scene| -> Result<(), Refused> {
+        scene.user().map(&MapRequest::new(scene.areas.last().unwrap()).at(A + 0x1f_8000).populated())?;
+        Ok(())
+    };
+    // Pages, nodes of the tree, the window's record, and tables for two leaf tables.
+    exhaust(20, || Scene::new().open(16), |scene| request(scene));
+    exhaust(20, || Scene::new().area(AreaKind::Untracked { size: 16 * PAGE }), |scene| request(scene));
+    let fixed = AreaKind::Fixed { frames: device(1000), memory: MemoryType::WriteBack };
+    exhaust(4, || Scene::new().area(fixed), |scene| request(scene));
+}
+
+#[test]
+fn unmap_middle() {
+    let scenes: [fn() -> Scene; 3] = [
+        || Scene::new().open(8).mapped().touched(3).touched(6),
+        || Scene::new().area(AreaKind::Untracked { size: 8 * PAGE }).mapped().touched(3).touched(6),
+        || {
+            let fixed = AreaKind::Fixed { frames: device(1024), memory: MemoryType::WriteBack };
+            let scene = Scene::new().area(fixed).mapped();
+            scene.user().populate(scene.range(0, 1024), Access::READ).unwrap();
+            scene
+        },
+    ];
+    for (scene, at_least) in scenes.into_iter().zip([0, 0, 1]) {
+        exhaust(at_least, scene, |scene| {
+            scene.user().unmap(scene.range(2, 3))?.complete();
+            Ok(())
+        });
+    }
+    let many = |count: u64| {
+        let scene = Scene::new().open(8).mapped().touched(3).touched(6);
+        for window in 1..count {
+            scene.user().map(&MapRequest::new(&scene.areas[0]).at(A + window * 16 * PAGE)).unwrap();
+        }
+        scene
+    };
+    with_every_padding(|padding| {
+        exhaust(
+            0,
+            || many(padding as u64),
+            |scene| {
+                scene.user().unmap(scene.range(2, 3))?.complete();
+                Ok(())
+            },
+        )
+    });
+}
+
+/// So many windows that records and index need another frame at some of the unmappings.
+#[test]
+fn unmap_parts_of_many_windows() {
+    let mut refused = 0;
+    let scene = Scene::new().open(3);
+    let sim = &scene.world.sim;
+    // One more, so that not every page of the pool ends with a mapping.
+    scene.user().map(&MapRequest::new(&scene.areas[0])).unwrap();
+    for window in 0..80 {
+        let address = A + window * 8 * PAGE;
+        scene.user().map(&MapRequest::new(&scene.areas[0]).at(address)).unwrap();
+        let range = scene.user().range(address + PAGE, PAGE).unwrap();
+        let before = scene.dump();
+        sim.fail_allocation_after(0);
+        let result = scene.user().unmap(range).map(|flush| flush.complete());
+        sim.fail_never();
+        match result.map_err(Refused::from) {
+            Ok(()) => {}
+            Err(Refused::OutOfFrames) => {
+                refused += 1;
+                assert_eq!(scene.dump(), before);
+                scene.user().unmap(range).unwrap().complete();
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    assert!(refused >= 3, "refused {refused} times");
+    scene.end();
+}
+
+#[test]
+fn populate() {
+    exhaust(
+        10,
+        || Scene::new().open(16).mapped().touched(3),
+        |scene| Ok(scene.user().populate(scene.range(0, 16), Access::WRITE)?),
+    );
+    exhaust(
+        10,
+        || Scene::new().area(AreaKind::Untracked { size: 16 * PAGE }).mapped().touched(3),
+        |scene| Ok(scene.user().populate(scene.range(0, 16), Access::WRITE)?),
+    );
+    exhaust(
+        1,
+        || {
+            let fixed = AreaKind::Fixed { frames: device(1024), memory: MemoryType::WriteBack };
+            Scene::new().area(fixed).mapped().touched(5)
+        },
+        |scene| Ok(scene.user().populate(scene.range(0, 1024), Access::WRITE)?),
+    );
+}
+
+#[test]
+fn populate_of_several_windows_is_all_or_nothing() {
+    exhaust(
+        10,
+        || {
+            let scene = Scene::new().open(8).mapped().open(8);
+            scene.user().map(&MapRequest::new(&scene.areas[1]).at(A + 8 * PAGE)).unwrap();
+            scene
+        },
+        |scene| Ok(scene.user().populate(scene.range(0, 16), Access::READ)?),
+    );
+}
+
+#[test]
+fn fault() {
+    let kinds = [
+        AreaKind::Open { size: 4 * PAGE },
+        AreaKind::Untracked { size: 4 * PAGE },
+        AreaKind::Fixed { frames: device(4), memory: MemoryType::WriteBack },
+    ];
+    for kind in kinds {
+        exhaust(
+            3,
+            || Scene::new().area(kind).mapped(),
+            |scene| {
+                for access in [Access::READ, Access::WRITE] {
+                    scene.user().fault(Fault::new(A + PAGE, access | Access::USER))?.complete();
+                }
+                Ok(())
+            },
+        );
+    }
+}
+
+#[test]
+fn resize() {
+    with_every_padding(|padding| {
+        exhaust(
+            0,
+            || Scene::new().padded(padding).open(16).mapped().touched(3).touched(12),
+            |scene| {
+                scene.areas[0].resize(5 * PAGE)?.complete();
+                Ok(())
+            },
+        )
+    });
+    // The cut goes through nodes of several levels.
+    exhaust(
+        1,
+        || {
+            let mut scene = Scene::new().open(0x4_0000);
+            scene.watched.push(A);
+            for page in [0, 1, 64, 100, 4096, 5000, 0x3_ffff] {
+                scene.areas[0].write(page * PAGE, &[1]).unwrap();
+            }
+            scene
+        },
+        |scene| {
+            scene.areas[0].resize(99 * PAGE)?.complete();
+            Ok(())
+        },
+    );
+    exhaust(
+        0,
+        || Scene::new().open(4).mapped(),
+        |scene| {
+            scene.areas[0].resize(5000 * PAGE)?.complete();
+            Ok(())
+        },
+    );
+}
+
+#[test]
+fn sections() {
+    let layout = SectionLayout { pages: 2, guard: 1, count: 4 };
+    exhaust(
+        0,
+        || Scene::new().area(AreaKind::Guarded(layout)),
+        |scene| {
+            scene.areas[0].take_section()?;
+            Ok(())
+        },
+    );
+    with_every_padding(|padding| {
+        exhaust(
+            0,
+            || {
+                let scene = Scene::new().padded(padding).area(AreaKind::Guarded(layout)).mapped();
+                for _ in 0..3 {
+                    scene.areas[0].take_section().unwrap();
+                }
+                scene.touched(1).touched(2).touched(4).touched(8)
+            },
+            |scene| {
+                scene.areas[0].give_section(1)?.complete();
+                Ok(())
+            },
+        )
+    });
+}
+
+#[test]
+fn area_write_and_read() {
+    let kinds = [
+        (6, AreaKind::Open { size: 16 * PAGE }),
+        (0, AreaKind::Fixed { frames: device(16), memory: MemoryType::WriteBack }),
+    ];
+    for (at_least, kind) in kinds {
+        exhaust(
+            at_least,
+            || Scene::new().area(kind),
+            |scene| {
+                scene.areas[0].write(PAGE / 2, &[0xab; 6 * PAGE as usize])?;
+                Ok(())
+            },
+        );
+        exhaust(
+            at_least,
+            || Scene::new().area(kind),
+            |scene| {
+                scene.areas[0].read(PAGE / 2, &mut [0; 6 * PAGE as usize])?;
+                Ok(())
+            },
+        );
+    }
+}
+
+#[test]
+fn registry() {
+    exhaust(1, Scene::new, |scene| {
+        scene.world.sim.machine().register(&scene.world.sim, device(4), MemoryType::WriteBack)?;
+        scene.registered.push(device(4));
+        Ok(())
+    });
+}
+
+#[test]
+fn adopt_foreign() {
+    let mut refused = 0;
+    for k in 0..4 {
+        let sim = Sim::builder().frames(128).build();
+        let start = sim.frame_counts();
+        let mmu = sim.machine().mmu();
+        let bounds = mmu.range(KERNEL_START, 0x80_0000_0000).unwrap();
+        // A loader's tables: one leaf table for the first 2 MiB.
+        let [root, pdpt, pd, pt] = core::array::from_fn(|_| sim.new_table());
+        let page = sim.new_page();
+        for (table, below) in [(root, pdpt), (pdpt, pd), (pd, pt), (pt, page)] {
+            sim.set_physical_word(table, 0, below.number() << 12 | 7);
+        }
+        let loaders = sim.frame_counts();
+        let kernel = Space::kernel(&sim, bounds, None, ()).unwrap();
+        let lower = mmu.range(0, 0x80_0000_0000).unwrap();
+        let before = (SpaceMap(&kernel).to_string(), kernel.walk(at(0)).to_string());
+        // A growing index that is refused much asks for less.
+        sim.fail_allocation_after(k);
+        // SAFETY: the root was made above, and its tables stay until the end of the test.
+        let result = unsafe { kernel.adopt_foreign(root, lower) };
+        sim.fail_never();
+        if let Err(error) = result {
+            refused += 1;
+            assert!(matches!(error, SpaceError::OutOfFrames(_)), "{error}");
+            assert_eq!((SpaceMap(&kernel).to_string(), kernel.walk(at(0)).to_string()), before);
+            // SAFETY: as above.
+            unsafe { kernel.adopt_foreign(root, lower) }.unwrap();
+        }
+        assert_eq!(kernel.walk(at(0x123)).physical().map(|found| found.as_u64()), Some(page.number() << 12 | 0x123));
+        // Used, but never edited, freed or counted.
+        enter(&sim, 0, &kernel);
+        sim.write_u64(0, at(8), true, 5).unwrap();
+        assert!(matches!(kernel.unmap(lower), Err(SpaceError::Foreign(_) | SpaceError::Range(_))));
+        let area = common::area(&sim, AreaKind::Open { size: PAGE }).unwrap();
+        kernel.map(&MapRequest::new(&area)).unwrap();
+        store(&sim, 0, &kernel, KERNEL_START, 6).unwrap();
+        assert_eq!(load(&sim, 0, &kernel, KERNEL_START).unwrap(), 6);
+        sim.load(0, root, Tag(0));
+        sim.unload(0);
+        common::forget(0, &kernel);
+        drop((kernel, area));
+        sim.assert_no_violation();
+        assert_eq!(sim.frame_counts(), loaders);
+        assert_eq!(sim.physical_word(page, 1), Some(5));
+        assert_ne!(sim.frame_counts(), start);
+    }
+    assert!(refused > 0);
+}
+
+/// A real shortage rather than a refused request: the machine has so few frames that everything fails sooner or later.
+#[test]
+fn a_small_machine_runs_full_and_empty_again() {
+    for frames in [12, 16, 24, 40] {
+        let world = World::of(Sim::builder().frames(frames));
+        for _ in 0..3 {
+            let mut kept = Vec::new();
+            let Ok(space) = Space::user(world.kernel(), ()) else { continue };
+            let error = loop {
+                let area = match common::area(&world.sim, AreaKind::Open { size: 8 * PAGE }) {
+                    Ok(area) => area,
+                    Err(error) => break Refused::from(error),
+                };
+                kept.push(area);
+                match space.map(&MapRequest::new(kept.last().unwrap()).populated()) {
+                    Ok(_) => {}
+                    Err(error) => break error.into(),
+                }
+            };
+            assert!(matches!(error, Refused::OutOfFrames), "{error:?}");
+            drop(kept);
+            space.destroy().map_err(|(_, error)| error).unwrap().complete();
+        }
+        world.finish();
+    }
+}
