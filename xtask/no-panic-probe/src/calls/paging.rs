@@ -1,0 +1,109 @@
+//! `vmcore::paging`: entries, formats, tables and the scope of a flush.
+
+use vmcore::{
+    addr::{Frame, VirtAddr},
+    frame::FrameList,
+    paging::{Access, FlushScope, Gather, Leaf, MemoryType, Mmu as _, PatLayout, Tables, Tag, X86_64},
+};
+
+use super::{debugged, displayed, hidden, shown};
+use crate::platform::Probe;
+
+pub(super) fn all() {
+    let mmu = hidden(X86_64::new(hidden(40)));
+    let access = hidden(Access::USER_DATA);
+    let memory = hidden(MemoryType::WriteCombining);
+    displayed(access);
+    displayed(memory);
+    shown(memory.abbreviation());
+
+    let leaf = Leaf::new(Frame::new(hidden(1)))
+        .user()
+        .writable()
+        .executable()
+        .access(access)
+        .memory(memory)
+        .global()
+        .software(hidden(1))
+        .used();
+    debugged(leaf);
+    shown(mmu.levels());
+    shown(mmu.physical_bits());
+    shown(mmu.memory_code(memory));
+    shown(mmu.memory_type(hidden(1)));
+    shown(mmu.level(hidden(1)));
+    shown(mmu.page_shift());
+    shown(mmu.virtual_bits());
+    shown(mmu.is_canonical(VirtAddr::new(hidden(1))));
+    if let Err(error) = mmu.encode_leaf(hidden(1), leaf) {
+        displayed(error);
+    }
+
+    shown(mmu.decode(hidden(1), hidden(1)));
+    shown(mmu.pat());
+    if let Some(layout) = PatLayout::new(hidden([MemoryType::WriteBack; 8])) {
+        shown(layout.types());
+        shown(layout.to_msr());
+        shown(X86_64::with_pat(hidden(40), layout));
+    }
+    shown(PatLayout::from_msr(hidden(1)));
+    tables(leaf);
+
+    if let Ok(range) = mmu.range(hidden(0), hidden(4096)) {
+        let mut scope = hidden(FlushScope::new());
+        scope.add(Tag(hidden(1)), range, hidden(true));
+        scope.add_space(Tag(hidden(1)));
+        scope.note_tables();
+        scope.set_everything();
+        scope.merge(&hidden(FlushScope::new()));
+        shown(scope.is_empty());
+        shown(scope.is_everything());
+        shown(scope.globals());
+        shown(scope.tables());
+        for entry in scope.entries() {
+            shown(entry);
+        }
+    }
+}
+
+fn tables(leaf: Leaf) {
+    let mmu = hidden(X86_64::new(hidden(40)));
+    // SAFETY: this program is linked to be looked at; it is not run with the expectation to work.
+    let mut tables = hidden(unsafe { Tables::new(mmu, Frame::new(hidden(1)), Tag(hidden(1))) });
+    let address = VirtAddr::new(hidden(1));
+    let Ok(range) = mmu.range(hidden(0), hidden(4096)) else { return };
+    let (mut spare, mut gather) = (hidden(FrameList::new()), hidden(Gather::default()));
+    shown(tables.mmu());
+    shown(tables.root());
+    shown(tables.tag());
+    let walk = tables.walk(&Probe, address);
+    shown(walk.end());
+    shown(walk.physical());
+    shown(walk.access());
+    for step in walk.steps() {
+        shown(step);
+    }
+    displayed(walk);
+    shown(tables.translate(&Probe, address));
+    for run in tables.runs(&Probe, range) {
+        shown(run);
+    }
+    shown(tables.tables_to_map(&Probe, range, hidden(None), hidden(1)));
+    shown(tables.tables_to_map_at_most(range));
+    shown(tables.tables_to_split(&Probe, range));
+    if let Err(error) = tables.map(&Probe, range, leaf, hidden(1), &mut spare) {
+        displayed(error);
+    }
+    shown(tables.set_page(&Probe, address, leaf, &mut spare, &mut gather));
+    shown(tables.fill(&Probe, range, &mut spare, |address| {
+        shown(address);
+        hidden(None)
+    }));
+    shown(tables.unmap(&Probe, range, &mut spare, &mut gather, |range, leaf| shown((range, leaf))));
+    shown(tables.protect(&Probe, range, hidden(Access::READ), &mut spare, &mut gather));
+    shown(tables.pin_root_slots(&Probe, range, &mut spare));
+    tables.unpin_root_slots(&Probe, range, &mut gather);
+    // SAFETY: as above.
+    let other = hidden(unsafe { Tables::new(mmu, Frame::new(hidden(1)), Tag(hidden(1))) });
+    shown(tables.share_root_slots(&Probe, &other, range));
+}

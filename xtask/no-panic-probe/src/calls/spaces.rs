@@ -1,0 +1,99 @@
+//! `vmcore::vm_space` and `vmcore::inspect`.
+
+use vmcore::{
+    Platform as _,
+    addr::{Frame, VirtAddr},
+    inspect::{Bytes, Explain, SpaceMap},
+    paging::{Access, Mmu as _},
+    static_vec::StaticMemory,
+    vm_area::{Area, AreaKind},
+    vm_space::{Fault, IndexSlot, MapRequest, Place, Space},
+};
+
+use super::{areas::finished, debugged, displayed, hidden, shown};
+use crate::platform::Probe;
+
+static INDEX: StaticMemory<IndexSlot, 4> = StaticMemory::new();
+
+pub(super) fn all() {
+    displayed(Bytes(hidden(1)));
+    let Ok(upper) = Probe.machine().mmu().range(hidden(0), hidden(4096)) else { return };
+    let kernel = match Space::kernel(&Probe, upper, hidden(INDEX.take()), ()) {
+        Ok(kernel) => kernel,
+        Err(error) => return displayed(error),
+    };
+    one(&kernel);
+    match Space::user(&kernel, ()) {
+        Ok(user) => {
+            one(&user);
+            match user.destroy() {
+                Ok(flush) => finished(flush),
+                Err((space, error)) => {
+                    displayed(error);
+                    drop(space);
+                }
+            }
+        }
+        Err(error) => displayed(error),
+    }
+}
+
+fn one(space: &Space<Probe>) {
+    let address = VirtAddr::new(hidden(1));
+    debugged(space);
+    shown(space.bounds());
+    shown(space.data());
+    shown(space.root());
+    shown(space.activate(hidden(1)));
+    // SAFETY: this program is linked to be looked at; it is not run with the expectation to work.
+    unsafe { space.deactivate(hidden(1)) };
+    let walk = space.walk(address);
+    for step in walk.steps() {
+        shown(step);
+    }
+    displayed(walk);
+    displayed(SpaceMap(space));
+    displayed(Explain { space, address });
+    shown(space.frame_at(address));
+    if let Some(window) = space.window_after(address) {
+        displayed(window);
+    }
+    for window in space.windows() {
+        shown(window);
+    }
+
+    if let Ok(area) = Area::new(&Probe, AreaKind::Open { size: hidden(4096) }, ()) {
+        shown(space.map(&MapRequest::new(&area)));
+        let request = MapRequest::new(&area)
+            .at(hidden(1))
+            .place(hidden(Place::FirstGap))
+            .offset(hidden(1))
+            .size(hidden(1))
+            .access(hidden(Access::USER_DATA))
+            .populated();
+        match space.map(&hidden(request)) {
+            Ok(range) => {
+                shown(space.map(&MapRequest::new(&area).place(Place::GapWithin(range))));
+                shown(space.populate(range, hidden(Access::WRITE)));
+                if let Ok(flush) = space.unmap(range) {
+                    finished(flush);
+                }
+            }
+            Err(error) => displayed(error),
+        }
+    }
+    match space.fault(Fault::new(hidden(1), hidden(Access::WRITE))) {
+        Ok(flush) => finished(flush),
+        Err(error) => displayed(error),
+    }
+    match space.range(hidden(1), hidden(1)) {
+        Ok(range) => {
+            if let Ok(flush) = space.unmap(range) {
+                finished(flush);
+            }
+            // SAFETY: this program is linked to be looked at; it is not run with the expectation to work.
+            shown(unsafe { space.adopt_foreign(Frame::new(hidden(1)), range) });
+        }
+        Err(error) => displayed(error),
+    }
+}

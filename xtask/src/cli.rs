@@ -1,0 +1,82 @@
+//! The commands and their options.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::{bench_guest, boot, build, ci, lint, no_panic, setup, test};
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, about = "Build, boot, test and measure vmcore and its reference kernel", long_about = None, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Boot(boot::Arguments),
+    Test(test::Arguments),
+    BenchGuest(bench_guest::Arguments),
+    /// Install what the other commands need: QEMU, firmware for UEFI, and xorriso
+    ///
+    /// On Debian and Ubuntu. Elsewhere the packages are named.
+    Setup {
+        /// Install without asking
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Build the kernel, its programs and the boot module, without booting them
+    Build {
+        /// Build without optimisation
+        #[arg(long)]
+        debug: bool,
+    },
+    /// Check formatting, clippy and documentation of every member; warnings are errors
+    Lint,
+    /// Prove that no public call of vmcore can reach a panic
+    ///
+    /// Links the smallest embedding with every public call, optimised, and looks for panicking functions of `core` in what is left.
+    NoPanic,
+    /// Run every check that a change must pass: lint, no-panic, test
+    Ci,
+}
+
+/// Does what the command line says. An error is reported by the caller; a failure that was reported already is a code.
+pub(crate) fn run() -> Result<ExitCode> {
+    match Arguments::parse().command {
+        Command::Boot(arguments) => boot::command(&arguments)?,
+        Command::Test(arguments) => return test::command(&arguments),
+        Command::BenchGuest(arguments) => bench_guest::command(&arguments)?,
+        Command::Setup { yes } => setup::command(yes)?,
+        Command::Build { debug } => build::command(debug)?,
+        Command::Lint => lint::command()?,
+        Command::NoPanic => no_panic::command()?,
+        Command::Ci => return ci::command(),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn options_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_option_of_boot_is_understood() {
+        let line = "xtask boot --headless --loader limine-uefi --limine /l --cpus 2 --memory 4G --cmdline seed=1 --timeout 9 --screenshot a.png --debug --yes";
+        assert!(Arguments::try_parse_from(line.split(' ')).is_ok());
+        for wrong in
+            ["xtask boot --cpus 0", "xtask boot --memory lots", "xtask boot --loader grub", "xtask boot --timeout 0"]
+        {
+            assert!(Arguments::try_parse_from(wrong.split(' ')).is_err(), "{wrong}");
+        }
+    }
+}

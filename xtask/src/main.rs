@@ -1,0 +1,44 @@
+//! `cargo xtask`: one command for each thing a person does with this repository.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `cli` | the commands and their options |
+//! | `workspace`, `process` | the members of the workspace; running other programs |
+//! | `setup` | what the commands need, and how it is installed |
+//! | `build`, `symbols`, `module` | the kernel, its programs, and the boot module that carries them |
+//! | `limine`, `firmware` | a bootable image with the Limine bootloader; firmware for UEFI |
+//! | `qemu`, `qmp`, `session` | the machine's command line, its control channel, and one run of it |
+//! | `boot`, `test`, `bench_guest` | the commands that run the kernel |
+//! | `lint`, `no_panic`, `ci` | the commands that check the sources |
+
+mod bench_guest;
+mod boot;
+mod build;
+mod ci;
+mod cli;
+mod end;
+mod firmware;
+mod limine;
+mod lint;
+mod module;
+mod no_panic;
+mod process;
+mod qemu;
+mod qmp;
+mod session;
+mod setup;
+mod symbols;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match cli::run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,494 @@
+//! One run of a machine: QEMU is started, its serial line is read and shown as it comes, and the run is watched until it ends.
+//!
+//! ```text
+//! standard output ──(serial)──► lines ──► the log, the terminal, the moment for the screenshot
+//! standard error  ────────────► messages of QEMU itself
+//! control channel ────────────► why it went down; answers          ──► one queue ──► the loop below
+//! terminal ───────(typed)─────► standard input
+//! ```
+//!
+//! QEMU never outlives the run: it is ended when the run is over, also by an error.
+
+use std::{
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+    path::Path,
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{self, RecvTimeoutError, Sender},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    end::End,
+    qemu::{self, Machine},
+    qmp::{self, Message},
+};
+
+/// How the kernel's log begins.
+const FIRST_LINE: &str = "refkernel: booted through ";
+/// What the kernel says when the picture may be taken; it goes on after one byte on the serial line.
+const PICTURE_READY: &str = "refkernel: picture ready";
+/// How many lines of the log are kept; a kernel that never stops writing must not use up the host's memory.
+const KEPT_LINES: usize = 100_000;
+/// The longest line that is kept in one piece.
+const LONGEST_LINE: usize = 64 * 1024;
+
+/// How long a run may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) total: Option<Duration>,
+    /// Without a byte on the serial line, until the kernel's first line.
+    pub(crate) silence_at_start: Duration,
+    /// Without a byte on the serial line, afterwards; `None` where the kernel may wait for a person.
+    pub(crate) silence: Option<Duration>,
+}
+
+/// What is wanted of a run beside its end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wishes<'a> {
+    pub(crate) limits: Limits,
+    /// The serial line is shown as it comes.
+    pub(crate) show: bool,
+    /// What is typed goes to the serial line.
+    pub(crate) type_in: bool,
+    /// Where a picture of the screen goes; an absolute path. The kernel must be told to `hold`.
+    pub(crate) picture: Option<&'a Path>,
+}
+
+/// What happened in a run.
+#[derive(Clone, Debug)]
+pub(crate) struct Outcome {
+    pub(crate) end: End,
+    /// The serial line, without line ends and terminal controls.
+    pub(crate) lines: Vec<String>,
+    /// What QEMU itself said.
+    pub(crate) messages: Vec<String>,
+    /// From QEMU's start to its end.
+    pub(crate) elapsed: Duration,
+    /// Whether the picture that was wished for was taken.
+    pub(crate) picture: std::result::Result<(), String>,
+}
+
+impl Outcome {
+    /// The end of the log, for messages.
+    pub(crate) fn last_lines(&self) -> String {
+        const SHOWN: usize = 15;
+        let mut text = String::new();
+        for message in &self.messages {
+            text.push_str(&format!("\n  {message}"));
+        }
+        let start = self.lines.len().saturating_sub(SHOWN);
+        let last = self.lines.get(start..).unwrap_or_default();
+        if last.is_empty() {
+            text.push_str("\nNothing came on the serial line.");
+        } else {
+            text.push_str("\nThe last lines of the serial log:");
+            for line in last {
+                text.push_str(&format!("\n  | {line}"));
+            }
+        }
+        text
+    }
+}
+
+/// What a run waits for.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Serial(Vec<u8>),
+    SerialClosed,
+    Message(String),
+    Control(Message),
+}
+
+/// Runs `machine` until it ends or a limit is reached.
+pub(crate) fn run(machine: &Machine, wishes: Wishes<'_>) -> Result<Outcome> {
+    run_command(|socket| machine.command(socket), wishes)
+}
+
+/// Runs what `command` makes; it is given the path of the socket that it is to connect to.
+fn run_command(command: impl FnOnce(&Path) -> Command, wishes: Wishes<'_>) -> Result<Outcome> {
+    let directory = tempfile::tempdir().context("making a directory for QEMU's socket")?;
+    let socket = directory.path().join("qmp");
+    let (sender, events) = mpsc::channel();
+    qmp::listen(&socket, sender.clone())?;
+    let mut command = command(&socket);
+    end_with_this_process(&mut command);
+
+    let start = Instant::now();
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map(Running)
+        .with_context(|| format!("{} cannot be started", qemu::PROGRAM))?;
+    let (stdin, stdout, stderr) = (child.0.stdin.take(), child.0.stdout.take(), child.0.stderr.take());
+    let input = Arc::new(Mutex::new(stdin));
+    if let Some(stdout) = stdout {
+        let sender = sender.clone();
+        thread::spawn(move || forward_serial(stdout, &sender));
+    }
+    if let Some(stderr) = stderr {
+        thread::spawn(move || forward_messages(stderr, &sender));
+    }
+    if wishes.type_in {
+        let input = Arc::clone(&input);
+        thread::spawn(move || forward_typed(&input));
+    }
+
+    let mut watch = Watch {
+        wishes,
+        log: Log::default(),
+        messages: Vec::new(),
+        down: None,
+        control: None,
+        input,
+        picture: match wishes.picture {
+            None => Picture::Done(Ok(())),
+            Some(_) => Picture::Awaited,
+        },
+    };
+    let mut heard = start;
+    let cut = loop {
+        let now = Instant::now();
+        let silence = if watch.log.kernel { wishes.limits.silence } else { Some(wishes.limits.silence_at_start) };
+        let limits = [
+            wishes.limits.total.map(|limit| (start + limit, End::TimedOut(limit))),
+            silence.map(|limit| (heard + limit, End::Silent(limit))),
+        ];
+        let next = limits.into_iter().flatten().min_by_key(|(at, _)| *at);
+        let wait = match &next {
+            Some((at, _)) => at.saturating_duration_since(now),
+            None => Duration::from_secs(3600),
+        };
+        match events.recv_timeout(wait) {
+            Ok(Event::SerialClosed) | Err(RecvTimeoutError::Disconnected) => break None,
+            Ok(event) => {
+                if matches!(event, Event::Serial(_)) {
+                    heard = Instant::now();
+                }
+                watch.take(event);
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                if let Some((_, end)) = next {
+                    break Some(end);
+                }
+            }
+        }
+    };
+    let status = match cut {
+        Some(_) => child.stop(),
+        None => child.0.wait(),
+    }
+    .context("waiting for QEMU")?;
+    let elapsed = start.elapsed();
+    // What was said last may still be in the queue.
+    while let Ok(event) = events.recv_timeout(Duration::from_millis(100)) {
+        watch.take(event);
+    }
+    watch.log.finish();
+    Ok(Outcome {
+        end: cut.unwrap_or_else(|| End::of(status, watch.down)),
+        lines: watch.log.lines,
+        messages: watch.messages,
+        elapsed,
+        picture: match watch.picture {
+            Picture::Done(result) => result,
+            _ => Err(format!("no picture was taken: the line `{PICTURE_READY}` did not come")),
+        },
+    })
+}
+
+/// Where the screenshot stands.
+enum Picture {
+    Awaited,
+    /// The kernel holds, the control channel is not there yet.
+    Ready,
+    Asked,
+    Done(std::result::Result<(), String>),
+}
+
+/// What is known of a run so far.
+struct Watch<'a> {
+    wishes: Wishes<'a>,
+    log: Log,
+    messages: Vec<String>,
+    down: Option<String>,
+    control: Option<UnixStream>,
+    input: Arc<Mutex<Option<ChildStdin>>>,
+    picture: Picture,
+}
+
+impl Watch<'_> {
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Serial(bytes) => {
+                let (text, ready) = self.log.take(&bytes);
+                if self.wishes.show {
+                    // A reader that went away must not end the run.
+                    let mut out = std::io::stdout().lock();
+                    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+                }
+                if ready && matches!(self.picture, Picture::Awaited) {
+                    self.picture = Picture::Ready;
+                }
+            }
+            Event::SerialClosed => {}
+            Event::Message(line) => {
+                if self.wishes.show {
+                    eprintln!("{line}");
+                }
+                self.messages.push(line);
+            }
+            Event::Control(Message::Ready(stream)) => self.control = Some(stream),
+            Event::Control(Message::Shutdown(reason)) => self.down = Some(reason),
+            Event::Control(Message::Answer(answer)) => {
+                if matches!(self.picture, Picture::Asked) {
+                    self.picture = Picture::Done(answer.map_err(|reason| format!("QEMU took no picture: {reason}")));
+                    self.release();
+                }
+            }
+        }
+        if let (Picture::Ready, Some(stream), Some(file)) = (&self.picture, &mut self.control, self.wishes.picture) {
+            self.picture = match qmp::screendump(stream, file) {
+                Ok(()) => Picture::Asked,
+                Err(error) => Picture::Done(Err(format!("QEMU took no picture: {error}"))),
+            };
+        }
+    }
+
+    /// Lets a kernel that holds go on.
+    fn release(&self) {
+        let mut input = self.input.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(input) = input.as_mut() {
+            // A kernel that is gone already needs no byte.
+            let _ = input.write_all(b"\n").and_then(|()| input.flush());
+        }
+    }
+}
+
+/// The serial line's text, as lines.
+#[derive(Default)]
+struct Log {
+    strip: anstream::adapter::StripBytes,
+    lines: Vec<String>,
+    partial: Vec<u8>,
+    /// The kernel's first line was there.
+    kernel: bool,
+}
+
+impl Log {
+    /// Takes bytes; gives the text to show, and whether the kernel now waits for its picture to be taken.
+    fn take(&mut self, bytes: &[u8]) -> (String, bool) {
+        // Firmware clears the screen and moves the cursor: on a person's terminal that would destroy what is there.
+        let mut plain = Vec::with_capacity(bytes.len());
+        for part in self.strip.strip_next(bytes) {
+            plain.extend(part.iter().filter(|byte| matches!(byte, b'\n' | b'\t' | b' '..=b'~' | 0x80..)));
+        }
+        let mut ready = false;
+        for byte in &plain {
+            if *byte == b'\n' || self.partial.len() == LONGEST_LINE {
+                ready |= self.end_line();
+            }
+            if *byte != b'\n' {
+                self.partial.push(*byte);
+            }
+        }
+        (String::from_utf8_lossy(&plain).into_owned(), ready)
+    }
+
+    fn end_line(&mut self) -> bool {
+        let line = String::from_utf8_lossy(&self.partial).into_owned();
+        self.partial.clear();
+        self.kernel |= line.starts_with(FIRST_LINE);
+        let ready = line.trim_end() == PICTURE_READY;
+        if self.lines.len() < KEPT_LINES {
+            self.lines.push(line);
+        }
+        ready
+    }
+
+    /// Keeps what came after the last line end.
+    fn finish(&mut self) {
+        if !self.partial.is_empty() {
+            self.end_line();
+        }
+    }
+}
+
+/// QEMU, for as long as it runs.
+struct Running(Child);
+
+impl Running {
+    fn stop(&mut self) -> std::io::Result<std::process::ExitStatus> {
+        self.0.kill()?;
+        self.0.wait()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Nothing to do about a failure, and none where QEMU has ended.
+        let _ = self.stop();
+    }
+}
+
+/// Lets the process end when this one does, however that happens: a job that is cut short must not leave a machine running.
+fn end_with_this_process(command: &mut Command) {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{Signal, set_parent_process_death_signal};
+        use std::os::unix::process::CommandExt as _;
+        // SAFETY: between fork and exec only functions that are safe in a signal handler may be called. The closure makes one system call
+        // (`prctl`) and converts its error number; it neither allocates nor takes a lock, and refers to nothing of this process.
+        unsafe {
+            command.pre_exec(|| set_parent_process_death_signal(Some(Signal::KILL)).map_err(Into::into));
+        }
+    }
+    // Elsewhere a machine that is left over ends at the latest when its kernel does.
+    #[cfg(not(target_os = "linux"))]
+    let _ = command;
+}
+
+fn forward_serial(mut from: impl Read, events: &Sender<Event>) {
+    let mut buffer = [0; 4096];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) | Err(_) => break,
+            Ok(length) => {
+                let bytes = buffer.get(..length).unwrap_or_default().to_vec();
+                if events.send(Event::Serial(bytes)).is_err() {
+                    return;
+                }
+            }
+        }
+    }
+    let _ = events.send(Event::SerialClosed);
+}
+
+fn forward_messages(from: impl Read, events: &Sender<Event>) {
+    use std::io::{BufRead as _, BufReader};
+    for line in BufReader::new(from).lines().map_while(Result::ok) {
+        if events.send(Event::Message(line)).is_err() {
+            return;
+        }
+    }
+}
+
+/// Lines, as the terminal gives them: Ctrl-C keeps its meaning.
+fn forward_typed(input: &Mutex<Option<ChildStdin>>) {
+    let mut typed = std::io::stdin().lock();
+    let mut buffer = [0; 1024];
+    while let Ok(length @ 1..) = typed.read(&mut buffer) {
+        let bytes = buffer.get(..length).unwrap_or_default();
+        let mut input = input.lock().unwrap_or_else(PoisonError::into_inner);
+        let sent = input.as_mut().is_some_and(|input| input.write_all(bytes).and_then(|()| input.flush()).is_ok());
+        if !sent {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_put_together_and_cleaned() {
+        let mut log = Log::default();
+        let (text, _) = log.take(b"\x1b[2J\x1b[01;01Hrefkernel: boo");
+        assert_eq!(text, "refkernel: boo");
+        assert!(!log.kernel);
+        log.take(b"ted through pvh\r\n\x1b[3");
+        log.take(b"1mred\r\n> ");
+        log.finish();
+        assert!(log.kernel);
+        assert_eq!(log.lines, ["refkernel: booted through pvh", "red", "> "]);
+    }
+
+    #[test]
+    fn the_moment_for_the_picture_is_a_whole_line() {
+        let mut log = Log::default();
+        assert!(!log.take(b"refkernel: picture ready").1);
+        assert!(log.take(b"\r\n").1);
+        assert!(!log.take(b"is refkernel: picture ready\n").1);
+    }
+
+    #[test]
+    fn a_kernel_that_never_stops_writing_does_not_fill_the_memory() {
+        let mut log = Log::default();
+        log.take(&vec![b'x'; 3 * LONGEST_LINE]);
+        assert!(log.partial.len() <= LONGEST_LINE);
+        log.take(&vec![b'\n'; 2 * KEPT_LINES]);
+        assert_eq!(log.lines.len(), KEPT_LINES);
+    }
+
+    /// A program in the place of QEMU.
+    fn ran(script: &str, total: u64, silence_at_start: u64, silence: Option<u64>) -> Outcome {
+        let milliseconds = Duration::from_millis;
+        run_command(
+            |_| {
+                let mut command = Command::new("sh");
+                command.args(["-c", script]);
+                command
+            },
+            Wishes {
+                limits: Limits {
+                    total: Some(milliseconds(total)),
+                    silence_at_start: milliseconds(silence_at_start),
+                    silence: silence.map(milliseconds),
+                },
+                show: false,
+                type_in: false,
+                picture: None,
+            },
+        )
+        .unwrap()
+    }
+
+    const LONG: u64 = 60_000;
+
+    #[test]
+    fn an_end_is_read_with_what_came_before_it() {
+        let outcome = ran("echo one; echo two >&2; printf three; exit 33", LONG, LONG, None);
+        assert!(outcome.end.is_success());
+        assert_eq!(outcome.lines, ["one", "three"]);
+        assert_eq!(outcome.messages, ["two"]);
+        assert!(outcome.last_lines().contains("| three"));
+        assert!(!ran("exit 0", LONG, LONG, None).end.is_success());
+        assert_eq!(ran("kill -9 $$", LONG, LONG, None).end, End::Signal(9));
+    }
+
+    #[test]
+    fn a_machine_that_does_not_end_is_ended() {
+        let limit = Duration::from_millis(300);
+        assert_eq!(ran("exec sleep 100", 300, LONG, None).end, End::TimedOut(limit));
+        assert_eq!(ran("while :; do echo more; done", 300, LONG, None).end, End::TimedOut(limit));
+        assert_eq!(ran("echo a; exec sleep 100", LONG, 300, None).end, End::Silent(limit));
+        let booted = "echo refkernel: booted through pvh; exec sleep 100";
+        assert_eq!(ran(booted, LONG, LONG, Some(300)).end, End::Silent(limit));
+        // At a prompt only the total counts.
+        assert_eq!(ran(booted, 600, 300, None).end, End::TimedOut(2 * limit));
+    }
+
+    #[test]
+    fn a_picture_that_nobody_announced_was_not_taken() {
+        let outcome = run_command(
+            |_| Command::new("true"),
+            Wishes {
+                limits: Limits { total: None, silence_at_start: Duration::from_secs(60), silence: None },
+                show: false,
+                type_in: false,
+                picture: Some(Path::new("/nowhere.png")),
+            },
+        )
+        .unwrap();
+        assert!(outcome.picture.unwrap_err().contains("picture ready"));
+    }
+}

@@ -1,0 +1,267 @@
+//! The boots: a table of machines, command lines and what each must come to.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use refkernel_abi::ExitCode;
+
+use super::{
+    count::Count,
+    expectation::{Expectation, judge},
+    picture,
+};
+use crate::{
+    boot,
+    build::{self, Image, Profile},
+    limine,
+    module::{self, Damage},
+    qemu::{Loader, Machine, Memory, Pace},
+    session::{self, Limits, Outcome, Wishes},
+    workspace::Workspace,
+};
+
+/// One boot.
+#[derive(Clone, Copy, Debug)]
+struct Boot {
+    name: &'static str,
+    cmdline: &'static str,
+    loader: Loader,
+    memory: Memory,
+    cpus: u8,
+    /// What is wrong with the boot module, if anything.
+    damage: Option<Damage>,
+    expectation: Expectation,
+}
+
+/// What a row leaves out.
+const USUAL: Boot = Boot {
+    name: "",
+    cmdline: "demo",
+    loader: Loader::Pvh,
+    memory: Memory(256),
+    cpus: 1,
+    damage: None,
+    expectation: Expectation::Success(DEMO),
+};
+
+/// What a demo that was really run says: the program came to its end, the one with the bad access did not take the kernel along, and the
+/// map was drawn.
+const DEMO: &[&str] = &["demo: done", "the program was killed, the kernel goes on", "physical memory:"];
+
+const BOOTS: &[Boot] = &[
+    Boot { name: "guest-tests", cmdline: "test", expectation: Expectation::GuestTests, ..USUAL },
+    Boot { name: "guest-tests-2-cpus", cmdline: "test", cpus: 2, expectation: Expectation::GuestTests, ..USUAL },
+    Boot { name: "demo", ..USUAL },
+    Boot { name: "demo-2-cpus", cpus: 2, ..USUAL },
+    Boot { name: "demo-64M", memory: Memory(64), ..USUAL },
+    Boot { name: "demo-4G", memory: Memory(4096), ..USUAL },
+    Boot { name: "demo-32M", memory: Memory(32), expectation: Expectation::SuccessOrTooLittleMemory, ..USUAL },
+    Boot {
+        name: "unknown-words",
+        cmdline: "demo colour=blue frobnicate",
+        expectation: Expectation::Success(&["colour=blue", "frobnicate"]),
+        ..USUAL
+    },
+    Boot { name: "picture", cmdline: "demo hold", expectation: Expectation::Picture, ..USUAL },
+    Boot { name: "panic", cmdline: "test=panic", expectation: Expectation::PanicWithBacktrace, ..USUAL },
+    Boot {
+        name: "stack-overflow",
+        cmdline: "test=stack-overflow",
+        expectation: Expectation::Reports(ExitCode::FatalTrap, &["stack overflow"]),
+        ..USUAL
+    },
+    Boot { name: "triple-fault", cmdline: "test=triple-fault", expectation: Expectation::TripleFault, ..USUAL },
+    Boot { name: "silence", cmdline: "test=silence", expectation: Expectation::Silence, ..USUAL },
+    Boot {
+        name: "module-noise",
+        damage: Some(Damage::Noise),
+        expectation: Expectation::Refuses(&["not a tar archive", "no program demo"]),
+        ..USUAL
+    },
+    Boot {
+        name: "module-empty",
+        damage: Some(Damage::Empty),
+        expectation: Expectation::Refuses(&["no program demo"]),
+        ..USUAL
+    },
+    Boot {
+        name: "module-cut-programs",
+        damage: Some(Damage::CutPrograms),
+        expectation: Expectation::Refuses(&["ends too early"]),
+        ..USUAL
+    },
+    Boot {
+        name: "module-foreign-programs",
+        damage: Some(Damage::ForeignPrograms),
+        expectation: Expectation::Refuses(&["for machine 183"]),
+        ..USUAL
+    },
+    Boot { name: "limine-bios", loader: Loader::LimineBios, ..USUAL },
+    Boot { name: "limine-uefi", loader: Loader::LimineUefi, ..USUAL },
+    Boot {
+        name: "limine-uefi-guest-tests",
+        loader: Loader::LimineUefi,
+        cmdline: "test",
+        cpus: 2,
+        expectation: Expectation::GuestTests,
+        ..USUAL
+    },
+];
+
+/// A boot that takes longer is shown as a warning: time says as much about the host as about the kernel.
+const AIM: Duration = Duration::from_secs(5);
+/// How long a boot may take in all.
+const TOTAL: Duration = Duration::from_secs(180);
+/// How long nothing may come on the serial line; firmware and a busy host are slow.
+const SILENCE: Duration = Duration::from_secs(60);
+/// The same where silence is what is expected: no longer than it takes to be sure.
+const EXPECTED_SILENCE: Duration = Duration::from_secs(3);
+
+/// Runs the boots whose name contains `name`.
+pub(crate) fn run(workspace: &Workspace, limine: Option<&Path>, name: Option<&str>, show: bool) -> Result<Count> {
+    let mut count = Count::default();
+    let image = match build::image(workspace, Profile::Optimised) {
+        Ok(image) => image,
+        Err(error) => {
+            println!("boot: no boot ran: {error:#}");
+            count.failed += 1;
+            return Ok(count);
+        }
+    };
+    let logs = workspace.root.join("target/boot/logs");
+    fs::create_dir_all(&logs).with_context(|| format!("making the directory {}", logs.display()))?;
+    for boot in BOOTS.iter().filter(|boot| name.is_none_or(|name| boot.name.contains(name))) {
+        if boot.loader != Loader::Pvh && limine.is_none() {
+            println!("boot {} ... skipped (`LIMINE_DIR` is not set)", boot.name);
+            count.skipped += 1;
+            continue;
+        }
+        match one(workspace, &image, limine, boot, &logs, show) {
+            Ok((inside, elapsed)) => {
+                let tests = match inside.passed {
+                    0 => String::new(),
+                    passed => format!(", {passed} tests in the guest"),
+                };
+                println!("boot {} ... ok ({:.2} s{tests})", boot.name, elapsed.as_secs_f64());
+                if boot.loader == Loader::Pvh && elapsed > AIM && boot.expectation != Expectation::Silence {
+                    println!(
+                        "warning: boot {} took longer than {:.0} s from QEMU's start to its end",
+                        boot.name,
+                        AIM.as_secs_f64()
+                    );
+                }
+                count += inside;
+                count.passed += 1;
+            }
+            Err(error) => {
+                println!("boot {} ... FAILED: {error:#}", boot.name);
+                count.failed += 1;
+            }
+        }
+    }
+    Ok(count)
+}
+
+/// Runs one boot: how many tests ran inside it and how long it took, or why it is not what it had to be.
+fn one(
+    workspace: &Workspace,
+    image: &Image,
+    limine: Option<&Path>,
+    boot: &Boot,
+    logs: &Path,
+    show: bool,
+) -> Result<(Count, Duration)> {
+    let limine = match boot.loader {
+        Loader::Pvh => None,
+        _ => Some(limine::directory(limine)?),
+    };
+    let mut image = image.clone();
+    if let Some(damage) = boot.damage {
+        let path = logs.join(format!("{}.tar", boot.name));
+        module::write_damaged(&image.module, damage, &path)?;
+        image.module = path;
+    }
+    let prepared = boot::prepare(&workspace.root, &image, boot.loader, limine, boot.cmdline)?;
+    let picture = (boot.expectation == Expectation::Picture).then(|| logs.join(format!("{}.png", boot.name)));
+    if let Some(old) = &picture {
+        // Yesterday's picture must not be taken for today's.
+        let _ = fs::remove_file(old);
+    }
+    let machine = Machine {
+        medium: prepared.medium.clone(),
+        cmdline: boot.cmdline.to_owned(),
+        memory: boot.memory,
+        cpus: boot.cpus,
+        window: false,
+        pace: Pace::Fast,
+        options: Vec::new(),
+    };
+    let silence = if boot.expectation == Expectation::Silence { EXPECTED_SILENCE } else { SILENCE };
+    let outcome = session::run(
+        &machine,
+        Wishes {
+            limits: Limits { total: Some(TOTAL), silence_at_start: SILENCE, silence: Some(silence) },
+            show,
+            type_in: false,
+            picture: picture.as_deref(),
+        },
+    )?;
+    let log = write_log(logs, boot, &outcome)?;
+    let judged = judge(boot.expectation, boot.loader, &outcome).and_then(|inside| {
+        picture.as_deref().map_or(Ok(()), picture::check)?;
+        Ok(inside)
+    });
+    match judged {
+        Ok(inside) => Ok((inside, outcome.elapsed)),
+        Err(reason) => {
+            anyhow::bail!("{reason}{}\n  (all of it: {})", outcome.last_lines(), log.display())
+        }
+    }
+}
+
+/// Keeps the serial log, for whoever looks into a failure.
+fn write_log(logs: &Path, boot: &Boot, outcome: &Outcome) -> Result<PathBuf> {
+    let path = logs.join(format!("{}.log", boot.name));
+    let mut text = outcome.lines.join("\n");
+    text.push('\n');
+    fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_files_and_differ() {
+        for (index, boot) in BOOTS.iter().enumerate() {
+            assert!(boot.name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'), "{}", boot.name);
+            assert!(BOOTS.iter().skip(index + 1).all(|other| other.name != boot.name), "{}", boot.name);
+        }
+    }
+
+    #[test]
+    fn every_boot_ends_by_itself() {
+        for boot in BOOTS {
+            let ends = boot.cmdline.split(' ').any(|word| word == "demo" || word.starts_with("test"));
+            assert!(ends, "{}", boot.name);
+        }
+    }
+
+    #[test]
+    fn every_way_to_end_is_seen() {
+        for expectation in [
+            Expectation::GuestTests,
+            Expectation::Picture,
+            Expectation::PanicWithBacktrace,
+            Expectation::TripleFault,
+            Expectation::Silence,
+        ] {
+            assert!(BOOTS.iter().any(|boot| boot.expectation == expectation), "{expectation:?}");
+        }
+    }
+}
