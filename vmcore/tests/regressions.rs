@@ -370,7 +370,8 @@ fn fault_failure_leaves_no_entry() {
     let mut failed = 0;
     loop {
         let before = bench.world.sim.frame_counts();
-        bench.world.sim.fail_kth(failed);
+        // From this request on none is met: one that is refused alone may be made again.
+        bench.world.sim.fail_allocation_after(failed);
         let result = bench.space.fault(Fault::new(A, USER_WRITE));
         bench.world.sim.fail_never();
         match result {

@@ -267,7 +267,7 @@ pub(crate) fn page_fault(fault: PageFault) -> Result<(), Option<SpaceError>> {
         (false, false) => Access::READ,
     };
     access.set(Access::USER, fault.user());
-    let fault = Fault::new(fault.address, access);
+    let fault = Fault::new(fault.address, access).present(fault.present());
     let outcome = if fault.address.as_u64() < KERNEL_HALF {
         current::with(|space| space.fault(fault))
     } else if access.contains(Access::USER) {

@@ -66,6 +66,9 @@ impl Need {
     }
 }
 
+/// A request for so few frames is not worth asking first how many there are.
+const SMALL: u64 = 16;
+
 /// Frames and objects taken in advance. Dropping it gives back what was not used.
 pub(crate) struct Reserve<P: Platform> {
     platform: P,
@@ -114,7 +117,7 @@ impl<P: Platform> Reserve<P> {
         // A request for more than there is must not take everything away from others first.
         let frames =
             need.tables.saturating_sub(self.tables.len()).saturating_add(need.pages.saturating_sub(self.pages.len()));
-        if frames > 1 && frames > self.platform.available_frames() {
+        if frames > SMALL && frames > self.platform.available_frames() {
             return Err(OutOfFrames { wanted: frames });
         }
         Self::frames_to(&self.platform, &mut self.tables, FrameUse::Table, need.tables)?;

@@ -27,12 +27,21 @@ pub struct Fault {
     pub address: VirtAddr,
     /// What the access was: [`Access::READ`], [`Access::WRITE`] or [`Access::EXECUTE`], with [`Access::USER`] if a program made it.
     pub access: Access,
+    /// Whether the hardware found a translation that does not allow the access.
+    present: bool,
 }
 
 impl Fault {
-    /// A fault at `address` (any number) by this access.
+    /// A fault at `address` (any number) by this access, where the hardware found no translation.
     pub const fn new(address: u64, access: Access) -> Self {
-        Self { address: VirtAddr::new(address), access }
+        Self { address: VirtAddr::new(address), access, present: false }
+    }
+
+    /// The same fault, with whether the hardware found a translation (x86: bit 0 of the error code). A hint: what is true is
+    /// looked up, but a fault on a page that is there is cheaper if it says so.
+    pub const fn present(mut self, present: bool) -> Self {
+        self.present = present;
+        self
     }
 }
 
@@ -83,6 +92,11 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let platform = self.platform();
         let mut reserve = Reserve::new(platform);
         let mut pending = Pending::new();
+        if !fault.present {
+            // Most such faults want a page: with one at hand, one look at window, area and tables is enough. Where it
+            // cannot be had, the look says whether it is needed.
+            let _ = reserve.top_up(&Need::pages(1));
+        }
         let resolution = loop {
             match self.attempt(fault, &mut reserve, &mut pending)? {
                 Attempt::Done(resolution) => break resolution,

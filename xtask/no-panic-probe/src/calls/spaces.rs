@@ -82,7 +82,7 @@ fn one(space: &Space<Probe>) {
             Err(error) => displayed(error),
         }
     }
-    match space.fault(Fault::new(hidden(1), hidden(Access::WRITE))) {
+    match space.fault(Fault::new(hidden(1), hidden(Access::WRITE)).present(hidden(false))) {
         Ok(flush) => finished(flush),
         Err(error) => displayed(error),
     }
