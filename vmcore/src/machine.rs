@@ -40,6 +40,9 @@ impl<P: Frames> FrameMemory<P> {
         Self(platform)
     }
 
+    /// Bytes of a block that are not the vector's.
+    pub(crate) const HEADER: usize = VECTOR_HEADER;
+
     fn frames_for(layout: Layout) -> Option<u64> {
         let bytes = layout.size().checked_add(VECTOR_HEADER)? as u64;
         (layout.align() <= VECTOR_HEADER).then(|| bytes.div_ceil(1 << P::PAGE_SHIFT))
@@ -112,6 +115,8 @@ pub enum RegistryError {
         /// The memory type that was asked for.
         wanted: MemoryType,
     },
+    /// The platform's machine is another one.
+    OtherMachine,
     /// The registry could not grow.
     OutOfFrames(OutOfFrames),
 }
@@ -124,6 +129,7 @@ impl fmt::Display for RegistryError {
                 "{registered:?} are mapped as {memory} already, so they cannot be mapped as {wanted}: drop the other \
                  mapping or use its memory type"
             ),
+            Self::OtherMachine => f.write_str("the platform belongs to another machine: give this machine's"),
             Self::OutOfFrames(error) => error.fmt(f),
         }
     }
@@ -135,7 +141,8 @@ impl core::error::Error for RegistryError {}
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct MachineCounters {
-    /// Flush values that were dropped: their frames stay quarantined.
+    /// Flush values that were dropped before they were complete, and spaces that were dropped while active: what they hold is
+    /// lost.
     pub dropped_flushes: usize,
     /// Frames that those flush values hold for ever.
     pub quarantined_frames: usize,
@@ -228,8 +235,11 @@ impl<P: Platform> Machine<P> {
     /// Enters frames in the registry of memory types, in which overlapping entries must agree. O(entries).
     ///
     /// # Errors
-    /// A conflict with an entry of another memory type, or no memory for the entry. Nothing was changed.
+    /// A conflict with an entry of another memory type, no memory for the entry, or a platform whose machine this is not. Nothing was changed.
     pub fn register(&self, platform: &P, range: FrameRange, memory: MemoryType) -> Result<(), RegistryError> {
+        if !core::ptr::eq(self, platform.machine()) {
+            return Err(RegistryError::OtherMachine);
+        }
         let mut reserve = Reserve::new(platform);
         reserve.top_up(&Need::object::<Registered>()).map_err(RegistryError::OutOfFrames)?;
         let mut registry = self.registry.lock(platform);
@@ -252,6 +262,9 @@ impl<P: Platform> Machine<P> {
 
     /// Takes one entry of exactly these frames and this memory type out again. False if there was none.
     pub fn unregister(&self, platform: &P, range: FrameRange, memory: MemoryType) -> bool {
+        if !core::ptr::eq(self, platform.machine()) {
+            return false;
+        }
         let mut reserve = Reserve::new(platform);
         let mut registry = self.registry.lock(platform);
         let mut previous: Option<NonNull<Registered>> = None;

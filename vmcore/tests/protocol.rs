@@ -349,3 +349,86 @@ fn the_kernels_space_is_not_destroyed_under_its_users() {
     kernel.destroy().map_err(|(_, error)| error).unwrap().complete();
     assert_eq!(sim.frame_counts(), start);
 }
+
+/// A second shrink, told as done, must be done: what the first gave up is forgotten by then as well.
+#[test]
+fn a_shrink_waits_for_the_one_before() {
+    let (world, space, area) = two_cpus();
+    let first = area.resize(3 * PAGE).unwrap().detach();
+    let second = area.resize(PAGE).unwrap().detach();
+    acknowledge(&world, second);
+    for page in 1..4 {
+        assert!(world.sim.access(1, at(A + page * PAGE), USER_READ).is_err(), "page {page} is past the end");
+    }
+    acknowledge(&world, first);
+    end(world, space, area);
+}
+
+#[test]
+fn flushes_of_two_machines_are_not_mixed() {
+    let worlds = [World::new(1), World::new(1)];
+    let spaces = worlds.each_ref().map(World::user);
+    let flushes: Vec<_> = worlds
+        .iter()
+        .zip(&spaces)
+        .map(|(world, space)| {
+            let area = world.open(1);
+            map(space, &area, A, 0, 1);
+            space.fault(Fault::new(A, USER_WRITE)).unwrap().complete();
+            space.unmap(space.range(A, PAGE).unwrap()).unwrap()
+        })
+        .collect();
+    let [one, two] = flushes.try_into().unwrap();
+    one.and(two).complete();
+    let range = vmcore::addr::FrameRange::new(vmcore::addr::Frame::new(1), 1).unwrap();
+    let memory = vmcore::paging::MemoryType::WriteBack;
+    assert!(worlds[0].sim.machine().register(&worlds[1].sim, range, memory).is_err());
+    assert!(!worlds[0].sim.machine().unregister(&worlds[1].sim, range, memory));
+    for (world, space) in worlds.into_iter().zip(spaces) {
+        space.destroy().map_err(|(_, error)| error).unwrap().complete();
+        world.finish();
+    }
+}
+
+#[test]
+fn a_kernel_space_has_nothing_of_the_lower_half() {
+    let sim = Sim::builder().build();
+    for (start, size) in [(0, PAGE), (0x7fff_ffff_f000, PAGE), (PAGE, PAGE)] {
+        let bounds = sim.machine().mmu().range(start, size).unwrap();
+        assert!(matches!(Space::kernel(&sim, bounds, None, ()), Err(SpaceError::Range(_))), "{start:#x}");
+    }
+}
+
+/// Thousands of windows that are unmapped together go together: their slots are found by each other, not one by one.
+#[test]
+fn many_windows_are_unmapped_together() {
+    let world = World::new(1);
+    let space = world.user();
+    let area = world.open(1);
+    let windows = 3000;
+    for window in 0..windows {
+        map(&space, &area, A + 2 * window * PAGE, 0, 1);
+    }
+    let (middle, size) = (space.range(A + 2000 * PAGE, 2000 * PAGE).unwrap(), 2 * windows * PAGE);
+    let flush = space.unmap(middle).unwrap();
+    assert_eq!(space.windows().filter(|window| window.gated).count(), 1000);
+    flush.complete();
+    let left: Vec<_> = space.windows().map(|window| window.range.start().as_u64()).collect();
+    let kept = |window: &u64| !middle.contains(at(A + 2 * window * PAGE));
+    assert_eq!(left, (0..windows).filter(kept).map(|window| A + 2 * window * PAGE).collect::<Vec<_>>());
+    // Two changes whose windows lie in turns: each lifts its own gates only.
+    let even: Vec<_> = (0..400).step_by(2).map(|page| space.range(A + 2 * page * PAGE, PAGE).unwrap()).collect();
+    let mut joined = space.unmap(even[0]).unwrap().map(|_| ());
+    for range in &even[1..] {
+        joined = joined.and(space.unmap(*range).unwrap()).map(|_| ());
+    }
+    let odd = space.unmap(space.range(A, 800 * PAGE).unwrap()).unwrap();
+    joined.complete();
+    assert_eq!(space.windows().filter(|window| window.gated).count(), 200, "the odd ones wait still");
+    odd.complete();
+    assert_eq!(space.windows().filter(|window| window.gated).count(), 0);
+    unmap(&space, A, size / PAGE);
+    drop(area);
+    space.destroy().map_err(|(_, error)| error).unwrap().complete();
+    world.finish();
+}

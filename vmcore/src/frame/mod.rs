@@ -124,25 +124,35 @@ pub unsafe trait Frames {
         }
     }
 
-    /// Copies bytes out of a frame, from byte `offset` on. What would pass the frame's end is left out; gives the count copied.
+    /// Copies bytes out of a frame, from byte `offset` on. What would pass the frame's end is left out; gives the count copied, 0 for
+    /// a frame that cannot be reached.
     ///
     /// # Safety
     /// The frame is RAM (or device memory that may be read) that is not freed meanwhile. Other CPUs may write it: the bytes may be torn.
     unsafe fn read_frame(&self, frame: Frame, offset: usize, into: &mut [u8]) -> usize {
+        let start = self.frame_pointer(frame);
+        if start.is_null() {
+            return 0;
+        }
         let count = into.len().min((1_usize << Self::PAGE_SHIFT).saturating_sub(offset));
         // SAFETY: offset + count lies within the frame, which is reachable; `into` is exclusive.
-        unsafe { core::ptr::copy(self.frame_pointer(frame).wrapping_add(offset), into.as_mut_ptr(), count) }
+        unsafe { core::ptr::copy(start.wrapping_add(offset), into.as_mut_ptr(), count) }
         count
     }
 
-    /// Copies bytes into a frame, from byte `offset` on. What would pass the frame's end is left out; gives the count copied.
+    /// Copies bytes into a frame, from byte `offset` on. What would pass the frame's end is left out; gives the count copied, 0 for
+    /// a frame that cannot be reached.
     ///
     /// # Safety
     /// The frame holds nothing that the library or a Rust reference relies on, and is not freed meanwhile.
     unsafe fn write_frame(&self, frame: Frame, offset: usize, from: &[u8]) -> usize {
+        let start = self.frame_pointer(frame);
+        if start.is_null() {
+            return 0;
+        }
         let count = from.len().min((1_usize << Self::PAGE_SHIFT).saturating_sub(offset));
         // SAFETY: offset + count lies within the frame, which is reachable and holds only a program's bytes.
-        unsafe { core::ptr::copy(from.as_ptr(), self.frame_pointer(frame).wrapping_add(offset), count) }
+        unsafe { core::ptr::copy(from.as_ptr(), start.wrapping_add(offset), count) }
         count
     }
 }
@@ -150,7 +160,8 @@ pub unsafe trait Frames {
 /// There were not enough frames. The operation that says so changed nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OutOfFrames {
-    /// How many frames the operation lacked at the most when it gave up: reclaim that many, then try again.
+    /// How many frames the operation lacked at the most when it gave up: reclaim that many, then try again. Where it is an index or
+    /// the sections of an area that has to grow, they have to be consecutive.
     pub wanted: u64,
 }
 

@@ -1,7 +1,8 @@
 //! Ready-made frames for the smallest embedding: one contiguous region, with its metadata, behind a lock.
 //!
 //! An embedder with an allocator of its own does not need it. Single frames come from a free list that is linked
-//! through the metadata (O(1)); runs and alignments are searched for (O(frames)).
+//! through the metadata (O(1)). Runs and alignments come from what was never handed out, so a machine that has once used all of its frames has no runs any
+//! more: a kernel that runs for long brings an allocator of its own.
 
 use lock_api::{Mutex, RawMutex};
 

@@ -18,7 +18,7 @@ pub use self::flush::{FlushEntry, FlushRequest, FlushScope, Tag};
 pub use self::format::{AddressField, Canonical, Flag, Format, LeafTest, LevelFormat, Permissions};
 pub use self::memory_type::MemoryType;
 pub use self::mmu::{EntryWord, Mmu};
-pub(crate) use self::quarantine::{Deferred, Pending};
+pub(crate) use self::quarantine::{Deferred, Pending, ReleaseStep};
 pub use self::quarantine::{DetachedFlush, Flush};
 pub use self::tables::{Gather, Runs, TableError, Tables};
 pub use self::walk::{Step, Walk, WalkEnd};

@@ -32,12 +32,21 @@ use crate::platform::{CpuSet, Platform};
 /// The link is a `Cell`: other CPUs may look at the rest of the object while it is linked.
 pub(crate) struct Deferred<P: Platform> {
     next: Cell<Option<NonNull<Deferred<P>>>>,
-    /// Called once, when the flush is acknowledged, with no lock held.
-    release: unsafe fn(&P, NonNull<Deferred<P>>),
+    /// Called for each step, when the flush is acknowledged, with no lock held; the object is gone after the last.
+    release: unsafe fn(&P, NonNull<Deferred<P>>, ReleaseStep),
+}
+
+/// The steps in which what waits is released: each is done for all of it before the next begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ReleaseStep {
+    /// Out of what others can find it by.
+    Unlink,
+    /// Out of its own place; the object is given up.
+    Free,
 }
 
 impl<P: Platform> Deferred<P> {
-    pub(crate) const fn new(release: unsafe fn(&P, NonNull<Deferred<P>>)) -> Self {
+    pub(crate) const fn new(release: unsafe fn(&P, NonNull<Deferred<P>>, ReleaseStep)) -> Self {
         Self { next: Cell::new(None), release }
     }
 }
@@ -48,6 +57,10 @@ pub(crate) struct Pending<P: Platform> {
     tables: FrameList,
     pages: FrameList,
     deferred: Option<NonNull<Deferred<P>>>,
+    /// Pages that wait in deferred objects.
+    cut_off: u64,
+    /// Something could not be taken out of the tables: what waits is never released.
+    lost: bool,
 }
 
 // SAFETY: what waits belongs to the flush alone: frames and objects that nothing else refers to, or counted references.
@@ -60,6 +73,8 @@ impl<P: Platform> Pending<P> {
             tables: FrameList::new(),
             pages: FrameList::new(),
             deferred: None,
+            cut_off: 0,
+            lost: false,
         }
     }
 
@@ -79,6 +94,8 @@ impl<P: Platform> Pending<P> {
     fn join(&mut self, platform: &P, mut other: Self) {
         self.request.scope.merge(&other.request.scope);
         self.request.cpus.union_with(&other.request.cpus);
+        self.cut_off += other.cut_off;
+        self.lost |= other.lost;
         // What was on one list has metadata, so it can be on the other.
         while let Some(table) = other.tables.pop(platform) {
             let _ = self.tables.push(platform, table);
@@ -102,6 +119,16 @@ impl<P: Platform> Pending<P> {
         }
     }
 
+    /// Notes that the tables still hold something of it: nothing of it is released, and its addresses stay gated.
+    pub(crate) fn note_lost(&mut self) {
+        self.lost = true;
+    }
+
+    /// Counts pages that wait in a deferred object.
+    pub(crate) fn note_cut_off(&mut self, pages: u64) {
+        self.cut_off += pages;
+    }
+
     /// Adds an object to be released.
     ///
     /// # Safety
@@ -113,12 +140,24 @@ impl<P: Platform> Pending<P> {
     }
 
     fn release(&mut self, platform: &P) {
+        if self.lost {
+            platform.machine().note_dropped_flush(self.tables.len() + self.pages.len() + self.cut_off);
+            return;
+        }
+        let mut at = self.deferred;
+        while let Some(object) = at {
+            // SAFETY: objects on the list are alive until the last step of their release.
+            let (next, release) = unsafe { (object.as_ref().next.get(), object.as_ref().release) };
+            // SAFETY: the flush was acknowledged, and no lock is held.
+            unsafe { release(platform, object, ReleaseStep::Unlink) };
+            at = next;
+        }
         while let Some(object) = self.deferred {
-            // SAFETY: objects on the list are alive until their release, which is called once.
+            // SAFETY: as above.
             let (next, release) = unsafe { (object.as_ref().next.get(), object.as_ref().release) };
             self.deferred = next;
-            // SAFETY: the flush was acknowledged, no lock is held, and the object is off the list.
-            unsafe { release(platform, object) };
+            // SAFETY: as above, and the object is off the list.
+            unsafe { release(platform, object, ReleaseStep::Free) };
         }
         free_list(platform, &mut self.pages, FrameUse::Page);
         free_list(platform, &mut self.tables, FrameUse::Table);
@@ -180,9 +219,13 @@ impl<P: Platform, T> Flush<P, T> {
         Flush::new(platform, pending, outcome(value))
     }
 
-    /// Both flushes as one, so that other CPUs are interrupted once for many changes. The two are of one machine.
-    /// O(frames and objects that wait in `other`).
+    /// Both flushes as one, so that other CPUs are interrupted once for many changes. A flush of another machine is completed
+    /// here instead. O(frames and objects that wait in `other`).
     pub fn and<U>(self, other: Flush<P, U>) -> Flush<P, (T, U)> {
+        if !core::ptr::eq(self.inner.platform.machine(), other.inner.platform.machine()) {
+            let done = other.complete();
+            return self.map(|value| (value, done));
+        }
         let Inner { platform, mut pending, value } = self.into_inner();
         let other = other.into_inner();
         pending.join(&platform, other.pending);
@@ -204,7 +247,8 @@ impl<P: Platform, T> Drop for Flush<P, T> {
             inner.pending.release(&inner.platform);
         } else {
             let pending = &self.inner.pending;
-            self.inner.platform.machine().note_dropped_flush(pending.tables.len() + pending.pages.len());
+            let frames = pending.tables.len() + pending.pages.len() + pending.cut_off;
+            self.inner.platform.machine().note_dropped_flush(frames);
         }
         // SAFETY: the value is dropped once, here; what waits is linked by plain pointers and is leaked.
         unsafe { ManuallyDrop::drop(&mut self.inner) };

@@ -156,7 +156,7 @@ impl<P: Platform> Area<P> {
         self.inner().lock(&self.platform).resident()
     }
 
-    /// How many windows show the area.
+    /// How many windows show the area, those included that are unmapped and wait for their flush.
     pub fn windows(&self) -> usize {
         self.inner().lock(&self.platform).view_count
     }

@@ -52,16 +52,18 @@ impl<P: Platform> Area<P> {
     ///
     /// # Errors
     /// No right to write, bytes outside of the area, a kind whose contents cannot be reached this way (untracked, guarded across sections),
-    /// out of frames. Nothing was changed.
+    /// frames that the platform does not reach, out of frames. Nothing was changed, unless another CPU shrinks the area meanwhile: then a first part may have been
+    /// written.
     pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), AreaError> {
         self.require(Rights::WRITE)?;
         if bytes.is_empty() {
             return Ok(());
         }
         self.copy(offset, bytes.len(), true, |frame, within, done, count| {
-            let Some(chunk) = bytes.get(done..done + count) else { return };
-            // SAFETY: the frame is the area's page (or the fixed run that it was made for), which its reference keeps.
-            unsafe { self.platform().write_frame(frame, within, chunk) };
+            let Some(chunk) = bytes.get(done..done + count) else { return 0 };
+            // SAFETY: the frame is the area's page, which a reference keeps, or one of a fixed run, whose maker vouched for
+            // what its handles do with it.
+            unsafe { self.platform().write_frame(frame, within, chunk) }
         })
     }
 
@@ -76,19 +78,19 @@ impl<P: Platform> Area<P> {
         }
         let length = bytes.len();
         self.copy(offset, length, false, |frame, within, done, count| {
-            let Some(chunk) = bytes.get_mut(done..done + count) else { return };
+            let Some(chunk) = bytes.get_mut(done..done + count) else { return 0 };
             // SAFETY: as in `write`.
-            unsafe { self.platform().read_frame(frame, within, chunk) };
+            unsafe { self.platform().read_frame(frame, within, chunk) }
         })
     }
 
-    /// Calls `each` with frame, offset in it, bytes done and bytes to do, for every page of the byte range.
+    /// Calls `each` with frame, offset in it, bytes done and bytes to do, for every page of the byte range; it gives how many it did.
     fn copy(
         &self,
         offset: u64,
         length: usize,
         write: bool,
-        mut each: impl FnMut(Frame, usize, usize, usize),
+        mut each: impl FnMut(Frame, usize, usize, usize) -> usize,
     ) -> Result<(), AreaError> {
         let platform = self.platform();
         let (first, count) = self.byte_range(offset, length)?;
@@ -129,9 +131,12 @@ impl<P: Platform> Area<P> {
                 // Somebody took the page away since it was made resident.
                 Err(need) => reserve.top_up(&need)?,
                 Ok((frame, held)) => {
-                    each(frame, within, done, piece);
+                    let copied = each(frame, within, done, piece);
                     if held {
                         release_page(platform, frame);
+                    }
+                    if copied < piece {
+                        return Err(AreaError::Unreachable(frame));
                     }
                     done += piece;
                     index += 1;

@@ -11,7 +11,7 @@ use super::inner::{AreaInner, AreaState};
 use super::{Area, AreaError, AreaKind, MAX_SIZE, Page, Rights, Section, TreeSupply, ViewChange, release_area};
 use crate::frame::{Need, Reserve};
 use crate::page_tree::{Node, PageTree};
-use crate::paging::{Deferred, Flush, Pending};
+use crate::paging::{Deferred, Flush, Pending, ReleaseStep};
 use crate::platform::Platform;
 
 /// Pages cut off an area's tree, waiting for the flush that makes them unreachable.
@@ -27,7 +27,10 @@ struct CutOff<P: Platform> {
 
 impl<P: Platform> CutOff<P> {
     /// Called when the flush is acknowledged.
-    unsafe fn release(platform: &P, object: NonNull<Deferred<P>>) {
+    unsafe fn release(platform: &P, object: NonNull<Deferred<P>>, step: ReleaseStep) {
+        if step != ReleaseStep::Free {
+            return;
+        }
         // SAFETY: only `CutOff`s are deferred with this function, and their header is their first field; the object is
         // alive and off the flush's list, so it can be moved out.
         let cut_off = unsafe { object.cast::<Self>().read() };
@@ -162,6 +165,12 @@ impl<P: Platform> Area<P> {
             if count != 0 {
                 state.change_views(platform, ViewChange::Unmap { first, count }, &mut pending);
             }
+            if state.returning != 0 && section.is_none() {
+                // What was given up before is still being flushed: what this caller is told must be true of that too.
+                let change = ViewChange::Forget { first, count: u64::MAX - first };
+                state.change_views(platform, change, &mut pending);
+            }
+            pending.note_cut_off(tree.len());
             then(&mut state);
             state.returning += 1;
             // SAFETY: the memory was taken for this type; the object stays in the pool until its release, is linked

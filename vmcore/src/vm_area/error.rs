@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::addr::FrameRange;
+use crate::addr::{Frame, FrameRange};
 use crate::frame::OutOfFrames;
 use crate::machine::RegistryError;
 use crate::vm_area::Rights;
@@ -28,6 +28,8 @@ pub enum AreaError {
     Frames(FrameRange),
     /// The frames are mapped with another memory type elsewhere.
     Registry(RegistryError),
+    /// The platform reaches no bytes of this frame (device memory): map the area instead.
+    Unreachable(Frame),
     /// The handle lacks these rights.
     Rights(Rights),
     /// Areas of this kind cannot do this.
@@ -66,6 +68,7 @@ impl fmt::Display for AreaError {
             Self::Frames(frames) => {
                 write!(f, "{frames:?} lie beyond the physical address width: give frames that exist")
             }
+            Self::Unreachable(frame) => write!(f, "{frame:?} is not reached by its number: map the area instead"),
             Self::Registry(error) => error.fmt(f),
             Self::Rights(rights) => write!(f, "the handle lacks the rights {rights:?}: use one that has them"),
             Self::Kind => f.write_str("areas of this kind cannot do this: use another kind"),

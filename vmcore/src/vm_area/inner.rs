@@ -304,7 +304,7 @@ impl<P: Platform> AreaState<P> {
 
     /// Has every view that shows some of the pages changed.
     pub(super) fn change_views(&mut self, platform: &P, change: ViewChange, pending: &mut Pending<P>) {
-        let ViewChange::Unmap { first, count } = change;
+        let (first, count) = change.pages();
         let mut at = self.views;
         while let Some(view) = at {
             // SAFETY: views on the list are alive while the area is locked.

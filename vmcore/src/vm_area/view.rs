@@ -26,6 +26,22 @@ pub(crate) enum ViewChange {
         /// How many pages.
         count: u64,
     },
+    /// The tables show none of these pages any more, but other CPUs may remember them: gather their flush.
+    Forget {
+        /// The first page's index in the area.
+        first: u64,
+        /// How many pages.
+        count: u64,
+    },
+}
+
+impl ViewChange {
+    /// The pages that it concerns: the first and how many.
+    pub(crate) const fn pages(self) -> (u64, u64) {
+        match self {
+            Self::Unmap { first, count } | Self::Forget { first, count } => (first, count),
+        }
+    }
 }
 
 /// The function through which a view is changed. Called with the area's lock held; locks the tables of its space, no more.

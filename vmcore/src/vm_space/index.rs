@@ -11,7 +11,7 @@ use core::marker::PhantomData;
 use core::ptr::NonNull;
 
 use crate::addr::{PageRange, VirtAddr};
-use crate::frame::Frames;
+use crate::frame::{Frames, OutOfFrames};
 use crate::machine::FrameMemory;
 use crate::platform::Platform;
 use crate::static_vec::{StaticVec, StaticVecError};
@@ -73,8 +73,18 @@ impl<P: Platform, W> Index<P, W> {
     }
 
     /// Makes room for `count` more slots, so that as many insertions cannot fail.
-    pub(crate) fn reserve(&mut self, count: usize) -> Result<(), StaticVecError> {
-        self.slots.reserve(count)
+    ///
+    /// # Errors
+    /// How many consecutive frames the larger block wants.
+    pub(crate) fn reserve(&mut self, count: usize) -> Result<(), OutOfFrames> {
+        self.slots.reserve(count).map_err(|error| {
+            let slots = match error {
+                StaticVecError::OutOfMemory { wanted } => wanted,
+                _ => usize::MAX,
+            };
+            let bytes = slots.saturating_mul(size_of::<IndexSlot>()).saturating_add(FrameMemory::<P>::HEADER);
+            OutOfFrames { wanted: (bytes as u64).div_ceil(page_size::<P>()) }
+        })
     }
 
     pub(crate) fn get(&self, position: usize) -> Option<Slot<W>> {
@@ -127,12 +137,20 @@ impl<P: Platform, W> Index<P, W> {
         self.slots.insert(position, slot.into()).is_ok()
     }
 
-    /// Removes the slot of this window.
-    pub(crate) fn remove(&mut self, range: PageRange, window: NonNull<W>) {
+    /// Removes the slot of this window, if it is still there, and with it its neighbours to both sides for which `with` is true.
+    /// O(log n + slots behind the first that is removed).
+    pub(crate) fn remove_run(&mut self, range: PageRange, window: NonNull<W>, with: impl Fn(NonNull<W>) -> bool) {
         let position = self.position(range.start());
-        if self.slots.get(position).is_some_and(|slot| slot.window == Some(window.cast())) {
-            let _ = self.slots.remove(position);
+        if self.slots.get(position).is_none_or(|slot| slot.window != Some(window.cast())) {
+            return;
         }
+        let goes = |slot: &IndexSlot| slot.window.is_some_and(|window| with(window.cast()));
+        let before = self.slots.get(..position).unwrap_or_default();
+        let first = position - before.iter().rev().take_while(|slot| goes(slot)).count();
+        let behind = self.slots.get(position + 1..).unwrap_or_default();
+        let end = position + 1 + behind.iter().take_while(|slot| goes(slot)).count();
+        // The range lies within the slots, so this cannot be refused.
+        let _ = self.slots.drain(first..end).map(drop);
     }
 
     /// The lowest address in `bounds` at which `size` bytes are free and which is `phase` modulo 2^`alignment`. O(n).

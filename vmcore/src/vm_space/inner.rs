@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 use crate::addr::PageRange;
 use crate::frame::{FrameUse, Reserve, free_one};
 use crate::lock::{Guard, Lock};
-use crate::paging::{Deferred, Mmu, Tables};
+use crate::paging::{Deferred, Mmu, ReleaseStep, Tables};
 use crate::platform::Platform;
 use crate::vm_space::index::Index;
 use crate::vm_space::window::Window;
@@ -31,6 +31,7 @@ pub(crate) struct SpaceInner<P: Platform, M: Mmu> {
     pub(crate) cpus: Lock<P, P::CpuSet>,
     /// Counts the changes that took something away.
     generation: AtomicUsize,
+    tickets: AtomicUsize,
     pub(crate) data: P::SpaceData,
 }
 
@@ -60,6 +61,7 @@ impl<P: Platform, M: Mmu> SpaceInner<P, M> {
             tables,
             cpus,
             generation: AtomicUsize::new(0),
+            tickets: AtomicUsize::new(0),
             data,
         }
     }
@@ -80,6 +82,11 @@ impl<P: Platform, M: Mmu> SpaceInner<P, M> {
         self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
+    /// A number that no other change of this space has: what is gated by one change carries it. Called with the index locked.
+    pub(crate) fn next_ticket(&self) -> usize {
+        self.tickets.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// How many such changes there were.
     pub(crate) fn generation(&self) -> usize {
         self.generation.load(Ordering::Acquire)
@@ -95,7 +102,10 @@ impl<P: Platform, M: Mmu> SpaceInner<P, M> {
     }
 
     /// Called when the flush that destroys the space is acknowledged.
-    unsafe fn release(platform: &P, object: NonNull<Deferred<P>>) {
+    unsafe fn release(platform: &P, object: NonNull<Deferred<P>>, step: ReleaseStep) {
+        if step != ReleaseStep::Free {
+            return;
+        }
         // SAFETY: only spaces are deferred with this function, and the header lies at this offset in them. The reference is
         // the one that was deferred; no lock is held.
         unsafe { release_space(platform, object.byte_sub(offset_of!(Self, deferred)).cast::<Self>()) };

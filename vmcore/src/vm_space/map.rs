@@ -1,7 +1,7 @@
 //! Making windows, and filling them ahead of faults.
 
 use crate::addr::{PageRange, RangeError, RangeFault, VirtAddr};
-use crate::frame::{Need, OutOfFrames, Reserve};
+use crate::frame::{Need, Reserve};
 use crate::lock::Guard;
 use crate::paging::{Access, Gather, Leaf, Mmu, Tables};
 use crate::platform::Platform;
@@ -94,7 +94,8 @@ impl<P: Platform, M: Mmu> Space<P, M> {
     ///
     /// # Errors
     /// The handle lacks a right; offset and size are not within the area; the range is not in the space, is occupied
-    /// ([`SpaceError::Conflict`]), is still being flushed ([`SpaceError::Retry`]), or no gap is large enough; populated: a guard page lies in it; out of frames.
+    /// ([`SpaceError::Conflict`]), is still being flushed ([`SpaceError::Retry`]), or no gap is large enough; an untracked area has its window; the area is another
+    /// machine's; the format cannot represent access, memory type or frames; populated: a guard page lies in it; out of frames.
     ///
     /// ```
     /// # #[cfg(feature = "sim")] {
@@ -130,7 +131,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         loop {
             reserve.top_up(&need)?;
             let mut index = inner.lock_index(platform);
-            index.reserve(1).map_err(|_| OutOfFrames { wanted: 1 })?;
+            index.reserve(1)?;
             let mut state = area.lock(platform);
             let (first, size) = self.area_part(&state, request)?;
             let mut tables = inner.tables.lock(platform);
@@ -241,7 +242,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
     ///
     /// # Errors
     /// Nothing is mapped at some address; the access is not allowed somewhere; a guard page or a page past the end of an area lies in
-    /// the range; a change there is still being flushed; out of frames.
+    /// the range; the range is not the space's or holds foreign tables; a change there is still being flushed; out of frames.
     pub fn populate(&self, range: PageRange, access: Access) -> Result<(), SpaceError> {
         let (platform, inner) = (self.platform(), self.inner());
         let page_mask = page_size::<P>() - 1;
@@ -285,7 +286,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                 let state = area.lock(platform);
                 let tables = inner.tables.lock(platform);
                 let fill = Fill::of(window, area, inner, access);
-                fill.add_worst_need(platform, &state, &tables, part, window.area_page(part.start()), &mut need)?;
+                fill.add_worst_need(&state, &tables, part, window.area_page(part.start()), &mut need)?;
             }
             match next {
                 Some(address) if range.contains(address) => return Err(SpaceError::NoWindow(address)),
@@ -391,7 +392,6 @@ impl<'a, P: Platform> Fill<'a, P> {
     /// Adds what populating takes whatever happens to the area meanwhile (its pages may be given up by another space).
     fn add_worst_need<M: Mmu>(
         &self,
-        platform: &P,
         state: &AreaState<P>,
         tables: &Tables<M>,
         range: PageRange,
@@ -401,7 +401,8 @@ impl<'a, P: Platform> Fill<'a, P> {
         let pages = range.pages(P::PAGE_SHIFT);
         self.check(state, range, first)?;
         match self.area.kind() {
-            AreaKind::Fixed { .. } => self.add_need(platform, state, tables, range, first, need)?,
+            // Another area may take its tables away between this look and the filling.
+            AreaKind::Fixed { .. } => need.tables += tables.tables_to_map_at_most(range),
             kind => {
                 need.tables += tables.tables_to_map_at_most(range);
                 need.pages += pages;

@@ -24,7 +24,7 @@
 //! | call | from | locks, one after another or nested | allocates | takes as long as |
 //! |---|---|---|---|---|
 //! | [`Space::fault`] | page faults | index, area, tables, CPUs | a frame for the page, missing tables, a pool page | one page |
-//! | [`Space::map`] | system calls | index, area, tables | a record, a block of the index; populated: the pages | windows; populated: pages |
+//! | [`Space::map`] | system calls | index, area, tables | a record, a block of the index; populated: the pages, tables, nodes | windows; populated: pages |
 //! | [`Space::populate`] | system calls | index, area, tables | the pages, tables, nodes | pages |
 //! | [`Space::unmap`] | system calls | index, area, tables, CPUs | nothing for whole windows; records, a block of the index and tables where parts stay | windows and tables |
 //! | [`Space::kernel`], [`Space::user`] | start, system calls | the kernel's index and tables | root, tables of root slots, a record | root slots |
@@ -39,7 +39,7 @@
 //! | [`Area::read`], [`Area::write`] | system calls | area, for each page | pages that are missing | bytes |
 //! | [`Area::handle`], [`Area::size`], [`Area::take_section`], … | any but NMI | area | no | constant |
 //! | drop of an `Area` | system calls | registry | no | pages, if it is the last reference |
-//! | [`Flush::complete`](crate::paging::Flush::complete) | system calls, page faults | index, area, one after another | no | the platform's flush; what was given up |
+//! | [`Flush::complete`](crate::paging::Flush::complete) | system calls, page faults | index, area, registry, one after another | no | the platform's flush; what was given up |
 //! | [`Machine::register`](crate::Machine::register), [`unregister`](crate::Machine::unregister) | system calls | registry | a record | entries |
 //! | [`Machine::lend`](crate::Machine::lend), [`counters`](crate::Machine::counters) | any but NMI | pools | no | pages lent |
 //!
@@ -139,7 +139,7 @@ impl<P: Platform> Space<P> {
     /// Cost: one table per root slot that the bounds touch, and the root.
     ///
     /// # Errors
-    /// Bounds that are not this MMU's or reach into the lower half; out of frames.
+    /// Bounds that are not this MMU's or reach into the lower half; pages of another size than the format's; out of frames.
     ///
     /// ```
     /// # #[cfg(feature = "sim")] {
@@ -162,7 +162,7 @@ impl<P: Platform> Space<P> {
         let mmu = platform.machine().mmu();
         // Checked against this machine's MMU, whoever made the range; the lower half is the programs'.
         let bounds = mmu.range(bounds.start().as_u64(), bounds.size())?;
-        if user_bounds::<P>(mmu)?.overlaps(bounds) {
+        if bounds.start() <= user_bounds::<P>(mmu)?.last() {
             let fault = RangeFault::OutsideSpace;
             return Err(RangeError { fault, start: bounds.start().as_u64(), size: bounds.size() }.into());
         }
@@ -321,18 +321,22 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         }
         self.inner().cpus.lock(&self.platform).insert(cpu);
         let tables = self.inner().tables.lock(&self.platform);
-        Activation {
-            root: tables.root().start(P::PAGE_SHIFT),
-            tag: tables.tag(),
-            generation: self.inner().generation(),
-        }
+        Activation { root: tables.root().start(P::PAGE_SHIFT), tag: tables.tag(), generation: self.generation() }
+    }
+
+    /// How many changes of the space, and of the kernel's space whose root slots it shares, have taken something away so far.
+    pub fn generation(&self) -> usize {
+        let own = self.inner().generation();
+        // SAFETY: the space holds a reference to the kernel's.
+        self.inner().kernel.map_or(own, |kernel| own.wrapping_add(unsafe { kernel.as_ref() }.generation()))
     }
 
     /// Notes that a CPU uses the space no more, so that changes need not flush it. O(1), no allocation.
     ///
     /// # Safety
     /// On that CPU another root is loaded, which does not share this space's root slots, and all of this space's translations have been flushed (global
-    /// ones too, if it is the kernel's).
+    /// ones too, if it is the kernel's); or the CPU calls [`activate`](Self::activate) again and flushes if the [generation](Self::generation) has moved on, before it uses the
+    /// root or anything that it remembers of it.
     pub unsafe fn deactivate(&self, cpu: usize) {
         self.inner().cpus.lock(&self.platform).remove(cpu);
     }
@@ -425,8 +429,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let inner = self.inner();
         let mut index = inner.lock_index(platform);
         let outside = RangeError { fault: RangeFault::OutsideSpace, start: range.start().as_u64(), size: range.size() };
-        let lacking = |_| SpaceError::OutOfFrames(OutOfFrames { wanted: 1 });
-        index.reserve(1).map_err(lacking)?;
+        index.reserve(1)?;
         if let Some(slot) = index.overlapping(range).next() {
             return Err(SpaceError::Conflict(slot.range));
         }
@@ -478,12 +481,13 @@ unsafe fn tear_down<P: Platform, M: Mmu>(platform: &P, space: NonNull<SpaceInner
     let mut gather = Gather::default();
     {
         let mut index = inner.lock_index(platform);
+        let ticket = inner.next_ticket();
         let mut position = 0;
         while let Some(slot) = index.get(position) {
             position += 1;
             let Some(window) = slot.window else { continue };
             // SAFETY: windows in the index are alive, and so are their areas.
-            unsafe { unmap::gate_whole(platform, inner, window, &mut gather, &mut pending) };
+            unsafe { unmap::gate_whole(platform, inner, window, ticket, &mut gather, &mut pending) };
             // Whole windows are unmapped, so nothing is split, and no spare table is needed.
             unmap::clear_tables(platform, inner, slot, slot.range, &mut FrameList::new(), &mut gather, &mut pending);
         }

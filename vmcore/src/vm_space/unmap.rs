@@ -3,7 +3,7 @@
 use core::ptr::NonNull;
 
 use crate::addr::{PageRange, RangeError, RangeFault};
-use crate::frame::{FrameList, Need, OutOfFrames, Reserve};
+use crate::frame::{FrameList, Need, Reserve};
 use crate::lock::Guard;
 use crate::paging::{Flush, Gather, Mmu, Pending};
 use crate::platform::Platform;
@@ -35,7 +35,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             let mut index = inner.lock_index(platform);
             let records = new_records(&index, range)?;
             // Unmapping whole windows takes no slot, so that it works when nothing else does.
-            index.reserve(records).map_err(|_| OutOfFrames { wanted: 1 })?;
+            index.reserve(records)?;
             need = Need::default();
             need.add_objects::<Window<P, M>>(records);
             need.tables = inner.tables.lock(platform).tables_to_split(platform, range);
@@ -56,11 +56,12 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let (platform, inner) = (self.platform(), self.inner());
         let mut pending = Pending::new();
         let mut gather = Gather::default();
+        let ticket = inner.next_ticket();
         let mut position = index.position(range.start());
         while let Some(slot) = index.get(position).filter(|slot| slot.range.overlaps(range)) {
             // First the window is gated, so that what its area gives up from here on is flushed here too; then its tables
             // are cleared.
-            let parts = self.gate(slot, range, reserve, &mut gather, &mut pending);
+            let parts = self.gate(slot, range, ticket, reserve, &mut gather, &mut pending);
             if let Some(middle) = slot.range.intersection(range) {
                 clear_tables(platform, inner, slot, middle, &mut reserve.tables, &mut gather, &mut pending);
             }
@@ -80,6 +81,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         &self,
         slot: Slot<Window<P, M>>,
         range: PageRange,
+        ticket: usize,
         reserve: &mut Reserve<P>,
         gather: &mut Gather,
         pending: &mut Pending<P>,
@@ -126,7 +128,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         }
         if let [_, Some(Slot { window: Some(gated), .. }), _] = parts {
             // SAFETY: the window is live, and in this space.
-            unsafe { defer_gated(inner, gated, pending) };
+            unsafe { defer_gated(inner, gated, ticket, pending) };
         }
         if area_state.is_returning() {
             // The area gave pages up before, and that flush is outstanding: the tables hold nothing of them any more, but
@@ -146,6 +148,7 @@ pub(super) unsafe fn gate_whole<P: Platform, M: Mmu>(
     platform: &P,
     inner: &SpaceInner<P, M>,
     window: NonNull<Window<P, M>>,
+    ticket: usize,
     gather: &mut Gather,
     pending: &mut Pending<P>,
 ) {
@@ -157,7 +160,7 @@ pub(super) unsafe fn gate_whole<P: Platform, M: Mmu>(
     }
     let area_state = area.lock(platform);
     // SAFETY: the window is live, and in this space.
-    unsafe { defer_gated(inner, window, pending) };
+    unsafe { defer_gated(inner, window, ticket, pending) };
     if area_state.is_returning() {
         // As when a part is unmapped.
         let tag = inner.tables.lock(platform).tag();
@@ -172,13 +175,14 @@ pub(super) unsafe fn gate_whole<P: Platform, M: Mmu>(
 unsafe fn defer_gated<P: Platform, M: Mmu>(
     inner: &SpaceInner<P, M>,
     window: NonNull<Window<P, M>>,
+    ticket: usize,
     pending: &mut Pending<P>,
 ) {
     inner.add_reference();
     // SAFETY: the state is written with index and area locked, and read with one of them. A window is deferred once,
     // when it becomes gated; it stays in its pool until its release.
     unsafe {
-        Window::set_gated(window);
+        Window::set_gated(window, ticket);
         pending.defer(Window::deferred(window));
     }
 }
@@ -207,9 +211,9 @@ pub(super) fn clear_tables<P: Platform, M: Mmu>(
         }
     });
     if cleared.is_err() {
-        // The tables were checked and are this space's own, so this cannot be. If it were, the part would stay gated by
-        // a flush of it that is never empty.
-        platform.machine().note_refused_free();
+        // The tables were checked and are this space's own, so this cannot be. If it were, leaves would be left behind: nothing
+        // that they lead to may be released.
+        pending.note_lost();
         gather.scope.add(tables.tag(), part, inner.global);
     }
 }

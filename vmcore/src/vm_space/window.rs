@@ -17,7 +17,7 @@ use core::ptr::NonNull;
 
 use crate::addr::{PageRange, VirtAddr};
 use crate::frame::{FrameList, Reserve};
-use crate::paging::{Access, Deferred, Gather, Mmu, Pending};
+use crate::paging::{Access, Deferred, Gather, Mmu, Pending, ReleaseStep};
 use crate::platform::Platform;
 use crate::vm_area::{AreaInner, View, ViewChange, release_area};
 use crate::vm_space::inner::{SpaceInner, release_space};
@@ -42,6 +42,8 @@ pub(crate) struct Window<P: Platform, M: Mmu> {
     pub(crate) start: VirtAddr,
     pub(crate) access: Access,
     pub(crate) state: WindowState,
+    /// Which change gated it: all that one change gated is released together.
+    pub(crate) ticket: usize,
 }
 
 impl<P: Platform, M: Mmu> Window<P, M> {
@@ -61,6 +63,7 @@ impl<P: Platform, M: Mmu> Window<P, M> {
             start: range.start(),
             access,
             state: WindowState::Live,
+            ticket: 0,
         }
     }
 
@@ -93,9 +96,12 @@ impl<P: Platform, M: Mmu> Window<P, M> {
     ///
     /// # Safety
     /// As for [`set_bounds`](Self::set_bounds).
-    pub(crate) unsafe fn set_gated(window: NonNull<Self>) {
+    pub(crate) unsafe fn set_gated(window: NonNull<Self>, ticket: usize) {
         // SAFETY: as the caller vouches.
-        unsafe { (*window.as_ptr()).state = WindowState::Gated };
+        unsafe {
+            (*window.as_ptr()).state = WindowState::Gated;
+            (*window.as_ptr()).ticket = ticket;
+        }
     }
 
     pub(crate) fn range(&self) -> PageRange {
@@ -126,14 +132,16 @@ impl<P: Platform, M: Mmu> Window<P, M> {
         let window = unsafe { view.cast::<Self>().as_ref() };
         // SAFETY: a window is linked no longer than its space (and its root table) lives: a gated one holds a reference.
         let space = unsafe { window.space.as_ref() };
-        let ViewChange::Unmap { first, count } = change;
+        let (first, count) = change.pages();
         let Some(range) = window.shown(first, count) else { return };
         let mut gather = Gather::default();
         {
             let mut tables = space.tables.lock(platform);
             // Tracked areas are mapped with base leaves only, so there is nothing to split and nothing to run out of.
-            let _ = tables.unmap(platform, range, &mut FrameList::new(), &mut gather, |_, _| {});
-            if window.state == WindowState::Gated {
+            if matches!(change, ViewChange::Unmap { .. }) {
+                let _ = tables.unmap(platform, range, &mut FrameList::new(), &mut gather, |_, _| {});
+            }
+            if matches!(change, ViewChange::Forget { .. }) || window.state == WindowState::Gated {
                 // The tables may hold nothing any more, but another CPU still may: what the area gives up must outlast that too.
                 gather.scope.add(tables.tag(), range, space.global);
             }
@@ -144,19 +152,29 @@ impl<P: Platform, M: Mmu> Window<P, M> {
     }
 
     /// Called when the flush of a gated window is acknowledged.
-    unsafe fn release(platform: &P, object: NonNull<Deferred<P>>) {
+    unsafe fn release(platform: &P, object: NonNull<Deferred<P>>, step: ReleaseStep) {
         // SAFETY: only windows are deferred with this function, and the header lies at this offset in them.
         let window = unsafe { object.byte_sub(offset_of!(Self, deferred)) }.cast::<Self>();
         // SAFETY: the record is alive until it is given back below; nothing but the links of a gated window changes.
-        let (space, area, range) = unsafe {
+        let (space, area, range, ticket) = unsafe {
             let window = window.as_ref();
-            (window.space, window.area, window.range())
+            (window.space, window.area, window.range(), window.ticket)
         };
-        // The view goes first: while the area knows it, the addresses must not show anything else.
-        // SAFETY: the window's reference keeps the area alive; the view is linked in it until here.
-        unsafe { area.as_ref().lock(platform).unlink_view(window.cast()) };
+        if step == ReleaseStep::Unlink {
+            // The views go first, all of them: while an area knows one, its addresses must not show anything else.
+            // SAFETY: the window's reference keeps the area alive; the view is linked in it until here.
+            unsafe { area.as_ref().lock(platform).unlink_view(window.cast()) };
+            return;
+        }
+        // The first of a flush takes the slots of its neighbours with it, so that many windows cost one move of the rest.
         // SAFETY: the gated window's reference keeps the space alive.
-        unsafe { space.as_ref() }.index.lock(platform).remove(range, window);
+        let mut index = unsafe { space.as_ref() }.index.lock(platform);
+        index.remove_run(range, window, |other: NonNull<Self>| {
+            // SAFETY: windows in the index are alive while it is locked; a slot goes before its record does.
+            let other = unsafe { other.as_ref() };
+            other.state == WindowState::Gated && other.ticket == ticket
+        });
+        drop(index);
         let mut reserve = Reserve::new(platform);
         // SAFETY: neither index nor area know the record any more; nothing in it needs dropping.
         unsafe { reserve.put_object(window) };
