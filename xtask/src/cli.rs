@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{bench_guest, boot, build, ci, lint, no_panic, setup, test};
+use crate::{bench_guest, boot, build, check_mmu, ci, lint, no_panic, setup, test};
 
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version, about = "Build, boot, test and measure vmcore and its reference kernel", long_about = None, disable_help_subcommand = true)]
@@ -19,9 +19,10 @@ enum Command {
     Boot(boot::Arguments),
     Test(test::Arguments),
     BenchGuest(bench_guest::Arguments),
+    CheckMmu(check_mmu::Arguments),
     /// Install what the other commands need: QEMU, firmware for UEFI, and xorriso
     ///
-    /// On Debian and Ubuntu. Elsewhere the packages are named.
+    /// On Debian and Ubuntu. Elsewhere the packages are named. `check-mmu` sees to its own needs.
     Setup {
         /// Install without asking
         #[arg(long)]
@@ -49,6 +50,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         Command::Boot(arguments) => boot::command(&arguments)?,
         Command::Test(arguments) => return test::command(&arguments),
         Command::BenchGuest(arguments) => bench_guest::command(&arguments)?,
+        Command::CheckMmu(arguments) => check_mmu::command(&arguments)?,
         Command::Setup { yes } => setup::command(yes)?,
         Command::Build { debug } => build::command(debug)?,
         Command::Lint => lint::command()?,

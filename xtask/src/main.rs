@@ -9,11 +9,13 @@
 //! | `limine`, `firmware` | a bootable image with the Limine bootloader; firmware for UEFI |
 //! | `qemu`, `qmp`, `session` | the machine's command line, its control channel, and one run of it |
 //! | `boot`, `test`, `bench_guest` | the commands that run the kernel |
+//! | `check_mmu` | page tables against an emulator's MMU |
 //! | `lint`, `no_panic`, `ci` | the commands that check the sources |
 
 mod bench_guest;
 mod boot;
 mod build;
+mod check_mmu;
 mod ci;
 mod cli;
 mod end;

@@ -27,6 +27,12 @@ pub(crate) enum Need {
     Window,
     Ovmf,
     Xorriso,
+    QemuAarch64,
+    QemuRiscv,
+    /// Assemblers and linkers, under the names that `mmu-check` looks for.
+    BinutilsX86,
+    BinutilsAarch64,
+    BinutilsRiscv,
 }
 
 /// Everything that `cargo xtask test` can use.
@@ -39,6 +45,14 @@ impl Need {
             Self::Window => qemu::has_window(),
             Self::Ovmf => firmware::find().is_some(),
             Self::Xorriso => process::find("xorriso").is_some(),
+            Self::QemuAarch64 => process::find("qemu-system-aarch64").is_some(),
+            Self::QemuRiscv => process::find("qemu-system-riscv64").is_some(),
+            Self::BinutilsX86 => {
+                cfg!(target_arch = "x86_64") && cfg!(target_os = "linux") && process::find("ld").is_some()
+                    || has_binutils("x86_64")
+            }
+            Self::BinutilsAarch64 => has_binutils("aarch64"),
+            Self::BinutilsRiscv => has_binutils("riscv64"),
         }
     }
 
@@ -48,6 +62,11 @@ impl Need {
             Self::Window => "QEMU's window",
             Self::Ovmf => "OVMF, the firmware for booting by UEFI",
             Self::Xorriso => "xorriso, which makes bootable images",
+            Self::QemuAarch64 => "QEMU for AArch64",
+            Self::QemuRiscv => "QEMU for RISC-V",
+            Self::BinutilsX86 => "an assembler for x86-64",
+            Self::BinutilsAarch64 => "an assembler for AArch64",
+            Self::BinutilsRiscv => "an assembler for RISC-V",
         }
     }
 
@@ -58,8 +77,33 @@ impl Need {
             Self::Window => ["qemu-system-gui", "qemu-ui-gtk", "qemu-ui-gtk", ""],
             Self::Ovmf => ["ovmf", "edk2-ovmf", "edk2-ovmf", ""],
             Self::Xorriso => ["xorriso", "xorriso", "libisoburn", "xorriso"],
+            // Names that Debian's packages provide, whichever of them holds the program in a release.
+            Self::QemuAarch64 => ["qemu-system-aarch64", "qemu-system-aarch64-core", "qemu-system-aarch64", "qemu"],
+            Self::QemuRiscv => ["qemu-system-riscv64", "qemu-system-riscv-core", "qemu-system-riscv", "qemu"],
+            Self::BinutilsX86 => {
+                ["binutils-x86-64-linux-gnu", "binutils-x86_64-linux-gnu", "binutils", "x86_64-elf-binutils"]
+            }
+            Self::BinutilsAarch64 => [
+                "binutils-aarch64-linux-gnu",
+                "binutils-aarch64-linux-gnu",
+                "aarch64-linux-gnu-binutils",
+                "aarch64-elf-binutils",
+            ],
+            Self::BinutilsRiscv => [
+                "binutils-riscv64-linux-gnu",
+                "binutils-riscv64-linux-gnu",
+                "riscv64-linux-gnu-binutils",
+                "riscv64-elf-binutils",
+            ],
         }
     }
+}
+
+/// Whether there is an assembler and a linker for an architecture.
+fn has_binutils(architecture: &str) -> bool {
+    ["linux-gnu", "elf"].iter().any(|system| {
+        ["as", "ld"].iter().all(|tool| process::find(&format!("{architecture}-{system}-{tool}")).is_some())
+    })
 }
 
 /// Systems that the missing packages are named for, and how each installs them.
@@ -169,11 +213,13 @@ fn descriptions(missing: &[Need]) -> String {
 
 /// The packages of one of `SYSTEMS`.
 fn packages(missing: &[Need], system: usize) -> Vec<&'static str> {
-    missing
-        .iter()
-        .filter_map(|need| need.packages().get(system).copied())
-        .filter(|package| !package.is_empty())
-        .collect()
+    let mut packages = Vec::new();
+    for package in missing.iter().filter_map(|need| need.packages().get(system).copied()) {
+        if !package.is_empty() && !packages.contains(&package) {
+            packages.push(package);
+        }
+    }
+    packages
 }
 
 /// What is missing, and the command for each system.
@@ -265,6 +311,17 @@ mod tests {
             "Fedora: sudo dnf install qemu-system-x86-core edk2-ovmf",
             "Arch: sudo pacman -S qemu-system-x86 edk2-ovmf",
             "macOS: brew install qemu",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_package_that_serves_two_needs_is_named_once() {
+        let text = named(&[Need::Qemu, Need::QemuAarch64, Need::QemuRiscv, Need::BinutilsRiscv]);
+        for part in [
+            "qemu-system-x86 qemu-system-aarch64 qemu-system-riscv64 binutils-riscv64-linux-gnu\n",
+            "macOS: brew install qemu riscv64-elf-binutils",
         ] {
             assert!(text.contains(part), "{text}");
         }

@@ -8,7 +8,7 @@
 //! A frame is on at most one list; only frames with metadata can be.
 
 use crate::addr::Frame;
-use crate::frame::Frames;
+use crate::frame::{FrameUse, Frames, OutOfFrames, allocate_one};
 
 /// Frames linked through their metadata. Dropping the list forgets the frames (they leak); it owns no platform to free them with.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ impl FrameList {
 
     /// Takes the frame at the front. O(1).
     #[inline]
-    pub(crate) fn pop<F: Frames>(&mut self, frames: &F) -> Option<Frame> {
+    pub fn pop<F: Frames>(&mut self, frames: &F) -> Option<Frame> {
         if self.count == 0 {
             return None;
         }
@@ -56,6 +56,29 @@ impl FrameList {
         self.first = frames.frame_meta(frame)?.link();
         self.count -= 1;
         Some(frame)
+    }
+
+    /// Takes zeroed frames, recorded as tables, from `frames` until the list has `count`: what an operation on
+    /// [`Tables`](crate::paging::Tables) is given to build with. O(frames taken).
+    ///
+    /// # Errors
+    /// How many frames are lacking; those taken so far stay in the list.
+    pub fn fill_with_tables<F: Frames>(&mut self, frames: &F, count: u64) -> Result<(), OutOfFrames> {
+        self.fill(frames, FrameUse::Table, count)
+    }
+
+    /// Takes zeroed frames, recorded as used for `purpose`, until the list has `count`.
+    ///
+    /// # Errors
+    /// How many frames are lacking; those taken so far stay in the list.
+    pub(crate) fn fill<F: Frames>(&mut self, frames: &F, purpose: FrameUse, count: u64) -> Result<(), OutOfFrames> {
+        while self.count < count {
+            let lacking = OutOfFrames { wanted: count - self.count };
+            let frame = allocate_one(frames, purpose, true).map_err(|_| lacking)?;
+            // A frame that was allocated has metadata, so it can be linked.
+            self.push(frames, frame).map_err(|_| lacking)?;
+        }
+        Ok(())
     }
 
     /// All of it, leaving nothing behind.

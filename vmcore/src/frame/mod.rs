@@ -27,7 +27,7 @@ pub use self::meta::{FrameMeta, FrameMetaTable, FrameUse, WrongUse};
 pub(crate) use self::pool::{CLASS_SIZES, CLASSES, ObjectList, Pool};
 pub use self::region::FrameRegion;
 pub(crate) use self::reserve::{Need, Reserve, free_list};
-use crate::addr::Frame;
+use crate::addr::{Frame, PageRange};
 
 /// What frames are asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,7 +73,8 @@ impl FrameRequest {
 ///   cannot be reached, whatever the number. Nothing that it leads to is demand-paged. Where the contents operations are left as they are, it is
 ///   valid for every page's frame too.
 /// - [`frame_meta`](Self::frame_meta) always gives the same metadata for the same frame, distinct for distinct frames, `None` for what is not RAM.
-/// - The overridable contents operations do what they say.
+/// - The overridable contents operations do what they say, and so does [`invalidate_now`](Self::invalidate_now) where
+///   [`INVALIDATES_NOW`](Self::INVALIDATES_NOW) is true.
 pub unsafe trait Frames {
     /// The size of a page and of a frame is 2^`PAGE_SHIFT` bytes.
     const PAGE_SHIFT: u32 = 12;
@@ -102,6 +103,19 @@ pub unsafe trait Frames {
 
     /// The frame's metadata, `None` for memory that is not RAM (never counted, never freed).
     fn frame_meta(&self, frame: Frame) -> Option<&FrameMeta>;
+
+    /// Whether [`invalidate_now`](Self::invalidate_now) does what it says. Formats that demand break-before-make need it; without
+    /// it, what would replace a live entry of such a format is refused.
+    const INVALIDATES_NOW: bool = false;
+
+    /// Makes every CPU that may use the tables with this tag forget what it knows of the range, global entries and pointers
+    /// to tables included, and waits until they have. Called between the two halves of replacing a live entry (absent, then
+    /// new), for formats that demand that. May be called under a library lock and with interrupts off: it must use what
+    /// needs no answer from software (Arm's broadcast invalidation). The default does nothing, which
+    /// [`INVALIDATES_NOW`](Self::INVALIDATES_NOW) says.
+    fn invalidate_now(&self, tag: u16, range: PageRange) {
+        let _ = (tag, range);
+    }
 
     /// Fills a frame with zeros.
     ///

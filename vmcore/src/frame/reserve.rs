@@ -12,7 +12,7 @@ use core::ptr::NonNull;
 
 use crate::addr::Frame;
 use crate::frame::pool::{CLASSES, class_of};
-use crate::frame::{FrameList, FrameUse, Frames, ObjectList, OutOfFrames, allocate_one, free_one};
+use crate::frame::{FrameList, FrameUse, Frames, ObjectList, OutOfFrames, free_one};
 use crate::platform::Platform;
 
 /// What an operation needs at the most.
@@ -120,23 +120,13 @@ impl<P: Platform> Reserve<P> {
         if frames > SMALL && frames > self.platform.available_frames() {
             return Err(OutOfFrames { wanted: frames });
         }
-        Self::frames_to(&self.platform, &mut self.tables, FrameUse::Table, need.tables)?;
-        Self::frames_to(&self.platform, &mut self.pages, FrameUse::Page, need.pages)?;
+        self.tables.fill(&self.platform, FrameUse::Table, need.tables)?;
+        self.pages.fill(&self.platform, FrameUse::Page, need.pages)?;
         let pools = self.platform.machine().pools();
         for ((list, pool), count) in self.objects.iter_mut().zip(pools).zip(need.objects) {
             if list.len() < count {
                 pool.fill(&self.platform, list, count)?;
             }
-        }
-        Ok(())
-    }
-
-    fn frames_to(platform: &P, list: &mut FrameList, purpose: FrameUse, count: u64) -> Result<(), OutOfFrames> {
-        while list.len() < count {
-            let lacking = OutOfFrames { wanted: count - list.len() };
-            let frame = allocate_one(platform, purpose, true).map_err(|_| lacking)?;
-            // `allocate_one` found metadata, so the frame can be linked.
-            list.push(platform, frame).map_err(|_| lacking)?;
         }
         Ok(())
     }

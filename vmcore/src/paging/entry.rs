@@ -6,7 +6,7 @@
 use core::fmt;
 
 use crate::addr::Frame;
-use crate::paging::MemoryType;
+use crate::paging::{Limits, MemoryType};
 
 bitflags::bitflags! {
     /// What an access does, what a window allows, or what a leaf permits.
@@ -73,6 +73,8 @@ pub struct Leaf {
     pub dirty: bool,
     /// A few bits that the hardware ignores, for the embedder's use.
     pub software: u8,
+    /// The protection key, where the format has them; 0 elsewhere.
+    pub key: u8,
 }
 
 impl Leaf {
@@ -86,6 +88,7 @@ impl Leaf {
             accessed: false,
             dirty: false,
             software: 0,
+            key: 0,
         }
     }
 
@@ -131,6 +134,12 @@ impl Leaf {
         self
     }
 
+    /// The same leaf with this protection key.
+    pub const fn key(mut self, key: u8) -> Self {
+        self.key = key;
+        self
+    }
+
     /// The same leaf, marked as used already (and as written, if it is writable): spares the hardware the update.
     pub const fn used(mut self) -> Self {
         self.accessed = true;
@@ -147,6 +156,9 @@ impl fmt::Debug for Leaf {
                 f.write_str(name)?;
             }
         }
+        if self.key != 0 {
+            write!(f, " key {}", self.key)?;
+        }
         Ok(())
     }
 }
@@ -155,13 +167,14 @@ impl fmt::Debug for Leaf {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Entry {
-    /// Nothing is mapped; the other bits mean nothing to the hardware.
-    Absent,
+    /// Nothing is mapped; the other bits mean nothing to the hardware and hold this payload
+    /// ([`Mmu::encode_absent`](crate::paging::Mmu::encode_absent)), 0 in a word that is 0.
+    Absent(u64),
     /// A table of the next level in this frame, and what it lets through where the format's permissions combine over levels.
-    Table(Frame, Access),
+    Table(Frame, Limits),
     /// A page or a block.
     Leaf(Leaf),
-    /// A pattern that the manual reserves: the hardware faults on it.
+    /// A pattern that the manual reserves, which the hardware faults on, or a memory type that has no name here.
     Reserved,
 }
 
@@ -181,6 +194,14 @@ pub enum EncodeError {
     Access(Access),
     /// The format has fewer software bits.
     Software(u8),
+    /// The format has no leaves that are shown in every address space.
+    Global,
+    /// The format has no protection keys, or fewer.
+    Key(u8),
+    /// The format, the level or this machine has no groups of leaves that a TLB may keep as one.
+    Contiguous(usize),
+    /// The format keeps fewer bits in an absent entry.
+    Payload(u64),
 }
 
 impl fmt::Display for EncodeError {
@@ -195,9 +216,17 @@ impl fmt::Display for EncodeError {
                 write!(f, "the memory type {memory} is not in this format's layout: program it or use another")
             }
             Self::Access(access) => {
-                write!(f, "the access {access} cannot be expressed in this format: allow reading as well, or unmap")
+                write!(f, "the access {access} cannot be expressed in this format: allow what it implies, or unmap")
             }
             Self::Software(bits) => write!(f, "the software bits {bits:#x} do not fit the format's: use fewer"),
+            Self::Global => f.write_str("the format has no global leaves: leave the mark out"),
+            Self::Key(key) => write!(f, "the format has no protection key {key}: use a lower one, or 0"),
+            Self::Contiguous(level) => {
+                write!(f, "leaves of level {level} have no contiguous groups here: write single leaves")
+            }
+            Self::Payload(payload) => {
+                write!(f, "the payload {payload:#x} does not fit an absent entry of the format: use fewer bits")
+            }
         }
     }
 }

@@ -25,11 +25,17 @@ pub enum MemoryType {
     Uncached = 5,
     /// Device memory without gathering, reordering and early acknowledgement (Arm: Device-nGnRnE. Svpbmt: IO).
     Device = 6,
+    /// Device memory with early acknowledgement of writes (Arm: Device-nGnRE).
+    DeviceEarly = 7,
+    /// Device memory that may reorder accesses as well (Arm: Device-nGRE).
+    DeviceReordering = 8,
+    /// Device memory that may also gather accesses into one (Arm: Device-GRE).
+    DeviceGathering = 9,
 }
 
 impl MemoryType {
     /// Every type, in the order of their numbers.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::WriteBack,
         Self::WriteThrough,
         Self::WriteCombining,
@@ -37,6 +43,9 @@ impl MemoryType {
         Self::UncachedMinus,
         Self::Uncached,
         Self::Device,
+        Self::DeviceEarly,
+        Self::DeviceReordering,
+        Self::DeviceGathering,
     ];
 
     /// The manuals' short name.
@@ -49,7 +58,57 @@ impl MemoryType {
             Self::UncachedMinus => "UC-",
             Self::Uncached => "UC",
             Self::Device => "DEV",
+            Self::DeviceEarly => "nGnRE",
+            Self::DeviceReordering => "nGRE",
+            Self::DeviceGathering => "GRE",
         }
+    }
+}
+
+/// Eight memory types behind a 3-bit index in each leaf: what x86's PAT and Arm's MAIR have in common.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Indexed {
+    types: [MemoryType; 8],
+    /// The lowest index of each memory type, by its number; made once, since every leaf that is encoded asks.
+    codes: [Option<u8>; MemoryType::ALL.len()],
+}
+
+impl Indexed {
+    pub(super) const fn new(types: [MemoryType; 8]) -> Self {
+        const fn lowest(types: &[MemoryType; 8], memory: MemoryType) -> Option<u8> {
+            let (mut index, mut rest): (u8, &[MemoryType]) = (0, types);
+            while let [first, others @ ..] = rest {
+                if *first as u8 == memory as u8 {
+                    return Some(index);
+                }
+                index += 1;
+                rest = others;
+            }
+            None
+        }
+        let codes = [
+            lowest(&types, MemoryType::WriteBack),
+            lowest(&types, MemoryType::WriteThrough),
+            lowest(&types, MemoryType::WriteCombining),
+            lowest(&types, MemoryType::WriteProtected),
+            lowest(&types, MemoryType::UncachedMinus),
+            lowest(&types, MemoryType::Uncached),
+            lowest(&types, MemoryType::Device),
+            lowest(&types, MemoryType::DeviceEarly),
+            lowest(&types, MemoryType::DeviceReordering),
+            lowest(&types, MemoryType::DeviceGathering),
+        ];
+        Self { types, codes }
+    }
+
+    #[inline]
+    pub(super) fn code(&self, memory: MemoryType) -> Option<u32> {
+        self.codes.get(memory as usize).copied().flatten().map(u32::from)
+    }
+
+    #[inline]
+    pub(super) fn memory(&self, code: u32) -> Option<MemoryType> {
+        self.types.get(code as usize).copied()
     }
 }
 

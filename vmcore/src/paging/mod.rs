@@ -6,20 +6,27 @@
 mod entry;
 mod flush;
 mod format;
+mod formats;
 mod memory_type;
 mod mmu;
 mod quarantine;
+mod recursive;
 mod tables;
 mod walk;
-mod x86_64;
 
 pub use self::entry::{Access, EncodeError, Entry, Leaf};
 pub use self::flush::{FlushEntry, FlushRequest, FlushScope, Tag};
-pub use self::format::{AddressField, Canonical, Flag, Format, LeafTest, LevelFormat, Permissions};
+pub use self::format::{
+    AddressField, Canonical, Combinations, Contiguous, Flag, Format, LeafTest, LevelFormat, Limits, Permissions,
+};
+pub use self::formats::{
+    AArch64, AArch64Stage2, Ept, Granule, Granule4K, Granule4KLpa2, Granule16K, Granule16KLpa2, Granule64K, Half,
+    MairLayout, PatLayout, RiscV32, RiscV64, X86, X86_64, X86Pae,
+};
 pub use self::memory_type::MemoryType;
 pub use self::mmu::{EntryWord, Mmu};
 pub(crate) use self::quarantine::{Deferred, Pending, ReleaseStep};
 pub use self::quarantine::{DetachedFlush, Flush};
-pub use self::tables::{Gather, Runs, TableError, Tables};
+pub use self::recursive::{Mount, Mounting, Recursive};
+pub use self::tables::{DirtyBits, EntrySlice, Gather, Marks, RangeSummary, Runs, TableError, Tables, Writer};
 pub use self::walk::{Step, Walk, WalkEnd};
-pub use self::x86_64::{PatLayout, X86_64};

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use crate::addr::{Frame, PageRange, PhysAddr, VirtAddr};
-use crate::paging::{Access, Entry, Leaf, Mmu};
+use crate::paging::{Access, Entry, Leaf, Limits, Mmu};
 
 /// The most levels that a format has.
 pub(crate) const MAX_LEVELS: usize = 6;
@@ -60,14 +60,14 @@ pub struct Walk {
     steps: [Option<Step>; MAX_LEVELS],
     end: WalkEnd,
     page_shift: u32,
-    allowed: Access,
+    allowed: Limits,
 }
 
 impl Walk {
     /// A walk that has read nothing yet.
     pub(super) fn new<M: Mmu>(mmu: M, address: VirtAddr) -> Self {
         let end = if mmu.is_canonical(address) { WalkEnd::Absent } else { WalkEnd::NonCanonical };
-        Self { address, steps: [None; MAX_LEVELS], end, page_shift: mmu.page_shift(), allowed: Access::all() }
+        Self { address, steps: [None; MAX_LEVELS], end, page_shift: mmu.page_shift(), allowed: Limits::NONE }
     }
 
     /// Adds what was read at the next level.
@@ -88,7 +88,7 @@ impl Walk {
                 WalkEnd::Absent
             }
             Entry::Reserved => WalkEnd::Reserved,
-            Entry::Absent => WalkEnd::Absent,
+            Entry::Absent(_) => WalkEnd::Absent,
         };
     }
 
@@ -130,12 +130,13 @@ impl fmt::Display for Walk {
             let table = step.table.start(self.page_shift);
             write!(f, "  {:<5} at {:#014x} [{:>3}] = {:#018x}  ", step.name, table, step.index, step.word)?;
             match step.entry {
-                Entry::Absent => writeln!(f, "absent")?,
+                Entry::Absent(0) => writeln!(f, "absent")?,
+                Entry::Absent(payload) => writeln!(f, "absent, holds {payload:#x}")?,
                 Entry::Reserved => writeln!(f, "malformed: reserved bits are set")?,
                 Entry::Leaf(leaf) => writeln!(f, "leaf: {leaf:?}")?,
                 Entry::Table(frame, limit) => {
                     write!(f, "table at {:#x}", frame.start(self.page_shift))?;
-                    if limit != Access::all() {
+                    if limit != Limits::NONE {
                         write!(f, ", lets through {limit}")?;
                     }
                     writeln!(f)?;

@@ -4,11 +4,11 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::cpu::{Cpu, Surroundings, gone};
-use super::memory::FrameState;
-use super::tlb::Owner;
-use super::walker::{Rights, Start};
-use crate::frame::FrameUse;
+use super::cpu::{Cpu, Surroundings, is_root, walker};
+use super::judge::ViolationKind;
+use super::regime::Step;
+use super::tlb::{Cached, Owner};
+use super::walker::{Found, Stop};
 
 impl Cpu {
     /// Sentences about whatever still refers to one of the frames, which are being freed.
@@ -20,11 +20,22 @@ impl Cpu {
                 into.push(format!("frame {root:#x} is freed while CPU {cpu} has it loaded as its root (tag {tag})"));
             }
         }
+        for (index, word) in self.top_registers.into_iter().flatten().enumerate() {
+            let regime = self.hardware.regime();
+            if let Step::Table { address, .. } = regime.step(regime.top(), word, super::regime::Rights::ALL) {
+                if freed(address >> regime.page_shift()) {
+                    into.push(format!(
+                        "the table at {address:#x} is freed while register {index} of CPU {cpu} still leads to it: the root was \
+                         not loaded again after its entry changed"
+                    ));
+                }
+            }
+        }
         for (owner, page, cached) in self.tlb.entries() {
             let overlaps = cached.frame < first.saturating_add(count) && first < cached.frame + cached.pages;
             if overlaps {
                 let frame = cached.frame.max(first);
-                let address = (page + (frame - cached.frame)) << 12;
+                let address = (page + (frame - cached.frame)) << self.hardware.regime().page_shift();
                 if !(around.is_lasting)(address) {
                     into.push(format!(
                         "frame {frame:#x} is freed while the TLB of CPU {cpu} still leads {address:#x} ({owner:?}) to \
@@ -49,15 +60,11 @@ impl Cpu {
     /// Sentences about whatever the tables, walked now, no longer hold.
     pub(super) fn stale(&self, around: Surroundings<'_>, into: &mut Vec<String>) {
         let cpu = self.number;
-        let walker = self.walker(around);
-        let is_root = |root: u64, filled_at: u64| {
-            gone(around.memory, root, filled_at).is_none()
-                && !matches!(around.memory.state(root), FrameState::Missing)
-                && around.memory.recorded_use(root).is_none_or(|recorded| recorded == FrameUse::Table)
-        };
+        let walker = walker(&self.hardware, around, cpu);
+        let page_shift = self.hardware.regime().page_shift();
         for (owner, first, cached) in self.tlb.entries() {
             let mut root = cached.root;
-            if !is_root(root, cached.filled_at) {
+            if !is_root(around.memory, root, cached.filled_at) {
                 match (owner, self.root) {
                     // What is global holds in every space: the one that is loaded now must have it too.
                     (Owner::Global, Some((loaded, _))) => root = loaded,
@@ -66,7 +73,7 @@ impl Cpu {
                         into.push(format!(
                             "the TLB of CPU {cpu} holds {:#x} ({owner:?}) of the space with root frame {root:#x}, \
                              which is gone",
-                            first << 12
+                            first << page_shift
                         ));
                         continue;
                     }
@@ -74,10 +81,9 @@ impl Cpu {
             }
             let mut page = first;
             while page < first + cached.pages {
-                let address = page << 12;
+                let address = page << page_shift;
                 let frame = cached.frame + (page - first);
-                let start = Start { table: root, shift: 39, rights: Rights::ALL };
-                let found = walker.walk(start, address, None, |_, _, _| {});
+                let found = walker.walk(walker.start_at(root), address, None, |_, _, _| {});
                 let difference = match found {
                     Err(_) => Some(String::from("no longer map it")),
                     Ok(found) if found.frame + (page - found.page) != frame => {
@@ -99,14 +105,13 @@ impl Cpu {
                     ));
                     break;
                 }
-                page = found.map_or(page + 1, |found| found.page + found.pages);
+                page = found.map_or(page + 1, |found| found.next_entry(page));
             }
         }
         for (tag, shift, address, pointer) in self.structures.pointers() {
             let mut now = None;
-            if is_root(pointer.root, pointer.filled_at) {
-                let start = Start { table: pointer.root, shift: 39, rights: Rights::ALL };
-                let _ = walker.walk(start, address, None, |at, table, rights| {
+            if is_root(around.memory, pointer.root, pointer.filled_at) {
+                let _ = walker.walk(walker.start_at(pointer.root), address, None, |at, table, rights| {
                     if at == shift {
                         now = Some((table, rights));
                     }
@@ -121,5 +126,110 @@ impl Cpu {
                 ));
             }
         }
+    }
+
+    /// Sentences about remembered absences where something is mapped by now.
+    pub(super) fn stale_absences(&self, around: Surroundings<'_>, into: &mut Vec<String>) {
+        let walker = walker(&self.hardware, around, self.number);
+        for absence in &self.absences {
+            if !is_root(around.memory, absence.root, around.memory.now()) {
+                continue;
+            }
+            let found = walker.walk(walker.start_at(absence.root), absence.address, None, |_, _, _| {});
+            if !matches!(found, Err(Stop::NotPresent(shift)) if shift >= absence.shift) {
+                into.push(format!(
+                    "CPU {} remembers that nothing is mapped at {:#x} and the {} KiB from there (tag {}), but the tables hold \
+                     something there by now: the flush after it was missing, or did not note a new table",
+                    self.number,
+                    absence.address,
+                    1_u64 << (absence.shift - 10),
+                    absence.tag
+                ));
+            }
+        }
+    }
+
+    /// Called where a flush begins: whatever is remembered and about to change must be absent from the tables by now, not
+    /// replaced already.
+    pub(super) fn check_break_before_make(&self, around: Surroundings<'_>) {
+        if !self.hardware.regime().tlb().break_before_make {
+            return;
+        }
+        let walker = walker(&self.hardware, around, self.number);
+        let page_shift = self.hardware.regime().page_shift();
+        for (owner, first, cached) in self.tlb.entries() {
+            let root = match (owner, self.root) {
+                _ if is_root(around.memory, cached.root, cached.filled_at) => cached.root,
+                (Owner::Global, Some((loaded, _))) => loaded,
+                _ => continue,
+            };
+            let mut page = first;
+            while page < first + cached.pages {
+                let found = walker.walk(walker.start_at(root), page << page_shift, None, |_, _, _| {});
+                if let Ok(found) = found {
+                    if self.report_replaced(around, owner, page, first, &cached, &found) {
+                        break;
+                    }
+                }
+                page = found.map_or(page + 1, |found| found.next_entry(page));
+            }
+        }
+        for (tag, shift, address, pointer) in self.structures.pointers() {
+            if !is_root(around.memory, pointer.root, pointer.filled_at) {
+                continue;
+            }
+            let mut now = None;
+            let _ = walker.walk(walker.start_at(pointer.root), address, None, |at, table, _| {
+                if at == shift {
+                    now = Some(table);
+                }
+            });
+            if let Some(table) = now.filter(|table| *table != pointer.table) {
+                around.judge.report(
+                    ViolationKind::BreakBeforeMake,
+                    format!(
+                        "CPU {} remembers the table in frame {:#x} for {address:#x} (tag {tag}), and the live entry leads to the \
+                         table in frame {table:#x} by now: it had to be absent and flushed in between",
+                        self.number, pointer.table
+                    ),
+                );
+            }
+        }
+    }
+
+    /// Judges one entry of the TLB against what the tables hold for `page`. True if it was replaced.
+    pub(super) fn report_replaced(
+        &self,
+        around: Surroundings<'_>,
+        owner: Owner,
+        page: u64,
+        first: u64,
+        cached: &Cached,
+        found: &Found,
+    ) -> bool {
+        let (before, now) = (cached.frame + (page - first), found.frame + (page - found.page));
+        let what = if before != now {
+            "address"
+        } else if cached.leaf_pages != found.pages {
+            "size"
+        } else if cached.memory != found.memory {
+            "memory type"
+        } else {
+            return false;
+        };
+        around.judge.report(
+            ViolationKind::BreakBeforeMake,
+            format!(
+                "the TLB of CPU {} leads {:#x} ({owner:?}) to frame {before:#x} ({} pages, {}), and the live entry has another \
+                 {what} by now, frame {now:#x} ({} pages, {}): it had to be absent and flushed in between",
+                self.number,
+                page << self.hardware.regime().page_shift(),
+                cached.leaf_pages,
+                cached.memory,
+                found.pages,
+                found.memory
+            ),
+        );
+        true
     }
 }

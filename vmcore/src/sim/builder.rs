@@ -9,15 +9,12 @@ use spin::Mutex;
 use super::cpu::Cpu;
 use super::judge::Judge;
 use super::memory::Memory;
-use super::walker::{Registers, pat_type};
-use super::{Shared, Sim};
+use super::regime::pat_type;
+use super::{Hardware, Shared, Sim, SimFormat};
 use crate::addr::FrameRange;
 use crate::machine::Machine;
-use crate::paging::{MemoryType, Mmu, X86_64};
+use crate::paging::X86_64;
 use crate::word::{AtomicU32, AtomicU64};
-
-/// IA32_PAT at reset: WB, WT, UC-, UC, twice.
-const PAT_AT_RESET: u64 = 0x0007_0406_0007_0406;
 
 /// Describes a simulated machine.
 ///
@@ -28,27 +25,29 @@ const PAT_AT_RESET: u64 = 0x0007_0406_0007_0406;
 /// ```
 #[derive(Clone, Debug)]
 #[must_use]
-pub struct SimBuilder {
+pub struct SimBuilder<M: SimFormat = X86_64> {
     frames: usize,
     first_frame: u64,
     cpus: usize,
     devices: Vec<FrameRange>,
     seed: Option<u64>,
-    physical_bits: u32,
+    mmu: M,
+    hardware: Option<Hardware>,
     pat: Option<u64>,
     records: bool,
     cpu_of_caller: Option<fn() -> usize>,
 }
 
-impl SimBuilder {
-    pub(super) const fn new() -> Self {
+impl<M: SimFormat> SimBuilder<M> {
+    pub(super) const fn new(mmu: M) -> Self {
         Self {
             frames: 4096,
             first_frame: 0x100,
             cpus: 1,
             devices: Vec::new(),
             seed: None,
-            physical_bits: 40,
+            mmu,
+            hardware: None,
             pat: None,
             records: false,
             cpu_of_caller: None,
@@ -85,16 +84,10 @@ impl SimBuilder {
         self
     }
 
-    /// Physical addresses have so many bits instead of 40; an entry with a bit beyond them faults as reserved.
-    pub fn physical_bits(mut self, bits: u32) -> Self {
-        self.physical_bits = bits;
-        self
-    }
-
-    /// The value of IA32_PAT. Without it, the layout that the library's MMU asks for is programmed, as any embedder
-    /// does.
-    pub fn pat(mut self, value: u64) -> Self {
-        self.pat = Some(value);
+    /// The format and the registers of the CPUs, instead of those that the MMU asks for: other settings, or another format
+    /// altogether for tables that a test builds by hand.
+    pub fn hardware(mut self, hardware: Hardware) -> Self {
+        self.hardware = Some(hardware);
         self
     }
 
@@ -114,24 +107,26 @@ impl SimBuilder {
     /// Builds the machine; the handle runs on CPU 0.
     ///
     /// # Panics
-    /// On a description of no machine: no frames, no or more than 64 CPUs, memory that overlaps, a physical width
-    /// outside 32 to 52 bits, a PAT that the register refuses.
-    pub fn build(self) -> Sim {
+    /// On a description of no machine: no frames, no or more than 64 CPUs, memory that overlaps, hardware with pages of
+    /// another size, a PAT that the register refuses.
+    pub fn build(self) -> Sim<M> {
         assert!((1..=64).contains(&self.cpus), "a machine has 1 to 64 CPUs, not {}", self.cpus);
-        assert!((32..=52).contains(&self.physical_bits), "physical addresses have 32 to 52 bits");
-        let mmu = X86_64::new(self.physical_bits);
-        let pat = self.pat.unwrap_or_else(|| pat_for(&mmu));
-        for index in 0..8 {
-            let byte = pat >> (index * 8) & 0xff;
-            assert!(pat_type(byte).is_some(), "IA32_PAT refuses {byte:#x} as its entry {index}");
+        let mut hardware = self.hardware.unwrap_or_else(|| self.mmu.hardware());
+        if let (Hardware::X86_64(registers), Some(pat)) = (&mut hardware, self.pat) {
+            registers.pat = pat;
         }
-        let registers = Registers { physical_bits: self.physical_bits, pat };
+        if let Hardware::X86_64(registers) = &hardware {
+            for index in 0..8 {
+                let byte = registers.pat >> (index * 8) & 0xff;
+                assert!(pat_type(byte).is_some(), "IA32_PAT refuses {byte:#x} as its entry {index}");
+            }
+        }
+        assert!(hardware.regime().page_shift() == M::PAGE_SHIFT, "the hardware's pages are of another size");
         let shared = Shared {
-            memory: Memory::new(self.first_frame, self.frames, &self.devices, self.seed),
-            machine: Machine::new(mmu),
+            memory: Memory::new(self.first_frame, self.frames, &self.devices, self.seed, M::PAGE_SHIFT),
+            machine: Machine::new(self.mmu),
             judge: Judge::new(!self.records),
-            registers,
-            cpus: (0..self.cpus).map(|number| Mutex::new(Cpu::new(number))).collect(),
+            cpus: (0..self.cpus).map(|number| Mutex::new(Cpu::new(number, hardware))).collect(),
             lasting: Mutex::new(Vec::new()),
             flushes: Mutex::new(VecDeque::new()),
             flush_count: AtomicU64::new(0),
@@ -142,18 +137,21 @@ impl SimBuilder {
     }
 }
 
-/// The PAT that makes the MMU's codes mean what the MMU says they mean.
-fn pat_for(mmu: &X86_64) -> u64 {
-    (0..8).fold(PAT_AT_RESET, |pat, code| {
-        let byte = match mmu.memory_type(code) {
-            Some(MemoryType::Uncached) => 0,
-            Some(MemoryType::WriteCombining) => 1,
-            Some(MemoryType::WriteThrough) => 4,
-            Some(MemoryType::WriteProtected) => 5,
-            Some(MemoryType::WriteBack) => 6,
-            Some(MemoryType::UncachedMinus) => 7,
-            _ => return pat,
-        };
-        pat & !(0xff << (code * 8)) | byte << (code * 8)
-    })
+impl SimBuilder {
+    /// Physical addresses have so many bits instead of 40; an entry with a bit beyond them faults as reserved.
+    ///
+    /// # Panics
+    /// Outside of 32 to 52 bits.
+    pub fn physical_bits(mut self, bits: u32) -> Self {
+        assert!((32..=52).contains(&bits), "physical addresses have 32 to 52 bits");
+        self.mmu = X86_64::new(bits);
+        self
+    }
+
+    /// The value of IA32_PAT. Without it, the layout that the library's MMU asks for is programmed, as any embedder
+    /// does.
+    pub fn pat(mut self, value: u64) -> Self {
+        self.pat = Some(value);
+        self
+    }
 }

@@ -1,26 +1,30 @@
 //! A CPU: the root that it has loaded, what it remembers of the tables, and how it makes an access.
 //!
 //! ```text
-//!   access --> canonical? --> TLB --> paging-structure cache --> walk --> TLB entry --> frame
-//!                  |           |hit: used as it is                |
-//!                  v           v                                  v
-//!                fault <-- too few rights <----- not present, permission, reserved bits
+//!   access --> canonical? --> TLB --> absences --> paging-structure cache --> walk --> TLB entry --> frame
+//!                  |           |hit: used as it is                              |
+//!                  v           v                                                v
+//!                fault <-- too few rights <------------------- not present, permission, reserved bits
 //!                  |
-//!                  +--> what would translate the address is forgotten (SDM, "Details of TLB Use")
+//!                  +--> x86: what would translate the address is forgotten (SDM, "Details of TLB Use")
+//!                       Arm, RISC-V: an entry that permits too little is kept; RISC-V: so is that there was none
 //! ```
 
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 
+use super::hardware::Hardware;
 use super::judge::{Judge, ViolationKind};
 use super::memory::{FrameState, Memory};
 use super::structures::{Pointer, StructureCache};
 use super::tlb::{Cached, Owner, Tlb};
-use super::walker::{Found, Registers, Rights, Start, Stop, Walker, is_canonical};
+use super::walker::{Found, Start, Stop, Walker};
 use crate::addr::{Frame, PhysAddr, VirtAddr};
 use crate::frame::FrameUse;
 use crate::paging::{Access, FlushScope, MemoryType, Tag};
+use crate::word::Ordering;
 
 /// Why an access was not made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -33,6 +37,8 @@ pub enum FaultKind {
     Reserved,
     /// The address is not canonical (the hardware raises a general-protection fault).
     NonCanonical,
+    /// The accessed or the dirty bit is clear, and this hardware leaves it to software to set it (Arm: access flag fault).
+    Unmarked,
     /// A table or the page lies where the machine has no memory; the judge has been told.
     Bus,
 }
@@ -46,13 +52,15 @@ pub struct SimFault {
     pub access: Access,
     /// Why it failed.
     pub kind: FaultKind,
+    /// Whether the CPU went by what it remembered: the tables may say otherwise by now.
+    pub from_tlb: bool,
 }
 
 impl SimFault {
-    /// The page-fault error code (SDM, "Page-Fault Exceptions").
+    /// The page-fault error code of x86 (SDM, "Page-Fault Exceptions").
     pub const fn error_code(&self) -> u64 {
         let mut code = match self.kind {
-            FaultKind::Permission => 0x1,
+            FaultKind::Permission | FaultKind::Unmarked => 0x1,
             FaultKind::Reserved => 0x9,
             _ => 0x0,
         };
@@ -68,9 +76,9 @@ impl SimFault {
         code
     }
 
-    /// Whether the page was present: the fault is about permissions or reserved bits.
+    /// Whether the page was present: the fault is about permissions, marks or reserved bits.
     pub const fn is_present(&self) -> bool {
-        self.error_code() & 1 != 0
+        matches!(self.kind, FaultKind::Permission | FaultKind::Reserved | FaultKind::Unmarked)
     }
 }
 
@@ -95,12 +103,13 @@ pub struct Translation {
     pub global: bool,
     /// Whether it came from the TLB rather than from a walk.
     pub from_tlb: bool,
+    page_shift: u32,
 }
 
 impl Translation {
     /// The frame that the address leads to.
     pub const fn frame(&self) -> Frame {
-        Frame::containing(self.physical, 12)
+        Frame::containing(self.physical, self.page_shift)
     }
 }
 
@@ -109,25 +118,55 @@ impl Translation {
 pub(super) struct Surroundings<'a> {
     pub(super) memory: &'a Memory,
     pub(super) judge: &'a Judge,
-    pub(super) registers: Registers,
     /// Whether translations of this address may outlive the frames that they lead to.
     pub(super) is_lasting: &'a dyn Fn(u64) -> bool,
 }
 
+/// That nothing is mapped, as a CPU remembers it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Absence {
+    pub(super) tag: u16,
+    /// The lowest bit of the index of the entry that was absent.
+    pub(super) shift: u32,
+    /// The first address that it would translate.
+    pub(super) address: u64,
+    /// The root that the walk began at.
+    pub(super) root: u64,
+}
+
+impl Absence {
+    fn last(self) -> u64 {
+        self.address + ((1 << self.shift) - 1)
+    }
+}
+
 pub(super) struct Cpu {
     pub(super) number: usize,
+    pub(super) hardware: Hardware,
     pub(super) root: Option<(u64, u16)>,
+    /// The root's entries, on hardware that reads them once.
+    pub(super) top_registers: Option<[u64; 4]>,
     pub(super) tlb: Tlb,
     pub(super) structures: StructureCache,
+    pub(super) absences: Vec<Absence>,
+}
+
+/// A walker on a CPU.
+pub(super) fn walker<'a>(hardware: &'a Hardware, around: Surroundings<'a>, cpu: usize) -> Walker<'a> {
+    Walker { memory: around.memory, judge: around.judge, regime: hardware.regime(), cpu }
 }
 
 impl Cpu {
-    pub(super) fn new(number: usize) -> Self {
-        Self { number, root: None, tlb: Tlb::default(), structures: StructureCache::default() }
-    }
-
-    pub(super) fn walker<'a>(&self, around: Surroundings<'a>) -> Walker<'a> {
-        Walker { memory: around.memory, judge: around.judge, registers: around.registers, cpu: self.number }
+    pub(super) fn new(number: usize, hardware: Hardware) -> Self {
+        Self {
+            number,
+            hardware,
+            root: None,
+            top_registers: None,
+            tlb: Tlb::default(),
+            structures: StructureCache::default(),
+            absences: Vec::new(),
+        }
     }
 
     pub(super) fn root(&self) -> Option<(Frame, Tag)> {
@@ -138,22 +177,65 @@ impl Cpu {
         self.tlb.len()
     }
 
-    /// Writes CR3: with tag 0 everything of that tag is forgotten except global translations; with another tag nothing
+    fn page_shift(&self) -> u32 {
+        self.hardware.regime().page_shift()
+    }
+
+    /// Loads a root: with tag 0 everything of that tag is forgotten except global translations; with another tag nothing
     /// is.
     pub(super) fn load(&mut self, around: Surroundings<'_>, root: u64, tag: u16) {
         if tag == 0 {
-            self.tlb.forget_owner(Owner::Tagged(0));
-            self.structures.forget_tag(0);
+            self.forget_tag(0);
+        }
+        let others = |other: u64| other != root;
+        let other = (self.tlb.entries().find(|(owner, _, cached)| *owner == Owner::Tagged(tag) && others(cached.root)))
+            .map(|(_, _, cached)| cached.root)
+            .or_else(|| {
+                self.structures.pointers().find(|each| each.0 == tag && others(each.3.root)).map(|each| each.3.root)
+            })
+            .or_else(|| self.absences.iter().find(|each| each.tag == tag && others(each.root)).map(|each| each.root));
+        if let Some(other) = other {
+            around.judge.report(
+                ViolationKind::TagReused,
+                format!(
+                    "CPU {} loads the root in frame {root:#x} under tag {tag}, under which it still holds translations of the root \
+                     in frame {other:#x}: the tag was given to another space without a flush",
+                    self.number
+                ),
+            );
         }
         self.root = Some((root, tag));
-        self.walker(around).check_cleared(root);
+        walker(&self.hardware, around, self.number).check_cleared(root);
+        self.read_top(around);
+    }
+
+    /// Reads the root's entries into registers, where the hardware has such.
+    fn read_top(&mut self, around: Surroundings<'_>) {
+        self.top_registers = match self.root {
+            Some((root, _)) if self.hardware.regime().has_top_registers() => Some(core::array::from_fn(|index| {
+                around.memory.word(root, index).map_or(0, |word| word.load(Ordering::Acquire))
+            })),
+            _ => None,
+        };
+    }
+
+    fn forget_tag(&mut self, tag: u16) {
+        self.tlb.forget_owner(Owner::Tagged(tag));
+        self.structures.forget_tag(tag);
+        self.absences.retain(|absence| absence.tag != tag);
+    }
+
+    fn forget_everything(&mut self) {
+        self.tlb.clear();
+        self.structures.clear();
+        self.absences.clear();
     }
 
     /// Leaves the root that was loaded, as a CPU that is switched off does: nothing is remembered.
     pub(super) fn unload(&mut self) {
         self.root = None;
-        self.tlb.clear();
-        self.structures.clear();
+        self.top_registers = None;
+        self.forget_everything();
     }
 
     /// Translates one address for one access, as the hardware would.
@@ -163,41 +245,53 @@ impl Cpu {
         address: u64,
         access: Access,
     ) -> Result<Translation, SimFault> {
-        let fault = |kind| SimFault { address: VirtAddr::new(address), access, kind };
-        if !is_canonical(address) {
+        let fault = |kind| SimFault { address: VirtAddr::new(address), access, kind, from_tlb: false };
+        let remembered = |kind| SimFault { from_tlb: true, ..fault(kind) };
+        let hardware = self.hardware;
+        let regime = hardware.regime();
+        if !regime.has(address) {
             return Err(fault(FaultKind::NonCanonical));
         }
         let Some((root, tag)) = self.root else {
             panic!("CPU {} makes an access to {address:#x} but has no root: load one first", self.number)
         };
-        let page = address >> 12;
+        let page_shift = regime.page_shift();
+        let offset = address & ((1 << page_shift) - 1);
+        let page = address >> page_shift;
         if let Some((owner, first, cached)) = self.tlb.lookup(tag, page) {
-            if !cached.rights.allow(access) {
+            if !regime.permits(cached.rights, access) {
                 self.forget_after_fault(tag, address);
-                return Err(fault(FaultKind::Permission));
+                return Err(remembered(FaultKind::Permission));
             }
             if cached.dirty || !access.contains(Access::WRITE) {
                 let frame = cached.frame + (page - first);
                 self.judge_use(around, address, frame, access, Some(&cached));
                 return Ok(Translation {
-                    physical: PhysAddr::new(frame << 12 | address & 0xfff),
+                    physical: PhysAddr::new(frame << page_shift | offset),
                     access: cached.rights.access(),
                     memory: cached.memory,
                     global: owner == Owner::Global,
                     from_tlb: true,
+                    page_shift,
                 });
+            }
+            if !cached.marks_stores {
+                return Err(remembered(FaultKind::Unmarked));
             }
             // The dirty bit must be set in the tables: the entry is walked again.
             self.tlb.forget(owner, page, page);
+        } else if self.remembers_absence(tag, address) {
+            return Err(remembered(FaultKind::NotPresent));
         }
         let found = match self.walk(around, root, tag, address, access) {
             Ok(found) => found,
             Err(stop) => {
-                self.forget_after_fault(tag, address);
+                self.learn_from(around, root, tag, address, stop);
                 return Err(fault(match stop {
-                    Stop::NotPresent => FaultKind::NotPresent,
-                    Stop::Permission => FaultKind::Permission,
+                    Stop::NotPresent(_) => FaultKind::NotPresent,
+                    Stop::Permission(_) => FaultKind::Permission,
                     Stop::Reserved => FaultKind::Reserved,
+                    Stop::Unmarked => FaultKind::Unmarked,
                     Stop::Bus => FaultKind::Bus,
                 }));
             }
@@ -206,24 +300,56 @@ impl Cpu {
             return Err(fault(FaultKind::Bus));
         }
         Ok(Translation {
-            physical: PhysAddr::new((found.frame + (page - found.page)) << 12 | address & 0xfff),
+            physical: PhysAddr::new((found.frame + (page - found.page)) << page_shift | offset),
             access: found.rights.access(),
             memory: found.memory,
             global: found.global,
             from_tlb: false,
+            page_shift,
         })
     }
 
     /// What a CPU may do unasked at any moment: walk for an address that it guesses will be used, and remember what it
-    /// finds. Never faults.
-    pub(super) fn prefetch(&mut self, around: Surroundings<'_>, address: u64) {
-        let Some((root, tag)) = self.root else { return };
-        if !is_canonical(address) || self.tlb.lookup(tag, address >> 12).is_some() {
-            return;
+    /// finds. Never faults. Says how many bytes from the start of which address on it has learnt about, as a power of two.
+    pub(super) fn prefetch(&mut self, around: Surroundings<'_>, address: u64) -> u32 {
+        let page_shift = self.page_shift();
+        let Some((root, tag)) = self.root else { return page_shift };
+        let known = self.tlb.lookup(tag, address >> page_shift).is_some() || self.remembers_absence(tag, address);
+        if !self.hardware.regime().has(address) || known {
+            return page_shift;
         }
-        if let Ok(found) = self.walk(around, root, tag, address, Access::READ) {
-            self.remember(around, root, tag, address, Access::READ, found);
+        match self.walk(around, root, tag, address, Access::READ) {
+            Ok(found) => {
+                self.remember(around, root, tag, address, Access::READ, found);
+                page_shift + found.pages.trailing_zeros()
+            }
+            Err(stop) => {
+                self.learn_from(around, root, tag, address, stop);
+                if let Stop::NotPresent(shift) = stop { shift } else { page_shift }
+            }
         }
+    }
+
+    /// A walk ended without a translation: x86 forgets, the others may remember even that.
+    fn learn_from(&mut self, around: Surroundings<'_>, root: u64, tag: u16, address: u64, stop: Stop) {
+        let rules = self.hardware.regime().tlb();
+        if rules.forgets_after_fault {
+            return self.forget_after_fault(tag, address);
+        }
+        match stop {
+            // An access that is refused reaches nothing: only the translation is kept.
+            Stop::Permission(found) => {
+                self.remember(around, root, tag, address, Access::READ, found);
+            }
+            Stop::NotPresent(shift) if rules.keeps_absences => {
+                self.absences.push(Absence { tag, shift, address: address >> shift << shift, root });
+            }
+            _ => {}
+        }
+    }
+
+    fn remembers_absence(&self, tag: u16, address: u64) -> bool {
+        self.absences.iter().any(|each| each.tag == tag && each.address <= address && address <= each.last())
     }
 
     /// Puts what a walk found into the TLB, if the frame exists.
@@ -236,7 +362,7 @@ impl Cpu {
         access: Access,
         found: Found,
     ) -> bool {
-        let page = address >> 12;
+        let page = address >> self.page_shift();
         let frame = found.frame + (page - found.page);
         if !self.judge_use(around, address, frame, access, None) {
             return false;
@@ -247,6 +373,8 @@ impl Cpu {
             rights: found.rights,
             memory: found.memory,
             dirty: found.dirty,
+            marks_stores: found.marks_stores,
+            leaf_pages: found.pages,
             root,
             // Read after the walk: the frame may have been given out and mapped while it was under way. It was not
             // freed meanwhile, since a free looks at this CPU first and waits for its lock.
@@ -254,6 +382,16 @@ impl Cpu {
             purpose: around.memory.recorded_use(frame),
         };
         let owner = if found.global { Owner::Global } else { Owner::Tagged(tag) };
+        if self.hardware.regime().tlb().break_before_make {
+            // Parts of an older leaf may still be there.
+            let overlaps = |start: u64, pages: u64| start < found.page + found.pages && found.page < start + pages;
+            for (whose, start, other) in self.tlb.entries() {
+                let same = whose == Owner::Global || whose == Owner::Tagged(tag);
+                if same && overlaps(start, other.pages) {
+                    self.report_replaced(around, whose, start.max(found.page), start, &other, &found);
+                }
+            }
+        }
         self.tlb.insert(owner, found.page, cached, page);
         true
     }
@@ -267,8 +405,9 @@ impl Cpu {
         address: u64,
         access: Access,
     ) -> Result<Found, Stop> {
-        let walker = self.walker(around);
-        let mut start = Start { table: root, shift: 39, rights: Rights::ALL };
+        let hardware = self.hardware;
+        let walker = walker(&hardware, around, self.number);
+        let mut start = Start { registers: self.top_registers, ..walker.start_at(root) };
         if let Some((shift, pointer)) = self.structures.lookup(tag, address) {
             if let Some(reason) = gone(around.memory, pointer.table, pointer.filled_at) {
                 around.judge.report(
@@ -280,7 +419,8 @@ impl Cpu {
                     ),
                 );
             }
-            start = Start { table: pointer.table, shift: shift - 9, rights: pointer.rights };
+            let below = hardware.regime().below(shift);
+            start = Start { table: pointer.table, shift: below, rights: pointer.rights, registers: None };
         }
         let structures = &mut self.structures;
         walker.walk(start, address, Some(access), |shift, table, rights| {
@@ -291,9 +431,12 @@ impl Cpu {
         })
     }
 
-    /// A page fault makes the CPU forget what would translate the address.
+    /// Where a page fault makes the CPU forget what would translate the address, it does.
     fn forget_after_fault(&mut self, tag: u16, address: u64) {
-        let page = address >> 12;
+        if !self.hardware.regime().tlb().forgets_after_fault {
+            return;
+        }
+        let page = address >> self.page_shift();
         self.tlb.forget(Owner::Tagged(tag), page, page);
         self.tlb.forget(Owner::Global, page, page);
         self.structures.forget(Some(tag), address, address);
@@ -364,25 +507,27 @@ impl Cpu {
     }
 
     /// Forgets what the scope names, and nothing else: as little as the contract of `Platform::flush` permits.
-    pub(super) fn flush(&mut self, scope: &FlushScope) {
+    pub(super) fn flush(&mut self, around: Surroundings<'_>, scope: &FlushScope) {
+        self.check_break_before_make(around);
         if scope.is_everything() {
-            self.tlb.clear();
-            self.structures.clear();
-            return;
+            self.forget_everything();
+            return self.read_top(around);
         }
+        let page_shift = self.page_shift();
         for entry in scope.entries() {
             let tag = entry.tag.0;
             match entry.range {
                 Some(range) => {
                     let (first, last) = (range.start().as_u64(), range.last().as_u64());
-                    self.tlb.forget(Owner::Tagged(tag), first >> 12, last >> 12);
+                    self.tlb.forget(Owner::Tagged(tag), first >> page_shift, last >> page_shift);
                     if scope.globals() {
-                        self.tlb.forget(Owner::Global, first >> 12, last >> 12);
+                        self.tlb.forget(Owner::Global, first >> page_shift, last >> page_shift);
                     }
                     if scope.tables() {
                         // Tables below global entries are reached from every space.
                         self.structures.forget((!scope.globals()).then_some(tag), first, last);
                     }
+                    self.forget_absences(around, tag, first, last, scope);
                 }
                 None => {
                     self.tlb.forget_owner(Owner::Tagged(tag));
@@ -394,10 +539,41 @@ impl Cpu {
                     } else if scope.tables() {
                         self.structures.forget_tag(tag);
                     }
+                    self.forget_absences(around, tag, 0, u64::MAX, scope);
                 }
             }
         }
+        if scope.tables() {
+            // A flush of tables is a load of the root where its entries are in registers.
+            self.read_top(around);
+        }
     }
+
+    /// A flush of a range is one of leaves, unless it notes tables: that an entry above the lowest level was absent is forgotten only
+    /// if it does, or if that entry is a leaf by now.
+    fn forget_absences(&mut self, around: Surroundings<'_>, tag: u16, first: u64, last: u64, scope: &FlushScope) {
+        let hardware = self.hardware;
+        let (walker, page_shift) = (walker(&hardware, around, self.number), self.page_shift());
+        self.absences.retain(|absence| {
+            let named = (absence.tag == tag || scope.globals()) && absence.address <= last && first <= absence.last();
+            if !named {
+                return true;
+            }
+            let is_leaf_now = || {
+                is_root(around.memory, absence.root, around.memory.now())
+                    && (walker.walk(walker.start_at(absence.root), absence.address, None, |_, _, _| {}))
+                        .is_ok_and(|found| found.pages >= 1 << (absence.shift - page_shift))
+            };
+            !(scope.tables() || absence.shift == page_shift || is_leaf_now())
+        });
+    }
+}
+
+/// Whether a frame that was a root at `filled_at` still is a table.
+pub(super) fn is_root(memory: &Memory, root: u64, filled_at: u64) -> bool {
+    gone(memory, root, filled_at).is_none()
+        && memory.state(root) != FrameState::Missing
+        && memory.recorded_use(root).is_none_or(|recorded| recorded == FrameUse::Table)
 }
 
 /// Why what was remembered of a frame at `filled_at` is about an earlier life of it, if it is.

@@ -41,6 +41,15 @@ pub enum ViolationKind {
     NoSuchFrame,
     /// A flush was made although the test holds flushes.
     FlushWhileHeld,
+    /// A live entry became another one (another address, size or memory type) without having been absent and flushed in between,
+    /// on hardware that demands that.
+    BreakBeforeMake,
+    /// The members of a contiguous group of leaves do not agree.
+    ContiguousMismatch,
+    /// A CPU still holds that nothing is mapped where something is, and no flush is outstanding.
+    StaleAbsence,
+    /// A root was loaded under a tag under which the CPU still holds another root's translations.
+    TagReused,
 }
 
 /// A broken rule, in a sentence.

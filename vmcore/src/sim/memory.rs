@@ -17,44 +17,69 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
 use core::alloc::Layout;
+use core::ptr::NonNull;
 
 use spin::Mutex;
 
 use super::judge::{Judge, ViolationKind};
 use crate::addr::{Frame, FrameRange};
 use crate::frame::{FrameMeta, FrameRequest, FrameUse};
-use crate::word::{AtomicU64, Ordering};
+use crate::word::{AtomicU32, AtomicU64, Ordering};
 
 /// What fills a free frame. Present, as an entry, so that a walk through a freed table goes astray instead of stopping.
 pub(super) const POISON: u64 = 0x6b6b_6b6b_6b6b_6b6b;
 /// What fills a frame that was not asked for zeroed.
 pub(super) const GARBAGE: u64 = 0xa5a5_a5a5_a5a5_a5a5;
 
-const WORDS: usize = 0x200;
+/// The bytes of frames, which everybody reaches as atomic words; zero at first, and backed by the host only when touched.
+struct Pages {
+    base: NonNull<AtomicU64>,
+    count: usize,
+    layout: Layout,
+    /// A frame has 2^`shift` words.
+    shift: u32,
+}
 
-/// The bytes of a frame, which everybody reaches as atomic words.
-#[repr(C, align(4096))]
-struct Page([AtomicU64; WORDS]);
+// SAFETY: the memory belongs to this value alone and is only ever reached as atomics.
+unsafe impl Send for Pages {}
+// SAFETY: as above.
+unsafe impl Sync for Pages {}
 
-/// `count` zeroed pages, which the host backs only when they are touched.
-fn zeroed_pages(count: usize) -> Box<[Page]> {
-    assert!(count > 0, "memory of no frames");
-    let layout = Layout::array::<Page>(count).expect("more frames than the host can address");
-    // SAFETY: the layout is not of size 0.
-    let bytes = unsafe { alloc::alloc::alloc_zeroed(layout) };
-    if bytes.is_null() {
-        alloc::alloc::handle_alloc_error(layout);
+impl Pages {
+    fn new(count: usize, page_shift: u32) -> Self {
+        assert!(count > 0, "memory of no frames");
+        let size = count.checked_mul(1 << page_shift).expect("more frames than the host can address");
+        let layout = Layout::from_size_align(size, 1 << page_shift).expect("more frames than the host can address");
+        // SAFETY: the layout is not of size 0.
+        let bytes = unsafe { alloc::alloc::alloc_zeroed(layout) };
+        let Some(base) = NonNull::new(bytes.cast::<AtomicU64>()) else { alloc::alloc::handle_alloc_error(layout) };
+        Self { base, count, layout, shift: page_shift - 3 }
     }
-    let slice = core::ptr::slice_from_raw_parts_mut(bytes.cast::<Page>(), count);
-    // SAFETY: allocated just now by the global allocator with the layout of `[Page; count]`; zero bytes are valid
-    // atomics.
-    unsafe { Box::from_raw(slice) }
+
+    const fn len(&self) -> usize {
+        self.count
+    }
+
+    fn get(&self, index: usize) -> Option<&[AtomicU64]> {
+        if index >= self.count {
+            return None;
+        }
+        // SAFETY: the frame lies within the allocation, which lives as long as this value; zero bytes are valid atomics.
+        Some(unsafe { core::slice::from_raw_parts(self.base.as_ptr().add(index << self.shift), 1 << self.shift) })
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        // SAFETY: allocated by `new` with this layout.
+        unsafe { alloc::alloc::dealloc(self.base.as_ptr().cast(), self.layout) }
+    }
 }
 
 /// Reachable memory without metadata.
 struct Device {
     frames: FrameRange,
-    pages: Box<[Page]>,
+    pages: Pages,
 }
 
 /// When allocations fail on purpose.
@@ -167,19 +192,19 @@ pub(super) enum FrameState {
 
 pub(super) struct Memory {
     first: u64,
-    pages: Box<[Page]>,
+    pages: Pages,
     meta: Box<[FrameMeta]>,
     /// Per frame the tick at which it was given out; 0 while it is free.
     given_out: Box<[AtomicU64]>,
     devices: Vec<Device>,
     /// What a pointer to a frame that does not exist leads to, once that has been reported.
-    nowhere: Box<[Page]>,
+    nowhere: Pages,
     free: Mutex<FreeList>,
     clock: AtomicU64,
 }
 
 impl Memory {
-    pub(super) fn new(first: u64, count: usize, devices: &[FrameRange], seed: Option<u64>) -> Self {
+    pub(super) fn new(first: u64, count: usize, devices: &[FrameRange], seed: Option<u64>, page_shift: u32) -> Self {
         let ram = FrameRange::new(Frame::new(first), count as u64).expect("the frames pass the last frame number");
         for (index, device) in devices.iter().enumerate() {
             let clashes = |other: &FrameRange| other.overlaps(*device);
@@ -204,14 +229,14 @@ impl Memory {
         }
         Self {
             first,
-            pages: zeroed_pages(count),
+            pages: Pages::new(count, page_shift),
             meta: (0..count).map(|_| FrameMeta::new()).collect(),
             given_out: (0..count).map(|_| AtomicU64::new(0)).collect(),
             devices: devices
                 .iter()
-                .map(|frames| Device { frames: *frames, pages: zeroed_pages(frames.count() as usize) })
+                .map(|frames| Device { frames: *frames, pages: Pages::new(frames.count() as usize, page_shift) })
                 .collect(),
-            nowhere: zeroed_pages(1),
+            nowhere: Pages::new(1, page_shift),
             free: Mutex::new(free),
             clock: AtomicU64::new(0),
         }
@@ -222,7 +247,7 @@ impl Memory {
         (index < self.pages.len()).then_some(index)
     }
 
-    fn page(&self, frame: u64) -> Option<&Page> {
+    fn page(&self, frame: u64) -> Option<&[AtomicU64]> {
         if let Some(index) = self.index(frame) {
             return self.pages.get(index);
         }
@@ -255,13 +280,27 @@ impl Memory {
     }
 
     pub(super) fn pointer(&self, frame: u64) -> *mut u8 {
-        let page = self.page(frame).unwrap_or(&self.nowhere[0]);
-        page.0.as_ptr().cast::<u8>().cast_mut()
+        let page = self.page(frame).or_else(|| self.nowhere.get(0));
+        page.map_or(core::ptr::null_mut(), |words| words.as_ptr().cast::<u8>().cast_mut())
     }
 
-    /// One of the 512 words of a frame.
+    /// One of the 64-bit words of a frame.
     pub(super) fn word(&self, frame: u64, index: usize) -> Option<&AtomicU64> {
-        self.page(frame)?.0.get(index)
+        self.page(frame)?.get(index)
+    }
+
+    /// One of the 32-bit words of a frame.
+    pub(super) fn half_word(&self, frame: u64, index: usize) -> Option<&AtomicU32> {
+        let word = self.page(frame)?.get(index / 2)?;
+        let halves = core::ptr::from_ref(word).cast::<u32>().cast_mut();
+        // SAFETY: one half of the word, which lives as long as this value. A table of 32-bit entries is only ever reached by
+        // halves; who looks for the allocator's patterns reads whole words, as the hosts that this runs on permit.
+        Some(unsafe { AtomicU32::from_ptr(halves.add(index % 2)) })
+    }
+
+    /// How many 64-bit words a frame has.
+    pub(super) const fn words(&self) -> usize {
+        1 << self.nowhere.shift
     }
 
     /// Reads bytes of a frame as a CPU does: never torn within a byte, whoever else writes.
@@ -272,7 +311,7 @@ impl Memory {
         while !rest.is_empty() {
             let within = position % 8;
             let count = rest.len().min(8 - within);
-            let bytes = page.0[position / 8].load(Ordering::Acquire).to_ne_bytes();
+            let bytes = page[position / 8].load(Ordering::Acquire).to_ne_bytes();
             let (now, later) = rest.split_at_mut(count);
             now.copy_from_slice(&bytes[within..within + count]);
             rest = later;
@@ -294,7 +333,7 @@ impl Memory {
                 bytes[within..within + count].copy_from_slice(now);
                 Some(u64::from_ne_bytes(bytes))
             };
-            let _ = page.0[position / 8].fetch_update(Ordering::AcqRel, Ordering::Acquire, merge);
+            let _ = page[position / 8].fetch_update(Ordering::AcqRel, Ordering::Acquire, merge);
             rest = later;
             position += count;
         }
@@ -316,7 +355,7 @@ impl Memory {
         for index in run {
             let frame = self.first + index as u64;
             let expected = if core::mem::replace(&mut free.used_before[index], true) { POISON } else { 0 };
-            let words = &self.pages[index].0;
+            let Some(words) = self.pages.get(index) else { continue };
             if let Some(at) = words.iter().position(|word| word.load(Ordering::Acquire) != expected) {
                 let found = words[at].load(Ordering::Acquire);
                 problem = Some((
@@ -358,7 +397,7 @@ impl Memory {
         // The lowest frame is given out first again.
         for frame in (first.number()..first.number() + count).rev() {
             let Some(index) = self.index(frame) else { continue };
-            for word in &self.pages[index].0 {
+            for word in self.pages.get(index).unwrap_or_default() {
                 word.store(POISON, Ordering::Relaxed);
             }
             self.given_out[index].store(0, Ordering::Release);

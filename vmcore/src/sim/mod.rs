@@ -37,13 +37,25 @@
 //! - **Wrong free**: twice, beyond RAM, across frames that were not given out together, or of frames still recorded as
 //!   used.
 //! - **Flush while held**: [`Platform::flush`] was called although the test wants every flush value detached.
+//! - **Break before make** (Arm): where a flush begins, or a new leaf is first used, a CPU remembers a leaf or a table that the
+//!   tables have replaced by another address, size or memory type, instead of having had nothing there until the flush.
+//! - **Contiguous mismatch** (Arm, RISC-V): the members of a group that a TLB may keep as one do not agree.
+//! - **Stale absence** (RISC-V): [`Sim::check_absences`] finds that a CPU remembers that nothing is mapped where something is.
+//! - **Tag reused**: a root is loaded under a tag under which the CPU still holds another root's translations.
 //!
 //! # What the CPUs do
 //!
 //! Walks follow the manual (the walker shares no code with the encoders), set accessed and dirty bits between any load
 //! and store, and begin at the lowest table that the CPU remembers. A hit in the TLB is used as it is. A write through
-//! a clean entry walks again. A page fault makes the CPU forget what would translate that address, as the manual
-//! promises: so a change that only adds permissions needs no flush. [`Sim::prefetch`] is what a CPU may do unasked.
+//! a clean entry walks again. [`Sim::prefetch`] is what a CPU may do unasked.
+//!
+//! ```text
+//!                               x86, PAE   EPT    Arm    RISC-V
+//!   a fault forgets the entry   yes        yes    no     no        yes: a change that only adds permissions needs no flush
+//!   absent entries are kept     PAE's top  no     no     yes       of tables, until a flush that notes tables
+//!   break before make           no         no     yes    no
+//!   contiguous leaves           no         no     yes    Svnapot   kept as one entry
+//! ```
 //!
 //! A flush takes away exactly what its scope says: a range of a tag (of a large leaf only that part), a whole tag
 //! without its global entries unless the scope says so, pointers to tables only if it notes tables. Where it says both,
@@ -63,8 +75,11 @@
 mod audit;
 mod builder;
 mod cpu;
+mod formats;
+mod hardware;
 mod judge;
 mod memory;
+mod regime;
 mod structures;
 #[cfg(test)]
 mod tests;
@@ -83,11 +98,18 @@ use spin::Mutex;
 pub use self::builder::SimBuilder;
 use self::cpu::{Cpu, Surroundings};
 pub use self::cpu::{FaultKind, SimFault, Translation};
+pub use self::formats::aarch64::AArch64Registers;
+pub use self::formats::aarch64_stage2::AArch64Stage2Registers;
+pub use self::formats::ept::EptRegisters;
+pub use self::formats::riscv::RiscVRegisters;
+pub use self::formats::x86::X86Registers;
+pub use self::formats::x86_64::X86_64Registers;
+pub use self::formats::x86_pae::X86PaeRegisters;
+pub use self::hardware::{Hardware, SimFormat};
 use self::judge::Judge;
 pub use self::judge::{Violation, ViolationKind};
 pub use self::memory::FrameCounts;
 use self::memory::{FrameState, Memory};
-use self::walker::Registers;
 use crate::addr::{Frame, PageRange, VirtAddr};
 use crate::frame::{FrameMeta, FrameRequest, FrameUse, Frames, allocate_one};
 use crate::machine::Machine;
@@ -109,11 +131,10 @@ pub struct FlushRecord {
     pub request: FlushRequest<CpuMask>,
 }
 
-struct Shared {
+struct Shared<M: SimFormat> {
     memory: Memory,
-    machine: Machine<Sim>,
+    machine: Machine<Sim<M>>,
     judge: Judge,
-    registers: Registers,
     cpus: Vec<Mutex<Cpu>>,
     lasting: Mutex<Vec<PageRange>>,
     flushes: Mutex<VecDeque<FlushRecord>>,
@@ -125,13 +146,21 @@ struct Shared {
 }
 
 /// A handle to a simulated machine, as it is seen from one of its CPUs. Clones are handles to the same machine.
-#[derive(Clone)]
-pub struct Sim {
-    shared: Arc<Shared>,
+///
+/// `M` is the format that the library is given as the host's; the CPUs translate with the hardware that goes with it
+/// ([`SimFormat::hardware`]).
+pub struct Sim<M: SimFormat = X86_64> {
+    shared: Arc<Shared<M>>,
     cpu: usize,
 }
 
-impl fmt::Debug for Sim {
+impl<M: SimFormat> Clone for Sim<M> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone(), cpu: self.cpu }
+    }
+}
+
+impl<M: SimFormat> fmt::Debug for Sim<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sim")
             .field("cpu", &self.cpu)
@@ -141,11 +170,18 @@ impl fmt::Debug for Sim {
     }
 }
 
-/// Building, and the machine's parts.
 impl Sim {
-    /// A machine of 4096 frames from frame 0x100 on and one CPU, unless told otherwise.
+    /// An x86-64 machine of 4096 frames from frame 0x100 on, one CPU, four levels and 40 physical bits, unless told otherwise.
     pub fn builder() -> SimBuilder {
-        SimBuilder::new()
+        SimBuilder::new(X86_64::new(40))
+    }
+}
+
+/// Building, and the machine's parts.
+impl<M: SimFormat> Sim<M> {
+    /// A machine of 4096 frames from frame 0x100 on and one CPU, unless told otherwise, with hardware for this MMU.
+    pub fn of(mmu: M) -> SimBuilder<M> {
+        SimBuilder::new(mmu)
     }
 
     /// A handle to the same machine whose caller runs on CPU `cpu`.
@@ -165,7 +201,7 @@ impl Sim {
 }
 
 /// Frames, from the test's side.
-impl Sim {
+impl<M: SimFormat> Sim<M> {
     /// The next `successes` requests for frames succeed (if there are frames), all later ones fail.
     pub fn fail_allocation_after(&self, successes: u64) {
         self.shared.memory.fail_after(successes);
@@ -227,7 +263,9 @@ impl Sim {
 }
 
 /// What the CPUs do.
-impl Sim {
+impl<M: SimFormat> Sim<M> {
+    const PAGE_SIZE: u64 = 1 << M::PAGE_SHIFT;
+
     fn with_cpu<R>(&self, cpu: usize, act: impl FnOnce(&mut Cpu, Surroundings<'_>) -> R) -> R {
         let Some(slot) = self.shared.cpus.get(cpu) else { panic!("the machine has no CPU {cpu}") };
         let is_lasting =
@@ -236,20 +274,31 @@ impl Sim {
     }
 
     fn surroundings<'a>(&'a self, is_lasting: &'a dyn Fn(u64) -> bool) -> Surroundings<'a> {
-        Surroundings {
-            memory: &self.shared.memory,
-            judge: &self.shared.judge,
-            registers: self.shared.registers,
-            is_lasting,
-        }
+        Surroundings { memory: &self.shared.memory, judge: &self.shared.judge, is_lasting }
     }
 
-    /// Writes CR3 of a CPU: from now on it translates with the tables at `root`, under `tag`.
+    /// Loads a root (CR3, satp, TTBR, EPTP): from now on the CPU translates with the tables at `root`, under `tag`.
     ///
-    /// With tag 0 (no PCID) the CPU forgets what it knows of that tag, except global translations; with another tag it
-    /// forgets nothing.
+    /// With tag 0 (no tags in use) the CPU forgets what it knows of that tag, except global translations: x86 does so by
+    /// itself, a kernel without tags elsewhere right after it. With another tag it forgets nothing, and it is a violation if it
+    /// still holds another root's translations under it.
     pub fn load(&self, cpu: usize, root: Frame, tag: Tag) {
         self.with_cpu(cpu, |cpu, around| cpu.load(around, root.number(), tag.0));
+    }
+
+    /// The format and the registers of a CPU.
+    pub fn hardware(&self, cpu: usize) -> Hardware {
+        self.with_cpu(cpu, |cpu, _| cpu.hardware)
+    }
+
+    /// Changes the registers of a CPU that decide about accesses (SMAP's AC, SUM, MXR, PAN, protection keys, ...); what it
+    /// remembers stays.
+    ///
+    /// # Panics
+    /// If the hardware has pages of another size.
+    pub fn set_hardware(&self, cpu: usize, hardware: Hardware) {
+        assert!(hardware.regime().page_shift() == M::PAGE_SHIFT, "the hardware's pages are of another size");
+        self.with_cpu(cpu, |cpu, _| cpu.hardware = hardware);
     }
 
     /// Switches a CPU off: it has no root and remembers nothing.
@@ -292,8 +341,8 @@ impl Sim {
         let mut done = 0;
         while done < into.len() {
             let at = address.as_u64().wrapping_add(done as u64);
-            let offset = (at & 0xfff) as usize;
-            let count = (into.len() - done).min(0x1000 - offset);
+            let offset = (at & (Self::PAGE_SIZE - 1)) as usize;
+            let count = (into.len() - done).min(Self::PAGE_SIZE as usize - offset);
             // The access is over before the CPU's lock is released: a flush waits for it.
             self.with_cpu(cpu, |cpu, around| {
                 let translation = cpu.translate(around, at, by(Access::READ, user))?;
@@ -313,8 +362,8 @@ impl Sim {
         let mut done = 0;
         while done < from.len() {
             let at = address.as_u64().wrapping_add(done as u64);
-            let offset = (at & 0xfff) as usize;
-            let count = (from.len() - done).min(0x1000 - offset);
+            let offset = (at & (Self::PAGE_SIZE - 1)) as usize;
+            let count = (from.len() - done).min(Self::PAGE_SIZE as usize - offset);
             self.with_cpu(cpu, |cpu, around| {
                 let translation = cpu.translate(around, at, by(Access::READ | Access::WRITE, user))?;
                 around.memory.write(translation.frame().number(), offset, &from[done..done + count]);
@@ -341,7 +390,7 @@ impl Sim {
     /// The first fault.
     pub fn write_u64(&self, cpu: usize, address: VirtAddr, user: bool, value: u64) -> Result<(), SimFault> {
         let last = VirtAddr::new(address.as_u64().wrapping_add(7));
-        if last.align_down(12) != address.align_down(12) {
+        if last.align_down(M::PAGE_SHIFT) != address.align_down(M::PAGE_SHIFT) {
             for end in [address, last] {
                 self.access(cpu, end, by(Access::READ | Access::WRITE, user))?;
             }
@@ -353,10 +402,22 @@ impl Sim {
     pub fn prefetch(&self, cpu: usize, address: VirtAddr) {
         self.with_cpu(cpu, |cpu, around| cpu.prefetch(around, address.as_u64()));
     }
+
+    /// Does the same for every page of a range: the CPU then knows all that the tables hold there, as one that guesses always right.
+    pub fn prefetch_range(&self, cpu: usize, range: PageRange) {
+        let mut address = range.start().as_u64();
+        loop {
+            let learnt = self.with_cpu(cpu, |cpu, around| cpu.prefetch(around, address));
+            match (address >> learnt).checked_add(1).and_then(|next| next.checked_mul(1 << learnt)) {
+                Some(next) if next <= range.last().as_u64() => address = next,
+                _ => return,
+            }
+        }
+    }
 }
 
 /// Flushes, from the test's side.
-impl Sim {
+impl<M: SimFormat> Sim<M> {
     /// While on, [`Platform::flush`] is a violation: the test has every flush value detached and applies it by hand.
     pub fn hold_flushes(&self, hold: bool) {
         self.shared.holds_flushes.store(u32::from(hold), Ordering::Release);
@@ -372,7 +433,7 @@ impl Sim {
     /// Carries out a flush on one CPU, if it is one of the request's: the interrupt that has just arrived there.
     pub fn apply_on(&self, cpu: usize, request: &FlushRequest<CpuMask>) {
         if request.cpus.contains(cpu) {
-            self.with_cpu(cpu, |cpu, _| cpu.flush(&request.scope));
+            self.with_cpu(cpu, |cpu, around| cpu.flush(around, &request.scope));
         }
     }
 
@@ -397,7 +458,7 @@ impl Sim {
 }
 
 /// Judging.
-impl Sim {
+impl<M: SimFormat> Sim<M> {
     /// Compares everything that any CPU remembers with the tables as they are now. To be called where every flush was
     /// completed.
     pub fn check_translations(&self) {
@@ -406,6 +467,17 @@ impl Sim {
             self.with_cpu(cpu, |cpu, around| cpu.stale(around, &mut sentences));
         }
         self.report_all(ViolationKind::StaleTranslation, sentences);
+    }
+
+    /// Compares what CPUs remember as absent with the tables as they are now, on hardware that remembers such
+    /// ([`ViolationKind::StaleAbsence`]). To be called where the kernel relies on a new mapping without a handler that would repair a
+    /// spurious fault: after maps of its own memory, with their flushes completed.
+    pub fn check_absences(&self) {
+        let mut sentences = Vec::new();
+        for cpu in 0..self.cpu_count() {
+            self.with_cpu(cpu, |cpu, around| cpu.stale_absences(around, &mut sentences));
+        }
+        self.report_all(ViolationKind::StaleAbsence, sentences);
     }
 
     /// Translations of these addresses may lead to free frames and to any use: a kernel's map of all memory.
@@ -446,8 +518,10 @@ fn by(access: Access, user: bool) -> Access {
 
 // SAFETY: `Memory` gives each frame out to one owner until it is freed and fills it as asked; its pages and metadata
 // live as long as the machine, which each handle keeps alive, and never move; a frame's pointer leads to its own page,
-// aligned to 4 KiB (or, for a frame that does not exist, to a page of its own after that was reported).
-unsafe impl Frames for Sim {
+// aligned to its size (or, for a frame that does not exist, to a page of its own after that was reported).
+unsafe impl<M: SimFormat> Frames for Sim<M> {
+    const PAGE_SHIFT: u32 = M::PAGE_SHIFT;
+
     fn allocate_frames(&self, request: FrameRequest) -> Option<Frame> {
         self.shared.memory.allocate(request, &self.shared.judge)
     }
@@ -485,8 +559,8 @@ unsafe impl Frames for Sim {
 // SAFETY: all handles share one `Machine`; a handle's CPU is the one that the test runs its caller on; `flush` has made
 // every CPU of the request forget the scope when it returns, and an access that used it is over, since it holds that
 // CPU's lock.
-unsafe impl Platform for Sim {
-    type Mmu = X86_64;
+unsafe impl<M: SimFormat> Platform for Sim<M> {
+    type Mmu = M;
     type RawMutex = spin::Mutex<()>;
     type CpuSet = CpuMask;
     type SpaceData = ();
@@ -516,6 +590,6 @@ unsafe impl Platform for Sim {
 
     fn flush_local(&self, request: &FlushRequest<CpuMask>) {
         self.log(request, true);
-        self.with_cpu(self.cpu(), |cpu, _| cpu.flush(&request.scope));
+        self.with_cpu(self.cpu(), |cpu, around| cpu.flush(around, &request.scope));
     }
 }

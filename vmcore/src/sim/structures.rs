@@ -1,20 +1,17 @@
 //! The paging-structure caches: what a CPU remembers of the entries that lead to tables (SDM, "Paging-Structure
-//! Caches").
+//! Caches"; the other architectures' manuals permit as much).
 //!
 //! ```text
-//!   (tag, 39, address bits 47..39) -> table of shift 30        the lowest one that is known
-//!   (tag, 30, address bits 47..30) -> table of shift 21        is where a walk begins:
-//!   (tag, 21, address bits 47..21) -> table of shift 12        those above are not read again
+//!   (tag, 39, address bits 63..39) -> table of shift 30        the lowest one that is known
+//!   (tag, 30, address bits 63..30) -> table of shift 21        is where a walk begins:
+//!   (tag, 21, address bits 63..21) -> table of shift 12        those above are not read again
 //! ```
 //!
 //! A table that was unlinked while its pointer is still here goes on being walked.
 
 use alloc::collections::BTreeMap;
 
-use super::walker::Rights;
-
-/// Bits 47 to 12 of an address: what selects entries.
-const TRANSLATED: u64 = 0x0000_ffff_ffff_f000;
+use super::regime::Rights;
 
 /// A remembered pointer to a table.
 #[derive(Clone, Copy, Debug)]
@@ -37,25 +34,29 @@ pub(super) struct StructureCache {
     pointers: BTreeMap<Key, Pointer>,
 }
 
-/// The first address, sign-extended, that an entry translates, and the last.
+/// The first address that an entry translates, and the last.
 fn covered((_, shift, prefix): Key) -> (u64, u64) {
-    let low = prefix << shift;
-    let first = ((low << 16) as i64 >> 16) as u64;
+    let first = prefix << shift;
     (first, first + ((1 << shift) - 1))
 }
 
 impl StructureCache {
     /// The pointer closest to the leaf for `address`: the entry's shift and itself.
     pub(super) fn lookup(&self, tag: u16, address: u64) -> Option<(u32, Pointer)> {
-        [21, 30, 39].into_iter().find_map(|shift| {
-            let pointer = self.pointers.get(&(tag, shift, (address & TRANSLATED) >> shift))?;
-            Some((shift, *pointer))
-        })
+        // The lowest tables have the smallest shift, and the keys of a tag are in that order.
+        let mut from = 0;
+        while let Some(((_, shift, _), _)) = self.pointers.range((tag, from, 0)..=(tag, u32::MAX, u64::MAX)).next() {
+            if let Some(pointer) = self.pointers.get(&(tag, *shift, address >> shift)) {
+                return Some((*shift, *pointer));
+            }
+            from = shift + 1;
+        }
+        None
     }
 
     /// Remembers a pointer. True if it is new.
     pub(super) fn insert(&mut self, tag: u16, shift: u32, address: u64, pointer: Pointer) -> bool {
-        self.pointers.insert((tag, shift, (address & TRANSLATED) >> shift), pointer).is_none()
+        self.pointers.insert((tag, shift, address >> shift), pointer).is_none()
     }
 
     /// Forgets what covers any address from `first` to `last`; of every tag where `tag` is `None`.

@@ -179,7 +179,7 @@ fn memory_types_come_from_the_pat_bit_of_each_size() {
     let sim = Sim::builder().frames(64).pat(pat).device(device(0x40000, 1)).device(device(0x200, 1)).build();
     let hand = Hand::new(sim);
     for index in 0..8_u64 {
-        let expected = walker::pat_type(pat >> (index * 8) & 0xff).unwrap();
+        let expected = regime::pat_type(pat >> (index * 8) & 0xff).unwrap();
         let low = (index & 1) << 3 | (index >> 1 & 1) << 4;
         hand.map(index as usize, P | low | (index >> 2) << 7);
         assert_eq!(hand.sim.access(0, at(index << 12), Access::READ).unwrap().memory, expected);
@@ -485,6 +485,7 @@ fn the_root_of_a_dead_space() {
     hand.sim.access(0, at(0x1000), Access::READ).unwrap();
     hand.sim.access(0, at(0x2000), Access::READ).unwrap();
     let other = Hand::new(hand.sim.clone());
+    assert_eq!(hand.kinds(), [ViolationKind::TagReused], "another root under the tag, without a flush");
     // The other root has the same kernel half.
     hand.sim.set_physical_word(other.root, 0, entry(hand.pdpt, P | RW | US));
     hand.sim.load(0, other.root, Tag(2));

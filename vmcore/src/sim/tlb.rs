@@ -14,7 +14,7 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use super::walker::Rights;
+use super::regime::Rights;
 use crate::frame::FrameUse;
 use crate::paging::MemoryType;
 
@@ -37,6 +37,10 @@ pub(super) struct Cached {
     pub(super) memory: MemoryType,
     /// Whether the walk saw or set the dirty bit: before that, a write walks again.
     pub(super) dirty: bool,
+    /// Whether the hardware sets it; otherwise the write faults.
+    pub(super) marks_stores: bool,
+    /// How many pages the leaf mapped, of which this may be a part.
+    pub(super) leaf_pages: u64,
     /// The root that the walk began at.
     pub(super) root: u64,
     /// The tick of the memory's clock at the walk.
@@ -134,6 +138,8 @@ mod tests {
             rights: Rights::ALL,
             memory: MemoryType::WriteBack,
             dirty: false,
+            marks_stores: true,
+            leaf_pages: 512,
             root: 0,
             filled_at: 0,
             purpose: None,

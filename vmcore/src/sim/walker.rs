@@ -1,124 +1,103 @@
-//! The x86-64 table walker, written from the manual (Intel SDM volume 3, chapter 5) in plain numbers.
-//!
-//! It shares no code with the encoders of `paging`, so that a wrong bit there is a wrong translation here.
+//! The walk that all formats share: read an entry, ask the [`Regime`] what it means, mark it as the hardware does, go on.
 //!
 //! ```text
-//!   63 62       52 51                12 11    9  8  7  6  5  4  3  2  1  0
-//!   XD |  ignored |   frame or table   | ign. | G |PS| D| A|PCD|PWT|US|RW|P     PS is the PAT bit in a 4 KiB leaf
-//!
-//!   address:  47..39 index of the root (shift 39)    a leaf of 1 GiB has its PAT bit at 12, bits 13..29 reserved
-//!             38..30 (shift 30), may be a leaf       a leaf of 2 MiB has its PAT bit at 12, bits 13..20 reserved
-//!             29..21 (shift 21), may be a leaf       bit 7 of a root entry is reserved
-//!             20..12 (shift 12), is a leaf
+//!   start: a table, the index's lowest bit
+//!     |
+//!     v
+//!   is it a table? --> read the entry --> absent, reserved? ------------------> stop
+//!     ^                                   leaf? --> permitted? --> mark it ---> found
+//!     |                                   table? -> mark it --+      |no
+//!     +-------------------------------------------------------+      +-------> stop
 //! ```
-//!
-//! CR0.WP, EFER.NXE and CR4.PGE are set, CR4.SMEP, SMAP and PKE are clear.
 
 use alloc::format;
 
 use super::judge::{Judge, ViolationKind};
 use super::memory::{FrameState, GARBAGE, Memory, POISON};
+use super::regime::{Leaf, Regime, Rights, Step};
 use crate::frame::FrameUse;
 use crate::paging::{Access, MemoryType};
-use crate::word::Ordering;
-
-/// What every entry on the way to a page lets through.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Rights {
-    pub(super) write: bool,
-    pub(super) user: bool,
-    pub(super) execute: bool,
-}
-
-impl Rights {
-    pub(super) const ALL: Self = Self { write: true, user: true, execute: true };
-
-    /// Section "Determination of Access Rights": writes by the supervisor respect R/W too, since CR0.WP is set.
-    pub(super) fn allow(self, access: Access) -> bool {
-        (self.user || !access.contains(Access::USER))
-            && (self.write || !access.contains(Access::WRITE))
-            && (self.execute || !access.contains(Access::EXECUTE))
-    }
-
-    /// Whether nothing is allowed here that `other` does not allow.
-    pub(super) fn within(self, other: Self) -> bool {
-        (other.user || !self.user) && (other.write || !self.write) && (other.execute || !self.execute)
-    }
-
-    fn through(self, word: u64) -> Self {
-        Self {
-            write: self.write && word & 0x2 != 0,
-            user: self.user && word & 0x4 != 0,
-            execute: self.execute && word & 0x8000_0000_0000_0000 == 0,
-        }
-    }
-
-    pub(super) fn access(self) -> Access {
-        let mut access = Access::READ;
-        access.set(Access::WRITE, self.write);
-        access.set(Access::USER, self.user);
-        access.set(Access::EXECUTE, self.execute);
-        access
-    }
-}
-
-/// The registers that a walk depends on.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Registers {
-    pub(super) physical_bits: u32,
-    /// IA32_PAT: eight memory types of a byte each.
-    pub(super) pat: u64,
-}
+use crate::word::{AtomicU32, AtomicU64, Ordering};
 
 /// Where a walk begins: at the root, or at a table that a paging-structure cache knows.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Start {
     pub(super) table: u64,
-    /// The lowest bit of the index into that table: 39, 30, 21 or 12.
+    /// The lowest bit of the index into that table.
     pub(super) shift: u32,
     pub(super) rights: Rights,
+    /// The root's entries, where they are in registers.
+    pub(super) registers: Option<[u64; 4]>,
 }
 
 /// Where a walk ended.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Found {
     /// The number of the first page that the leaf maps.
     pub(super) page: u64,
     /// How many pages it maps.
     pub(super) pages: u64,
+    /// How many of them the entry itself maps: fewer where it is one of a contiguous group.
+    pub(super) entry_pages: u64,
     /// The frame of the first one.
     pub(super) frame: u64,
     pub(super) rights: Rights,
     pub(super) memory: MemoryType,
     pub(super) global: bool,
     pub(super) dirty: bool,
+    /// Whether the hardware marks a store by itself.
+    pub(super) marks_stores: bool,
+}
+
+impl Found {
+    /// The first page after `page` that another entry maps.
+    pub(super) const fn next_entry(&self, page: u64) -> u64 {
+        (page / self.entry_pages + 1) * self.entry_pages
+    }
 }
 
 /// Why a walk ended without a translation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Stop {
-    NotPresent,
-    Permission,
+    /// An entry of a table whose index begins at this bit is not present.
+    NotPresent(u32),
+    /// The leaf does not permit the access: it is this one.
+    Permission(Found),
     Reserved,
+    /// The accessed or the dirty bit is clear and software is to set it.
+    Unmarked,
     /// A table lies where no memory is: reported as a violation already.
     Bus,
 }
 
-pub(super) const fn is_canonical(address: u64) -> bool {
-    let upper = address >> 47;
-    upper == 0 || upper == 0x1_ffff
+/// An entry in memory.
+#[derive(Clone, Copy)]
+enum Slot<'a> {
+    Wide(&'a AtomicU64),
+    Narrow(&'a AtomicU32),
+    /// In a register of the CPU, where nothing is marked.
+    Register(u64),
 }
 
-/// The type that a byte of the PAT stands for (SDM table 13-10); `None` for a byte that the register refuses.
-pub(super) const fn pat_type(byte: u64) -> Option<MemoryType> {
-    match byte {
-        0 => Some(MemoryType::Uncached),
-        1 => Some(MemoryType::WriteCombining),
-        4 => Some(MemoryType::WriteThrough),
-        5 => Some(MemoryType::WriteProtected),
-        6 => Some(MemoryType::WriteBack),
-        7 => Some(MemoryType::UncachedMinus),
-        _ => None,
+impl Slot<'_> {
+    fn load(self) -> u64 {
+        match self {
+            Self::Wide(slot) => slot.load(Ordering::Acquire),
+            Self::Narrow(slot) => u64::from(slot.load(Ordering::Acquire)),
+            Self::Register(word) => word,
+        }
+    }
+
+    /// Marks the entry as the hardware does: by a locked compare and exchange of what was read. False if the entry has changed
+    /// meanwhile and must be read again.
+    fn mark(self, word: u64, marked: u64) -> bool {
+        let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
+        match self {
+            _ if word == marked => true,
+            Self::Wide(slot) => slot.compare_exchange(word, marked, success, failure).is_ok(),
+            Self::Narrow(slot) => slot.compare_exchange(word as u32, marked as u32, success, failure).is_ok(),
+            Self::Register(_) => true,
+        }
     }
 }
 
@@ -126,11 +105,16 @@ pub(super) const fn pat_type(byte: u64) -> Option<MemoryType> {
 pub(super) struct Walker<'a> {
     pub(super) memory: &'a Memory,
     pub(super) judge: &'a Judge,
-    pub(super) registers: Registers,
+    pub(super) regime: &'a dyn Regime,
     pub(super) cpu: usize,
 }
 
 impl Walker<'_> {
+    /// A walk from a root, past all registers that hold entries of it.
+    pub(super) fn start_at(&self, root: u64) -> Start {
+        Start { table: root, shift: self.regime.top(), rights: Rights::ALL, registers: None }
+    }
+
     /// Walks `address` down from `start`. `visit` is told of each table that an entry leads to: the entry's shift, the
     /// table, and the rights up to there.
     ///
@@ -143,67 +127,103 @@ impl Walker<'_> {
         access: Option<Access>,
         mut visit: impl FnMut(u32, u64, Rights),
     ) -> Result<Found, Stop> {
-        let Start { mut table, mut shift, mut rights } = start;
+        let Start { mut table, mut shift, mut rights, mut registers } = start;
         loop {
-            self.check_table(table, address)?;
-            let index = (address >> shift & 0x1ff) as usize;
-            let Some(slot) = self.memory.word(table, index) else { return Err(Stop::Bus) };
-            let word = slot.load(Ordering::Acquire);
-            if word & 0x1 == 0 {
-                return Err(Stop::NotPresent);
-            }
-            let is_leaf = shift == 12 || (shift != 39 && word & 0x80 != 0);
-            if word & self.reserved(shift, is_leaf) != 0 {
-                return Err(Stop::Reserved);
-            }
-            let below = rights.through(word);
-            if !is_leaf {
-                if access.is_some() && !self.mark(slot, word, 0x20) {
-                    continue;
+            let index = (address >> shift & ((1 << self.regime.index_bits(shift)) - 1)) as usize;
+            let slot = match registers {
+                Some(held) => Slot::Register(held[index & 3]),
+                None => {
+                    self.check_table(table, address)?;
+                    self.slot(table, index).ok_or(Stop::Bus)?
                 }
-                let next = (word & 0x000f_ffff_ffff_f000) >> 12;
-                visit(shift, next, below);
-                (table, shift, rights) = (next, shift - 9, below);
-                continue;
-            }
-            let mut dirty = word & 0x40 != 0;
-            if let Some(access) = access {
-                if !below.allow(access) {
-                    return Err(Stop::Permission);
+            };
+            let word = slot.load();
+            match self.regime.step(shift, word, rights) {
+                Step::Absent => return Err(Stop::NotPresent(shift)),
+                Step::Reserved => return Err(Stop::Reserved),
+                Step::Table { address: next, below, marked } => {
+                    if access.is_some() && !slot.mark(word, marked) {
+                        continue;
+                    }
+                    let next = next >> self.regime.page_shift();
+                    visit(shift, next, below);
+                    (table, shift, rights, registers) = (next, self.regime.below(shift), below, None);
                 }
-                let writes = access.contains(Access::WRITE);
-                if !self.mark(slot, word, if writes { 0x60 } else { 0x20 }) {
-                    continue;
+                Step::Leaf(leaf) => {
+                    let found = self.found(address, shift, &leaf);
+                    if leaf.span > shift {
+                        self.check_group(table, shift, index, rights, address, &leaf);
+                    }
+                    let Some(access) = access else { return Ok(found) };
+                    if !self.regime.permits(leaf.rights, access) {
+                        return Err(Stop::Permission(found));
+                    }
+                    let writes = access.contains(Access::WRITE);
+                    let marked = if writes { leaf.after_write } else { leaf.after_read };
+                    if !slot.mark(word, marked.ok_or(Stop::Unmarked)?) {
+                        continue;
+                    }
+                    return Ok(Found { dirty: found.dirty || writes, ..found });
                 }
-                dirty |= writes;
             }
-            // The reserved bits are clear, so below the leaf's size only flags are left (bit 12 is a larger leaf's PAT
-            // bit).
-            let frame = (word & 0x000f_ffff_ffff_f000) >> shift << (shift - 12);
-            let pat_bit = if shift == 12 { word >> 7 & 1 } else { word >> 12 & 1 };
-            let pat_index = pat_bit << 2 | (word >> 3 & 3);
-            return Ok(Found {
-                page: address >> shift << (shift - 12),
-                pages: 1 << (shift - 12),
-                frame,
-                rights: below,
-                memory: pat_type(self.registers.pat >> (pat_index * 8) & 0xff).unwrap_or(MemoryType::Uncached),
-                global: word & 0x100 != 0,
-                dirty,
-            });
         }
     }
 
-    /// A table that a CPU begins to use must have been cleared: none of its words is the allocator's pattern.
-    pub(super) fn check_cleared(&self, table: u64) {
-        for index in 0..0x200 {
-            let Some(word) = self.memory.word(table, index).map(|word| word.load(Ordering::Acquire)) else { return };
-            if word == GARBAGE || word == POISON {
+    fn found(&self, address: u64, shift: u32, leaf: &Leaf) -> Found {
+        let page_shift = self.regime.page_shift();
+        Found {
+            page: address >> leaf.span << (leaf.span - page_shift),
+            pages: 1 << (leaf.span - page_shift),
+            entry_pages: 1 << (shift.min(leaf.span) - page_shift),
+            frame: leaf.base >> page_shift,
+            rights: leaf.rights,
+            memory: leaf.memory,
+            global: leaf.global,
+            dirty: leaf.dirty,
+            marks_stores: leaf.after_write.is_some(),
+        }
+    }
+
+    /// The entry with this index; the tables of a root may be several, side by side.
+    fn slot(&self, table: u64, index: usize) -> Option<Slot<'_>> {
+        let shift = if self.regime.is_narrow() { 2 } else { 3 };
+        let in_frame = self.regime.page_shift() - shift;
+        let frame = table + (index as u64 >> in_frame);
+        let index = index & ((1 << in_frame) - 1);
+        if self.regime.is_narrow() {
+            return self.memory.half_word(frame, index).map(Slot::Narrow);
+        }
+        self.memory.word(frame, index).map(Slot::Wide)
+    }
+
+    /// The members of a contiguous group agree: each that is present is the same but for its own address, and nothing says that it
+    /// is none. Whichever member a TLB was filled from translates for all of them.
+    fn check_group(&self, table: u64, shift: u32, index: usize, above: Rights, address: u64, leaf: &Leaf) {
+        let count = 1_usize << (leaf.span - shift);
+        let first = index & !(count - 1);
+        for member in first..first + count {
+            let Some(slot) = self.slot(table, member) else { return };
+            let word = slot.load();
+            let agrees = match self.regime.step(shift, word, above) {
+                Step::Absent => true,
+                Step::Leaf(other) => {
+                    let expected = leaf.base + (((member - first) as u64) << shift);
+                    other.span == leaf.span
+                        && other.base == leaf.base
+                        && other.own.is_none_or(|own| own == expected)
+                        && other.rights == leaf.rights
+                        && other.memory == leaf.memory
+                        && other.global == leaf.global
+                }
+                _ => false,
+            };
+            if !agrees {
                 return self.judge.report(
-                    ViolationKind::TableNotCleared,
+                    ViolationKind::ContiguousMismatch,
                     format!(
-                        "CPU {} began to use the table in frame {table:#x}, whose entry {index:#x} still holds the \
-                         allocator's pattern {word:#x}: it was linked before it was cleared",
+                        "CPU {} walks {address:#x} and finds entry {index:#x} of the table in frame {table:#x} in a contiguous \
+                         group of {count}, but its member {member:#x} is {word:#x}, which does not agree: a TLB may keep either \
+                         for all of them",
                         self.cpu
                     ),
                 );
@@ -211,22 +231,22 @@ impl Walker<'_> {
         }
     }
 
-    /// The bits that fault in an entry.
-    fn reserved(&self, shift: u32, is_leaf: bool) -> u64 {
-        let beyond_memory = 0x000f_ffff_ffff_ffff & !((1_u64 << self.registers.physical_bits) - 1);
-        beyond_memory
-            | match (shift, is_leaf) {
-                (39, _) => 0x80,
-                (30, true) => 0x3fff_e000,
-                (21, true) => 0x001f_e000,
-                _ => 0,
+    /// A table that a CPU begins to use must have been cleared: none of its words is the allocator's pattern.
+    pub(super) fn check_cleared(&self, table: u64) {
+        for index in 0..self.memory.words() {
+            let Some(word) = self.memory.word(table, index).map(|word| word.load(Ordering::Acquire)) else { return };
+            if word == GARBAGE || word == POISON {
+                return self.judge.report(
+                    ViolationKind::TableNotCleared,
+                    format!(
+                        "CPU {} began to use the table in frame {table:#x}, whose byte {:#x} still holds the allocator's pattern \
+                         {word:#x}: it was linked before it was cleared",
+                        self.cpu,
+                        index * 8
+                    ),
+                );
             }
-    }
-
-    /// Sets accessed and dirty as the hardware does: by a locked compare and exchange of the entry that was read. False
-    /// if the entry has changed meanwhile and must be read again.
-    fn mark(&self, slot: &crate::word::AtomicU64, word: u64, bits: u64) -> bool {
-        word & bits == bits || slot.compare_exchange(word, word | bits, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        }
     }
 
     /// The frame that is about to be read as a table must be one.

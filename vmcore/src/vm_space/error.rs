@@ -84,6 +84,10 @@ impl From<TableError> for SpaceError {
             TableError::NeedsTables(wanted) => Self::OutOfFrames(OutOfFrames { wanted }),
             TableError::Encode(error) => Self::Encode(error),
             TableError::Address(error) => Self::Range(error),
+            TableError::Overlap(range) => Self::Conflict(range),
+            TableError::NoGap(size) => Self::NoGap(size),
+            // Spaces never map from iterators; and tables that cannot be changed as the format demands are as good as foreign.
+            TableError::NeedsInvalidation(address) | TableError::TooFewFrames(address) => Self::Foreign(address),
         }
     }
 }

@@ -23,6 +23,7 @@
 
 mod addresses;
 mod areas;
+mod formats;
 mod frames;
 mod page_tree;
 mod paging;
@@ -72,5 +73,6 @@ pub(crate) fn all() {
     frames::all();
     paging::all();
     areas::all();
+    formats::all();
     spaces::all();
 }

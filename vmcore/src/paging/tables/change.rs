@@ -2,14 +2,15 @@
 
 use crate::addr::{PageRange, VirtAddr};
 use crate::frame::{FrameList, Frames};
-use crate::paging::{Access, EncodeError, Entry, Leaf, Mmu, TableError, Tables, Tag};
+use crate::paging::{Access, Entry, Leaf, Mmu, TableError, Tables, Tag};
 
 use super::Gather;
 use super::cursor::Cursor;
+use super::live::Slot;
 use super::table::Table;
 
 /// Pages to be forgotten, joined while they are neighbours, so that a flush scope sees runs and not single pages.
-struct Forget {
+pub(super) struct Forget {
     tag: Tag,
     start: u64,
     /// The address after the run, 0 at the top of the address space: no range goes on from there.
@@ -19,12 +20,12 @@ struct Forget {
 }
 
 impl Forget {
-    const fn new(tag: Tag) -> Self {
+    pub(super) const fn new(tag: Tag) -> Self {
         Self { tag, start: 0, end: 0, empty: true, global: false }
     }
 
     #[inline]
-    fn add(&mut self, gather: &mut Gather, pages: PageRange, global: bool) {
+    pub(super) fn add(&mut self, gather: &mut Gather, pages: PageRange, global: bool) {
         let start = pages.start().as_u64();
         if self.empty || start != self.end {
             self.finish(gather);
@@ -34,7 +35,7 @@ impl Forget {
         self.global |= global;
     }
 
-    fn finish(&mut self, gather: &mut Gather) {
+    pub(super) fn finish(&mut self, gather: &mut Gather) {
         if !self.empty {
             let run = PageRange::from_bounds(VirtAddr::new(self.start), VirtAddr::new(self.end.wrapping_sub(1)));
             gather.scope.add(self.tag, run, self.global);
@@ -76,14 +77,26 @@ impl<M: Mmu> Tables<M> {
                 let (table, run) = (cursor.table(), cursor.run());
                 let start = cursor.address().as_u64();
                 let mut cleared = 0;
-                table.update_run(run.first, run.count, |step, word| {
-                    let Entry::Leaf(leaf) = self.mmu.decode(0, word) else { return None };
+                let mut clear = |step: usize, leaf: Leaf| {
                     cleared += 1;
                     let page = PageRange::from_checked(VirtAddr::new(start + ((step as u64) << shift)), 1 << shift);
                     forget.add(gather, page, leaf.global);
                     removed(page, leaf);
-                    Some(0)
-                });
+                };
+                if self.relies_on_dirty() {
+                    for step in 0..run.count {
+                        let index = run.first + step;
+                        if let Entry::Leaf(leaf) = self.decode_at(0, index, table.load(index)) {
+                            clear(step, self.replace(&table, 0, index, leaf, 0));
+                        }
+                    }
+                } else {
+                    table.update_run(run.first, run.count, |step, word| {
+                        let Entry::Leaf(leaf) = self.decode_at(0, run.first + step, word) else { return None };
+                        clear(step, leaf);
+                        Some(0)
+                    });
+                }
                 table.change_live(-cleared);
                 cursor.pass(run);
             } else {
@@ -93,18 +106,18 @@ impl<M: Mmu> Tables<M> {
                         continue 'entries;
                     }
                     Entry::Leaf(leaf) if cursor.is_whole() => {
-                        cursor.table().store(cursor.index(), 0);
+                        let leaf = self.replace(&cursor.table(), cursor.level(), cursor.index(), leaf, 0);
                         cursor.table().change_live(-1);
                         forget.add(gather, cursor.span(), leaf.global);
                         removed(cursor.span(), leaf);
                     }
                     Entry::Leaf(leaf) => {
-                        self.split(frames, &mut cursor, leaf, spare, needed)?;
+                        self.split(frames, &mut cursor, spare, needed)?;
                         forget.finish(gather);
                         gather.scope.add(self.tag, self.span_above(&cursor), leaf.global);
                         continue 'entries;
                     }
-                    Entry::Absent | Entry::Reserved => {}
+                    Entry::Absent(_) | Entry::Reserved => {}
                 }
             }
             while !cursor.next() {
@@ -138,9 +151,7 @@ impl<M: Mmu> Tables<M> {
         spare: &mut FrameList,
         gather: &mut Gather,
     ) -> Result<(), TableError> {
-        let permissions = &M::FORMAT.leaf;
-        let bits = permissions.encode(access).ok_or(EncodeError::Access(access))?;
-        let mask = permissions.mask();
+        let bits = self.mmu.encode_access(access)?;
         let needed = self.count_cuts(frames, range, |leaf| leaf.access != access)?;
         if spare.len() < needed {
             return Err(TableError::NeedsTables(needed));
@@ -152,14 +163,29 @@ impl<M: Mmu> Tables<M> {
             if cursor.level() == 0 {
                 let (table, run) = (cursor.table(), cursor.run());
                 let start = cursor.address().as_u64();
-                table.update_run(run.first, run.count, |step, word| {
-                    if !self.mmu.is_present(word) || word & mask == bits {
-                        return None;
+                let page =
+                    |step: usize| PageRange::from_checked(VirtAddr::new(start + ((step as u64) << shift)), 1 << shift);
+                if self.relies_on_dirty() {
+                    for step in 0..run.count {
+                        let index = run.first + step;
+                        let Entry::Leaf(leaf) = self.decode_at(0, index, table.load(index)) else { continue };
+                        if leaf.access != access {
+                            self.rewrite(frames, Slot { table, level: 0, index, pages: page(step) }, false, |leaf| {
+                                Ok(self.mmu.encode_leaf(0, leaf.access(access))?)
+                            })?;
+                            forget.add(gather, page(step), leaf.global);
+                        }
                     }
-                    let page = PageRange::from_checked(VirtAddr::new(start + ((step as u64) << shift)), 1 << shift);
-                    forget.add(gather, page, M::FORMAT.global.decode(word));
-                    Some(word & !mask | bits)
-                });
+                } else {
+                    table.update_run(run.first, run.count, |step, word| {
+                        let new = self.mmu.replace_access(word, bits);
+                        if !self.mmu.is_present(word) || word == new {
+                            return None;
+                        }
+                        forget.add(gather, page(step), M::FORMAT.global.decode(word));
+                        Some(new)
+                    });
+                }
                 cursor.pass(run);
             } else {
                 match cursor.entry() {
@@ -169,17 +195,19 @@ impl<M: Mmu> Tables<M> {
                     }
                     Entry::Leaf(leaf) if leaf.access == access => {}
                     Entry::Leaf(leaf) if cursor.is_whole() => {
-                        let word = cursor.table().load(cursor.index());
-                        cursor.table().store(cursor.index(), word & !mask | bits);
+                        let level = cursor.level();
+                        self.rewrite(frames, cursor.slot(), false, |leaf| {
+                            Ok(self.mmu.encode_leaf(level, leaf.access(access))?)
+                        })?;
                         forget.add(gather, cursor.span(), leaf.global);
                     }
                     Entry::Leaf(leaf) => {
-                        self.split(frames, &mut cursor, leaf, spare, needed)?;
+                        self.split(frames, &mut cursor, spare, needed)?;
                         forget.finish(gather);
                         gather.scope.add(self.tag, self.span_above(&cursor), leaf.global);
                         continue;
                     }
-                    Entry::Absent | Entry::Reserved => {}
+                    Entry::Absent(_) | Entry::Reserved => {}
                 }
             }
             if !cursor.forward() {
@@ -190,11 +218,10 @@ impl<M: Mmu> Tables<M> {
     }
 
     /// Replaces the leaf at the cursor by a table of equal leaves, filled before it is linked, and goes into it.
-    fn split<'a, F: Frames>(
+    pub(super) fn split<'a, F: Frames>(
         &self,
         frames: &'a F,
         cursor: &mut Cursor<'a, F, M>,
-        leaf: Leaf,
         spare: &mut FrameList,
         needed: u64,
     ) -> Result<(), TableError> {
@@ -203,20 +230,22 @@ impl<M: Mmu> Tables<M> {
         let frame = spare.pop(frames).ok_or(TableError::NeedsTables(needed))?;
         let table = Table::own(frames, self.mmu, below, frame).ok_or(foreign)?;
         let word = self.mmu.encode_table(cursor.level(), frame)?;
-        self.write_leaves(&table, below, 0, table.len(), leaf)?;
+        self.rewrite(frames, cursor.slot(), true, |leaf| {
+            self.write_leaves(&table, below, 0, table.len(), leaf)?;
+            Ok(word)
+        })?;
         table.change_live(table.len() as i32);
-        cursor.table().store(cursor.index(), word);
         cursor.enter(frame)
     }
 
     /// The pages of the table that the cursor is in.
-    fn span_above<F: Frames>(&self, cursor: &Cursor<'_, F, M>) -> PageRange {
+    pub(super) fn span_above<F: Frames>(&self, cursor: &Cursor<'_, F, M>) -> PageRange {
         let shift = self.mmu.level(cursor.level() + 1).map_or(self.mmu.page_shift(), |at| at.shift);
         PageRange::from_checked(cursor.address().align_down(shift), 1 << shift)
     }
 
     /// How many tables it takes to split the leaves that the range covers in part and that `concerns` names.
-    fn count_cuts<F: Frames>(
+    pub(super) fn count_cuts<F: Frames>(
         &self,
         frames: &F,
         range: PageRange,
@@ -236,10 +265,11 @@ impl<M: Mmu> Tables<M> {
                     Entry::Leaf(leaf) if !cursor.is_whole() && concerns(&leaf) => {
                         // Leaves of the next lower level must be able to say the same.
                         self.mmu.encode_leaf(cursor.level() - 1, leaf)?;
+                        self.check_replaceable::<F>(cursor.part())?;
                         needed += self.tables_to_cut(cursor.level(), cursor.part());
                     }
                     Entry::Reserved => return Err(TableError::Foreign(cursor.address())),
-                    Entry::Leaf(_) | Entry::Absent => {}
+                    Entry::Leaf(_) | Entry::Absent(_) => {}
                 }
             }
             if !cursor.forward() {

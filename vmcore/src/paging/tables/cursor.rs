@@ -16,6 +16,7 @@ use crate::frame::Frames;
 use crate::paging::walk::MAX_LEVELS;
 use crate::paging::{Entry, Mmu, TableError};
 
+use super::live::Slot;
 use super::table::Table;
 
 /// Entries of one table that lie side by side and are touched by the cursor's range.
@@ -84,7 +85,13 @@ impl<'a, F: Frames, M: Mmu> Cursor<'a, F, M> {
 
     #[inline]
     pub(super) fn entry(&self) -> Entry {
-        self.mmu.decode(self.level, self.table.load(self.index()))
+        self.mmu.decode_at(self.level, self.index(), self.table.load(self.index()))
+    }
+
+    /// The entry at the cursor.
+    #[inline]
+    pub(super) fn slot(&self) -> Slot<'a, M> {
+        Slot { table: self.table, level: self.level, index: self.index(), pages: self.span() }
     }
 
     #[inline]
@@ -128,6 +135,13 @@ impl<'a, F: Frames, M: Mmu> Cursor<'a, F, M> {
         self.address = address.as_u64();
     }
 
+    /// The last address of the run's entries that lies in the range.
+    #[inline]
+    pub(super) fn span_of(&self, run: Run) -> VirtAddr {
+        let end = (self.address & !self.offset_mask()) + ((run.count as u64 - 1) << self.shift) + self.offset_mask();
+        VirtAddr::new(end.min(self.last))
+    }
+
     /// Passes all of the run but its last entry.
     #[inline]
     pub(super) fn pass(&mut self, run: Run) {
@@ -141,6 +155,10 @@ impl<'a, F: Frames, M: Mmu> Cursor<'a, F, M> {
     pub(super) fn enter(&mut self, frame: Frame) -> Result<(), TableError> {
         let foreign = TableError::Foreign(self.address());
         let level = self.level.checked_sub(1).ok_or(foreign)?;
+        if frame == self.table.frame() && self.owned {
+            // A table that leads to itself: a self-map, through which a tree would be taken apart from within.
+            return Err(foreign);
+        }
         let format = self.mmu.level(level).ok_or(foreign)?;
         let table = if self.owned {
             Table::own(self.frames, self.mmu, level, frame)

@@ -23,11 +23,22 @@ impl<M: Mmu> Tables<M> {
         largest_level: usize,
     ) -> u64 {
         let largest = match first {
-            Some(frame) => self.largest_leaf(range, Leaf::new(frame), largest_level),
+            Some(frame) => self.largest_leaf(range, frame, largest_level),
             None => LargestLeaf(0),
         };
         // Foreign tables are refused by the operation itself.
         self.count(frames, range, largest, false).unwrap_or_else(|_| self.tables_to_map_at_most(range))
+    }
+
+    /// Whether nothing is mapped in `range`, so that [`map`](Self::map) meets no conflict. Cost: O(pages + tables that the range touches).
+    pub fn is_clear<F: Frames>(&self, frames: &F, range: PageRange) -> bool {
+        self.count(frames, range, LargestLeaf(0), true).is_ok()
+    }
+
+    /// Why [`is_clear`](Self::is_clear) is false.
+    pub(super) fn find_conflict<F: Frames>(&self, frames: &F, range: PageRange) -> TableError {
+        let clear = self.count(frames, range, LargestLeaf(0), true);
+        clear.err().unwrap_or(TableError::Conflict(range.start()))
     }
 
     /// How many tables mapping `range` takes at most, whatever is mapped now. O(levels).
@@ -53,7 +64,7 @@ impl<M: Mmu> Tables<M> {
         let last_frame = leaf.frame.number().checked_add(pages - 1).ok_or(EncodeError::Frame(leaf.frame))?;
         self.mmu.encode_leaf(0, leaf)?;
         self.mmu.encode_leaf(0, Leaf { frame: Frame::new(last_frame), ..leaf })?;
-        let largest = self.largest_leaf(range, leaf, largest_level);
+        let largest = self.largest_leaf(range, leaf.frame, largest_level);
         let needed = self.count(frames, range, largest, true)?;
         if spare.len() < needed {
             return Err(TableError::NeedsTables(needed));
@@ -149,7 +160,7 @@ impl<M: Mmu> Tables<M> {
                         cursor.enter(frame)?;
                         continue;
                     }
-                    Entry::Absent => {
+                    Entry::Absent(_) => {
                         if waiting.is_none() {
                             let part = cursor.part();
                             let wanted = (0..part.pages(shift)).find_map(|step| {
@@ -237,16 +248,16 @@ impl<M: Mmu> Tables<M> {
         }
     }
 
-    /// Up to which level the range can be mapped by leaves like `leaf`: where address and frame are aligned alike and the format has such leaves.
-    fn largest_leaf(&self, range: PageRange, leaf: Leaf, largest_level: usize) -> LargestLeaf {
+    /// Up to which level the range can be mapped by leaves: where address and frame are aligned alike and the format has such leaves.
+    fn largest_leaf(&self, range: PageRange, frame: Frame, largest_level: usize) -> LargestLeaf {
         let page_shift = self.mmu.page_shift();
-        let apart = (range.start().as_u64() >> page_shift) ^ leaf.frame.number();
+        let apart = (range.start().as_u64() >> page_shift) ^ frame.number();
         let mut largest = 0;
         for level in 1..=largest_level.min(MAX_LEVELS) {
             let Some(at) = self.mmu.level(level) else { break };
             let mask = (1_u64 << (at.shift - page_shift)) - 1;
-            let aligned = Leaf { frame: Frame::new(leaf.frame.number() & !mask), ..leaf };
-            if apart & mask != 0 || self.mmu.encode_leaf(level, aligned).is_err() {
+            let aligned = Frame::new(frame.number() & !mask);
+            if apart & mask != 0 || !self.mmu.leaf_fits(level, aligned) {
                 break;
             }
             largest = level;
@@ -281,7 +292,7 @@ impl<M: Mmu> Tables<M> {
                         cursor.enter(frame)?;
                         continue;
                     }
-                    Entry::Absent => needed += self.missing(cursor.level(), cursor.part(), largest),
+                    Entry::Absent(_) => needed += self.missing(cursor.level(), cursor.part(), largest),
                     Entry::Leaf(_) if strict => return Err(TableError::Conflict(cursor.address())),
                     Entry::Leaf(_) => {}
                     Entry::Reserved => return Err(TableError::Foreign(cursor.address())),

@@ -9,6 +9,17 @@
 //! | `change` | what changes or removes leaves, splitting huge ones |
 //! | `roots` | root slots that stay, and those shared between spaces |
 //! | `runs` | reading a tree as runs of equal pages |
+//! | `query` | a range summed up, and the hardware's marks taken back |
+//! | `map_frames` | single frames that an iterator gives |
+//! | `gap` | kernel-style mappings: find a gap, map there |
+//! | `memory` | the memory type of a range |
+//! | `transfer` | a range brought elsewhere: moved, or duplicated in another tree |
+//! | `write_protect` | write permission withdrawn high up, and pushed down again |
+//! | `detach` | whole tables dropped unread, since they are a cache; teardown |
+//! | `promote` | one larger leaf instead of a full table of equal ones |
+//! | `adopt` | tables that somebody else made |
+//! | `writer` | the public writing cursor |
+//! | `live` | how an entry that is in use is replaced |
 //!
 //! # Invariants
 //! - Every operation on a range reads and checks first (conflicts, what the format can represent, how many tables are
@@ -22,25 +33,44 @@
 //! Mapping is safe: tables are inert memory until a CPU is given their root, which is the embedder's unsafe step. Who
 //! takes it vouches for what the tables map.
 
+mod adopt;
 mod change;
 mod cursor;
+mod detach;
+#[cfg(test)]
+mod format_tests;
+mod gap;
+mod live;
 mod map;
+mod map_frames;
+mod memory;
 mod page;
+mod promote;
+mod query;
 mod roots;
 mod runs;
 mod table;
 #[cfg(test)]
 mod tests;
+mod transfer;
+mod write_protect;
+mod writer;
 
 use core::fmt;
 
 use crate::addr::{Frame, PageRange, RangeError, VirtAddr};
 use crate::frame::{FrameList, Frames};
-use crate::paging::{EncodeError, Entry, FlushScope, Mmu, Tag, Walk};
+use crate::paging::{EncodeError, Entry, FlushScope, Limits, Mmu, Tag, Walk};
 
 use self::cursor::Cursor;
+pub use self::live::DirtyBits;
+pub use self::query::{Marks, RangeSummary};
 pub use self::runs::Runs;
 use self::table::Table;
+pub use self::writer::{EntrySlice, Writer};
+
+/// What tables above a leaf let through where none limits anything.
+const NO_LIMIT: Limits = Limits::NONE;
 
 /// What a change leaves to be done: what TLBs must forget, and the tables that are free once they have.
 #[derive(Debug, Default)]
@@ -66,6 +96,15 @@ pub enum TableError {
     Foreign(VirtAddr),
     /// A lone address that is not the start of a page of the format.
     Address(RangeError),
+    /// The format demands break-before-make, and the frames have no invalidation that can be called here
+    /// ([`Frames::INVALIDATES_NOW`]).
+    NeedsInvalidation(VirtAddr),
+    /// Two ranges that must not share an address do so, or differ in size: the second one.
+    Overlap(PageRange),
+    /// No gap of so many bytes is left in the range.
+    NoGap(u64),
+    /// An iterator ended before this address had a frame.
+    TooFewFrames(VirtAddr),
 }
 
 impl fmt::Display for TableError {
@@ -80,6 +119,19 @@ impl fmt::Display for TableError {
                 write!(f, "the tables at {address} belong to somebody else: leave that range out")
             }
             Self::Address(error) => error.fmt(f),
+            Self::NeedsInvalidation(address) => {
+                write!(
+                    f,
+                    "the entry at {address} must be flushed before it is replaced: implement `Frames::invalidate_now`"
+                )
+            }
+            Self::Overlap(range) => {
+                write!(f, "{range} overlaps the other range or is not of its size: give two ranges apart")
+            }
+            Self::NoGap(size) => {
+                write!(f, "no gap of {size:#x} bytes is left: unmap something or search a larger range")
+            }
+            Self::TooFewFrames(address) => write!(f, "no frame was given for {address}: give one per page"),
         }
     }
 }
@@ -98,6 +150,7 @@ pub struct Tables<M: Mmu> {
     mmu: M,
     root: Frame,
     tag: Tag,
+    dirty_bits: DirtyBits,
 }
 
 impl<M: Mmu> Tables<M> {
@@ -110,7 +163,7 @@ impl<M: Mmu> Tables<M> {
     ///   [`Frames::frame_pointer`](crate::frame::Frames::frame_pointer) and not freed meanwhile.
     /// - Each operation is given the same frames, whose page size is the format's, and the format's tables each fit a frame.
     pub const unsafe fn new(mmu: M, root: Frame, tag: Tag) -> Self {
-        Self { mmu, root, tag }
+        Self { mmu, root, tag, dirty_bits: DirtyBits::Hints }
     }
 
     /// The MMU.
@@ -142,7 +195,7 @@ impl<M: Mmu> Tables<M> {
             };
             let index = self.index_at(level, address);
             let word = table.load(index);
-            let entry = self.mmu.decode(level, word);
+            let entry = self.mmu.decode_at(level, index, word);
             walk.push(self.mmu, level, frame, index, word, entry);
             match entry {
                 Entry::Table(next, _) => frame = next,
@@ -158,10 +211,17 @@ impl<M: Mmu> Tables<M> {
         Runs::new(frames, self.mmu, self.root, range)
     }
 
+    /// What the word at `index` of a table of `level` means.
+    #[inline]
+    fn decode_at(&self, level: usize, index: usize, word: u64) -> Entry {
+        self.mmu.decode_at(level, index, word)
+    }
+
     #[inline]
     fn index_at(&self, level: usize, address: VirtAddr) -> usize {
         // The table masks the index to its length.
-        self.mmu.level(level).map_or(0, |at| (address.as_u64() >> at.shift) as usize & ((1 << at.index_bits) - 1))
+        let mask = (1 << self.mmu.index_bits(level)) - 1;
+        self.mmu.level(level).map_or(0, |at| (address.as_u64() >> at.shift) as usize & mask)
     }
 
     /// A cursor for changing what the range maps.

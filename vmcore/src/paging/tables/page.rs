@@ -12,6 +12,7 @@ use crate::paging::walk::MAX_LEVELS;
 use crate::paging::{Entry, Leaf, Mmu, TableError, Tables};
 
 use super::Gather;
+use super::live::Slot;
 use super::table::Table;
 
 /// Where a walk for one address ended. It holds as long as the tables are not changed.
@@ -25,10 +26,16 @@ pub(crate) struct Found {
 }
 
 impl Found {
+    /// The level of the table where the walk ended.
+    #[inline]
+    pub(super) fn level(&self) -> usize {
+        self.level
+    }
+
     /// How many tables are missing to map the page.
     #[inline]
     pub(crate) fn tables_missing(&self) -> u64 {
-        if matches!(self.entry, Entry::Absent) { self.level as u64 } else { 0 }
+        if matches!(self.entry, Entry::Absent(_)) { self.level as u64 } else { 0 }
     }
 }
 
@@ -41,9 +48,13 @@ impl<M: Mmu> Tables<M> {
             return None;
         }
         let mut above = [0; MAX_LEVELS];
-        let mut level = self.mmu.levels().saturating_sub(1);
         let mut frame = self.root;
-        loop {
+        let levels = self.mmu.levels();
+        // Over the format's levels and not over those in use, so that each is a constant where the loop is unrolled.
+        for level in (0..M::FORMAT.levels.len()).rev() {
+            if level >= levels {
+                continue;
+            }
             let table = Table::reach(frames, self.mmu, level, frame)?;
             let word = table.load(self.index_at(level, address));
             match self.mmu.decode_table(level, word) {
@@ -52,14 +63,18 @@ impl<M: Mmu> Tables<M> {
                         *place = word;
                     }
                     frame = next;
-                    level -= 1;
                 }
                 None if !self.mmu.is_present(word) => {
-                    return Some(Found { level, table: frame, above, entry: Entry::Absent });
+                    return Some(Found { level, table: frame, above, entry: Entry::Absent(0) });
                 }
-                None => return Some(Found { level, table: frame, above, entry: self.mmu.decode(level, word) }),
+                None => {
+                    let entry = self.mmu.decode_at(level, self.index_at(level, address), word);
+                    return Some(Found { level, table: frame, above, entry });
+                }
             }
         }
+        // No entry of the lowest level leads to a table.
+        None
     }
 
     /// The leaf that was found, with the access that is allowed over all levels, and its level.
@@ -67,10 +82,16 @@ impl<M: Mmu> Tables<M> {
     pub(crate) fn found_leaf(&self, found: &Found) -> Option<(usize, Leaf)> {
         let Entry::Leaf(leaf) = found.entry else { return None };
         let mut allowed = leaf.access;
-        if let Some(limits) = M::FORMAT.table {
-            for word in found.above.iter().take(self.mmu.levels()).skip(found.level + 1) {
-                allowed &= limits.decode(*word);
+        if let Some(permissions) = &M::FORMAT.table {
+            let mut strictest = permissions.open();
+            for (level, word) in found.above.iter().enumerate().take(self.mmu.levels()).skip(found.level + 1) {
+                if const { M::FORMAT.limits_at_every_level() }
+                    || self.mmu.level(level).is_some_and(|at| at.table_limits)
+                {
+                    strictest = permissions.stricter(strictest, *word);
+                }
             }
+            allowed &= permissions.limits(strictest);
         }
         Some((found.level, leaf.access(allowed)))
     }
@@ -124,9 +145,13 @@ impl<M: Mmu> Tables<M> {
         let old = match found.entry {
             Entry::Leaf(_) if found.level > 0 => return Err(TableError::Conflict(address)),
             Entry::Leaf(old) => Some(old),
-            Entry::Absent => None,
+            Entry::Absent(_) => None,
             Entry::Table(..) | Entry::Reserved => return Err(foreign),
         };
+        let stays_same = |old: &Leaf| old.frame == leaf.frame && old.memory == leaf.memory && old.global == leaf.global;
+        if old.is_some_and(|old| !stays_same(&old)) {
+            self.check_replaceable::<F>(page)?;
+        }
         let needed = found.tables_missing();
         if spare.len() < needed {
             return Err(TableError::NeedsTables(needed));
@@ -151,18 +176,30 @@ impl<M: Mmu> Tables<M> {
         match old {
             None => {
                 table.change_live(1);
+                table.store(self.index_at(0, address), word);
+                Ok(None)
             }
             Some(old) => {
-                let only_adds = old.frame == leaf.frame
-                    && old.memory == leaf.memory
-                    && old.global == leaf.global
-                    && leaf.access.contains(old.access);
-                if !only_adds {
+                let same = stays_same(&old);
+                if !(same && leaf.access.contains(old.access)) {
                     gather.scope.add(self.tag, page, old.global);
                 }
+                let mut previous = old;
+                if same || !M::FORMAT.break_before_make {
+                    previous = self.replace(&table, 0, self.index_at(0, address), old, word);
+                } else {
+                    self.rewrite(
+                        frames,
+                        Slot { table, level: 0, index: self.index_at(0, address), pages: page },
+                        true,
+                        |leaf| {
+                            previous = leaf;
+                            Ok(word)
+                        },
+                    )?;
+                }
+                Ok(Some(previous))
             }
         }
-        table.store(self.index_at(0, address), word);
-        Ok(old)
     }
 }

@@ -3,7 +3,7 @@
 //! A pinned table counts one live entry more than it has, so it is never empty. It is therefore in place before it is shared,
 //! and what the owner maps below it later is seen through every root that shares it.
 
-use crate::addr::PageRange;
+use crate::addr::{Frame, PageRange, VirtAddr};
 use crate::frame::{FrameList, Frames};
 use crate::paging::{Entry, Mmu, TableError, Tables};
 
@@ -11,6 +11,71 @@ use super::Gather;
 use super::table::Table;
 
 impl<M: Mmu> Tables<M> {
+    /// Makes the root slot of `address` lead to `table`, which is not counted as one of these tables.
+    pub(in crate::paging) fn link_root_slot<F: Frames>(
+        &self,
+        frames: &F,
+        address: VirtAddr,
+        table: Frame,
+    ) -> Result<(), TableError> {
+        let foreign = TableError::Foreign(address);
+        let level = self.mmu.levels().checked_sub(1).ok_or(foreign)?;
+        let root = Table::own(frames, self.mmu, level, self.root).ok_or(foreign)?;
+        let index = self.index_at(level, address);
+        if self.mmu.is_present(root.load(index)) {
+            return Err(TableError::Conflict(address));
+        }
+        root.store(index, self.mmu.encode_table(level, table)?);
+        root.change_live(1);
+        Ok(())
+    }
+
+    /// Clears the root slot of `address` if it leads to `table`.
+    pub(in crate::paging) fn unlink_root_slot<F: Frames>(&self, frames: &F, address: VirtAddr, table: Frame) -> bool {
+        let linked = self.root_slot(frames, address) == Some(table);
+        let level = self.mmu.levels().saturating_sub(1);
+        if let (true, Some(root)) = (linked, Table::own(frames, self.mmu, level, self.root)) {
+            root.store(self.index_at(level, address), 0);
+            root.change_live(-1);
+        }
+        linked
+    }
+
+    /// The table that the root slot of `address` leads to.
+    pub(in crate::paging) fn root_slot<F: Frames>(&self, frames: &F, address: VirtAddr) -> Option<Frame> {
+        let level = self.mmu.levels().checked_sub(1)?;
+        let root = Table::reach(frames, self.mmu, level, self.root)?;
+        self.mmu.decode_table(level, root.load(self.index_at(level, address)))
+    }
+
+    /// Links every table that is missing down to that of `level` for `address`.
+    pub(in crate::paging) fn link_down_to<F: Frames>(
+        &self,
+        frames: &F,
+        address: VirtAddr,
+        level: usize,
+        spare: &mut FrameList,
+    ) -> Result<(), TableError> {
+        let page = self.mmu.range(address.as_u64(), 1 << self.mmu.page_shift()).map_err(TableError::Address)?;
+        let mut cursor = self.cursor(frames, page)?;
+        let mut needed = None;
+        while cursor.level() > level {
+            let frame = match cursor.entry() {
+                Entry::Table(frame, _) => frame,
+                Entry::Leaf(_) => return Err(TableError::Conflict(address)),
+                _ => {
+                    let needed = *needed.get_or_insert((cursor.level() - level) as u64);
+                    if spare.len() < needed.min((cursor.level() - level) as u64) {
+                        return Err(TableError::NeedsTables(needed));
+                    }
+                    self.link_spare(frames, &cursor, spare, needed)?
+                }
+            };
+            cursor.enter(frame)?;
+        }
+        Ok(())
+    }
+
     /// Fills every root slot that `range` touches with a table that stays (it is not unlinked when it becomes empty). Slots that are pinned already stay as they are.
     ///
     /// # Errors
@@ -26,7 +91,7 @@ impl<M: Mmu> Tables<M> {
         let below = cursor.level().checked_sub(1).ok_or(TableError::Foreign(range.start()))?;
         loop {
             match cursor.entry() {
-                Entry::Absent => needed += 1,
+                Entry::Absent(_) => needed += 1,
                 Entry::Table(frame, _) if Table::own(frames, self.mmu, below, frame).is_some() => {}
                 Entry::Leaf(_) => return Err(TableError::Conflict(cursor.address())),
                 Entry::Table(..) | Entry::Reserved => return Err(TableError::Foreign(cursor.address())),
@@ -91,7 +156,7 @@ impl<M: Mmu> Tables<M> {
     ) -> Result<(), TableError> {
         let foreign = TableError::Foreign(range.start());
         let (levels, theirs) = (self.mmu.levels(), from.mmu.levels());
-        if M::FORMAT != N::FORMAT || levels != theirs {
+        if M::FORMAT != N::FORMAT || levels != theirs || self.mmu.canonical() != from.mmu.canonical() {
             return Err(foreign);
         }
         let root = levels.checked_sub(1).and_then(|level| Table::reach(frames, from.mmu, level, from.root));

@@ -3,7 +3,7 @@
 use crate::addr::{Frame, PageRange};
 use crate::frame::Frames;
 use crate::paging::walk::MAX_LEVELS;
-use crate::paging::{Access, Entry, Leaf, Mmu};
+use crate::paging::{Entry, Leaf, Limits, Mmu};
 
 use super::cursor::Cursor;
 
@@ -14,7 +14,7 @@ pub struct Runs<'a, F, M: Mmu> {
     /// `None` when the range is done.
     cursor: Option<Cursor<'a, F, M>>,
     /// What the tables above a level let through, by that level.
-    allowed: [Access; MAX_LEVELS],
+    allowed: [Limits; MAX_LEVELS],
     page_shift: u32,
     /// A leaf that did not fit the run before it.
     ahead: Option<(PageRange, Leaf)>,
@@ -24,7 +24,7 @@ impl<'a, F: Frames, M: Mmu> Runs<'a, F, M> {
     pub(super) fn new(frames: &'a F, mmu: M, root: Frame, range: PageRange) -> Self {
         Self {
             cursor: Cursor::new(frames, mmu, root, range, false),
-            allowed: [Access::all(); MAX_LEVELS],
+            allowed: [Limits::NONE; MAX_LEVELS],
             page_shift: mmu.page_shift(),
             ahead: None,
         }
@@ -35,7 +35,7 @@ impl<'a, F: Frames, M: Mmu> Runs<'a, F, M> {
         loop {
             let cursor = self.cursor.as_mut()?;
             let level = cursor.level();
-            let allowed = self.allowed.get(level).copied().unwrap_or(Access::empty());
+            let allowed = self.allowed.get(level).copied().unwrap_or(Limits::NONE);
             let mut found = None;
             match cursor.entry() {
                 // A table that cannot be reached is passed over, as a CPU of this machine could not use it either.

@@ -30,12 +30,12 @@ impl<'a, M: Mmu> Table<'a, M> {
     /// The frame comes from a root that was vouched for ([`Tables::new`](super::Tables::new)) or from an entry of such a tree.
     #[inline]
     pub(super) fn reach<F: Frames>(frames: &'a F, mmu: M, level: usize, frame: Frame) -> Option<Self> {
-        let format = mmu.level(level)?;
+        mmu.level(level)?;
         let pointer = frames.frame_pointer(frame);
         if pointer.is_null() {
             return None;
         }
-        Some(Self { pointer, mask: (1 << format.index_bits) - 1, frame, meta: None, mmu: PhantomData })
+        Some(Self { pointer, mask: (1 << mmu.index_bits(level)) - 1, frame, meta: None, mmu: PhantomData })
     }
 
     /// The table of `level` in `frame`, for changing. `None` if it cannot be reached or is not recorded as a table.
@@ -59,6 +59,14 @@ impl<'a, M: Mmu> Table<'a, M> {
         self.frame
     }
 
+    /// The entries as atomics.
+    #[inline]
+    pub(super) fn atomics(&self) -> &'a [<M::Word as EntryWord>::Atomic] {
+        // SAFETY: a table is reachable for a whole frame for the life of `frames` (`Frames`, and `Tables::new` for its root), and aligned
+        // to it; it fits the frame (`Mmu`), and is accessed as atomics of this width only, which allow shared access.
+        unsafe { core::slice::from_raw_parts(self.pointer.cast(), self.len()) }
+    }
+
     #[inline]
     pub(super) fn load(&self, index: usize) -> u64 {
         // SAFETY: a frame that is a table is reachable for a whole page (`Frames`), a table fits a frame (`Mmu`), and the
@@ -71,6 +79,20 @@ impl<'a, M: Mmu> Table<'a, M> {
     pub(super) fn store(&self, index: usize, word: u64) {
         // SAFETY: as for `load`.
         unsafe { M::Word::store(self.pointer, index & self.mask, word) }
+    }
+
+    /// Writes an entry and gives what stood there, as one step.
+    #[inline]
+    pub(super) fn swap(&self, index: usize, word: u64) -> u64 {
+        // SAFETY: as for `load`.
+        unsafe { M::Word::swap(self.pointer, index & self.mask, word) }
+    }
+
+    /// Writes an entry if `old` stands there, as one step; gives what stands there otherwise.
+    #[inline]
+    pub(super) fn compare_exchange(&self, index: usize, old: u64, new: u64) -> Result<(), u64> {
+        // SAFETY: as for `load`.
+        unsafe { M::Word::compare_exchange(self.pointer, index & self.mask, old, new) }
     }
 
     /// Writes `word` to entry `first`, and `stride` more to each of the entries that follow, `count` in all: one add and one store

@@ -1,15 +1,20 @@
 //! The operations against a naive model, page by page, with every count of spare tables that is too small.
 
+mod judged;
+mod operations;
+
+use alloc::alloc::{Layout, alloc, dealloc};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::ToString;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::frame::{FrameMeta, FrameMetaTable, FrameRegion, FrameUse, allocate_one, free_one};
-use crate::paging::{Access, Leaf, MemoryType, WalkEnd, X86_64};
+use crate::frame::{FrameMeta, FrameMetaTable, FrameRegion, FrameRequest, FrameUse, allocate_one, free_one};
+use crate::paging::{Access, Canonical, Leaf, MemoryType, WalkEnd, X86_64};
 
 type Region = FrameRegion<'static, spin::Mutex<()>>;
 
@@ -17,21 +22,76 @@ const FIRST: Frame = Frame::new(0x100);
 const COUNT: usize = 96;
 const TAG: Tag = Tag(7);
 
-#[repr(align(4096))]
-struct Page(#[allow(dead_code)] [u8; 4096]);
+/// A region whose pages have 2^`SHIFT` bytes, and which sees to it that what is invalidated at once is absent.
+pub(super) struct Memory<const SHIFT: u32> {
+    region: Region,
+    /// How much of a range the world's tables map.
+    mapped: MappedIn<SHIFT>,
+    invalidations: AtomicU64,
+}
 
-struct World {
-    frames: Region,
-    tables: Tables<X86_64>,
-    memory: *mut [Page],
+type MappedIn<const SHIFT: u32> = Box<dyn Fn(&Memory<SHIFT>, PageRange) -> u64>;
+
+impl<const SHIFT: u32> Memory<SHIFT> {
+    /// How often a CPU had to forget an entry before it was written anew, since this was asked last.
+    pub(super) fn invalidations(&self) -> u64 {
+        self.invalidations.swap(0, Ordering::Relaxed)
+    }
+}
+
+impl<const SHIFT: u32> core::ops::Deref for Memory<SHIFT> {
+    type Target = Region;
+
+    fn deref(&self) -> &Region {
+        &self.region
+    }
+}
+
+// SAFETY: the region keeps what the trait promises, for pages of the size that it was made with, which is this one.
+unsafe impl<const SHIFT: u32> Frames for Memory<SHIFT> {
+    const PAGE_SHIFT: u32 = SHIFT;
+    const INVALIDATES_NOW: bool = true;
+
+    fn invalidate_now(&self, tag: u16, range: PageRange) {
+        assert_eq!((tag, (self.mapped)(self, range)), (TAG.0, 0), "{range} is live while it is invalidated");
+        self.invalidations.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn allocate_frames(&self, request: FrameRequest) -> Option<Frame> {
+        self.region.allocate(request)
+    }
+
+    unsafe fn free_frames(&self, first: Frame, count: u64) {
+        // SAFETY: forwarded.
+        unsafe { self.region.free(first, count) }
+    }
+
+    fn frame_pointer(&self, frame: Frame) -> *mut u8 {
+        self.region.pointer(frame)
+    }
+
+    fn frame_meta(&self, frame: Frame) -> Option<&FrameMeta> {
+        self.region.meta(frame)
+    }
+}
+
+pub(super) struct World<M: Mmu = X86_64, const SHIFT: u32 = 12> {
+    pub(super) frames: Memory<SHIFT>,
+    pub(super) tables: Tables<M>,
+    memory: *mut u8,
     records: *mut [FrameMeta],
 }
 
-impl Drop for World {
+/// The memory of a world.
+fn layout(shift: u32) -> Layout {
+    Layout::from_size_align(COUNT << shift, 1 << shift).unwrap()
+}
+
+impl<M: Mmu, const SHIFT: u32> Drop for World<M, SHIFT> {
     fn drop(&mut self) {
-        // SAFETY: both were leaked by `new`, and the region that uses them is dropped with them and touches neither any more.
+        // SAFETY: both were made by `of`, and the region that uses them is dropped with them and touches neither any more.
         unsafe {
-            drop(Box::from_raw(self.memory));
+            dealloc(self.memory, layout(SHIFT));
             drop(Box::from_raw(self.records));
         }
     }
@@ -39,24 +99,39 @@ impl Drop for World {
 
 impl World {
     fn new() -> Self {
+        Self::of(X86_64::new(52))
+    }
+}
+
+impl<M: Mmu + 'static, const SHIFT: u32> World<M, SHIFT> {
+    pub(super) fn of(mmu: M) -> Self {
+        assert_eq!(mmu.page_shift(), SHIFT);
+        // SAFETY: the size is not 0.
+        let memory = unsafe { alloc(layout(SHIFT)) };
+        assert!(!memory.is_null());
         // Not zero, so that a table that nobody zeroed is seen.
-        let memory = Box::into_raw((0..COUNT).map(|_| Page([0xa5; 4096])).collect::<Box<[_]>>());
+        // SAFETY: the memory is of this size.
+        unsafe { core::ptr::write_bytes(memory, 0xa5, COUNT << SHIFT) };
         let records = Box::into_raw((0..COUNT).map(|_| FrameMeta::new()).collect::<Box<[_]>>());
         // SAFETY: freed only when the world, and the region in it, is dropped.
         let table = FrameMetaTable::new(FIRST, unsafe { &*records });
         // SAFETY: the memory is page-aligned, of as many pages as there are records, and lives as long as the world.
-        let frames = unsafe { Region::new(memory.cast(), 12, table) };
+        let frames = unsafe { Region::new(memory, SHIFT, table) };
+        let mut frames = Memory { region: frames, mapped: Box::new(|_, _| 0), invalidations: AtomicU64::new(0) };
         let root = allocate_one(&frames, FrameUse::Table, true).unwrap();
+        // SAFETY: the same tables as below, only read.
+        let reading = unsafe { Tables::new(mmu, root, TAG) };
+        frames.mapped = Box::new(move |frames, range| reading.query(frames, range).mapped);
         // SAFETY: a fresh, zeroed table.
-        let tables = unsafe { Tables::new(X86_64::new(52), root, TAG) };
+        let tables = unsafe { Tables::new(mmu, root, TAG) };
         Self { frames, tables, memory, records }
     }
 
-    fn range(&self, first: u64, pages: u64) -> PageRange {
-        self.tables.mmu().range(first << 12, pages << 12).unwrap()
+    pub(super) fn range(&self, first: u64, pages: u64) -> PageRange {
+        self.tables.mmu().range(first << SHIFT, pages << SHIFT).unwrap()
     }
 
-    fn spare(&self, count: u64) -> FrameList {
+    pub(super) fn spare(&self, count: u64) -> FrameList {
         let mut list = FrameList::new();
         for _ in 0..count {
             let frame = allocate_one(&self.frames, FrameUse::Table, true).unwrap();
@@ -66,25 +141,35 @@ impl World {
     }
 
     /// Frees what is in the list, checking that it was a table, once.
-    fn free(&self, list: &mut FrameList) {
+    pub(super) fn free(&self, list: &mut FrameList) {
         while let Some(frame) = list.pop(&self.frames) {
             assert_eq!(self.frames.frame_meta(frame).unwrap().live_entries(), 0, "freed with live entries");
             // A CPU that still used it would find garbage.
             // SAFETY: nothing links to it.
-            unsafe { core::ptr::write_bytes(self.frames.frame_pointer(frame), 0xa5, 4096) };
+            unsafe { core::ptr::write_bytes(self.frames.frame_pointer(frame), 0xa5, 1 << SHIFT) };
             // SAFETY: as above.
             unsafe { free_one(&self.frames, frame, FrameUse::Table) }.unwrap();
         }
     }
 
-    fn runs(&self) -> Vec<(PageRange, Leaf)> {
+    /// All addresses of the format.
+    pub(super) fn halves(&self) -> [Option<PageRange>; 2] {
         let mmu = self.tables.mmu();
-        let halves = [mmu.range(0, 1 << 47).unwrap(), mmu.range(0xffff_8000_0000_0000, 1 << 47).unwrap()];
-        halves.into_iter().flat_map(|half| self.tables.runs(&self.frames, half)).collect()
+        let size = 1_u64 << mmu.virtual_bits();
+        let (lower, upper) = match mmu.canonical() {
+            Canonical::ZeroExtended => (Some((0, size)), None),
+            Canonical::OneExtended => (None, Some((0_u64.wrapping_sub(size), size))),
+            Canonical::SignExtended => (Some((0, size / 2)), Some((0_u64.wrapping_sub(size / 2), size / 2))),
+        };
+        [lower, upper].map(|half| half.map(|(start, size)| mmu.range(start, size).unwrap()))
+    }
+
+    fn runs(&self) -> Vec<(PageRange, Leaf)> {
+        self.halves().into_iter().flatten().flat_map(|half| self.tables.runs(&self.frames, half)).collect()
     }
 
     /// Runs `operation` with 0, 1, 2, … spare tables: each failure names how many are needed and changes nothing.
-    fn with_every_count<T>(
+    pub(super) fn with_every_count<T>(
         &mut self,
         mut operation: impl FnMut(&mut Self, &mut FrameList, &mut Gather) -> Result<T, TableError>,
     ) -> (Result<T, TableError>, u64, FlushScope) {
@@ -112,7 +197,7 @@ impl World {
         unreachable!()
     }
 
-    fn map(&mut self, range: PageRange, leaf: Leaf, level: usize) -> Result<(), TableError> {
+    pub(super) fn map(&mut self, range: PageRange, leaf: Leaf, level: usize) -> Result<(), TableError> {
         let expected = self.tables.tables_to_map(&self.frames, range, Some(leaf.frame), level);
         let (result, count, scope) =
             self.with_every_count(|w, spare, _| w.tables.map(&w.frames, range, leaf, level, spare));
@@ -123,7 +208,7 @@ impl World {
         result
     }
 
-    fn unmap(&mut self, range: PageRange) -> (Vec<(PageRange, Leaf)>, FlushScope) {
+    pub(super) fn unmap(&mut self, range: PageRange) -> (Vec<(PageRange, Leaf)>, FlushScope) {
         let at_most = self.tables.tables_to_split(&self.frames, range);
         let (result, count, scope) = self.with_every_count(|w, spare, gather| {
             let mut removed = Vec::new();
@@ -133,7 +218,7 @@ impl World {
         (result.unwrap(), scope)
     }
 
-    fn protect(&mut self, range: PageRange, access: Access) -> Result<FlushScope, TableError> {
+    pub(super) fn protect(&mut self, range: PageRange, access: Access) -> Result<FlushScope, TableError> {
         let at_most = self.tables.tables_to_split(&self.frames, range);
         let (result, count, scope) =
             self.with_every_count(|w, spare, gather| w.tables.protect(&w.frames, range, access, spare, gather));
@@ -141,15 +226,15 @@ impl World {
         result.map(|()| scope)
     }
 
-    fn page(&self, page: u64) -> Option<Leaf> {
-        let address = VirtAddr::new(page << 12);
+    pub(super) fn page(&self, page: u64) -> Option<Leaf> {
+        let address = VirtAddr::new(page << SHIFT);
         let (span, leaf) = self.tables.translate(&self.frames, address)?;
-        Some(Leaf { frame: leaf.frame.add((address.as_u64() - span.start().as_u64()) >> 12), ..leaf })
+        Some(Leaf { frame: leaf.frame.add((address.as_u64() - span.start().as_u64()) >> SHIFT), ..leaf })
     }
 
     /// Every table's count is its present entries, none but the root is empty, and no table is lost.
     fn check_counts(&self) {
-        fn visit(world: &World, level: usize, frame: Frame) -> u64 {
+        fn visit<M: Mmu + 'static, const SHIFT: u32>(world: &World<M, SHIFT>, level: usize, frame: Frame) -> u64 {
             let mmu = world.tables.mmu();
             let table = Table::own(&world.frames, mmu, level, frame).unwrap();
             let present = (0..table.len()).filter(|index| mmu.is_present(table.load(*index))).count();
@@ -161,7 +246,10 @@ impl World {
             });
             1 + below.sum::<u64>()
         }
-        assert_eq!(visit(self, 3, self.tables.root()), self.frames.used_for(FrameUse::Table));
+        assert_eq!(
+            visit(self, self.tables.mmu().levels() - 1, self.tables.root()),
+            self.frames.used_for(FrameUse::Table)
+        );
     }
 }
 

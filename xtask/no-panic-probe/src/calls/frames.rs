@@ -18,9 +18,11 @@ static LENT: StaticMemory<u8, 4096> = StaticMemory::new();
 pub(super) fn all() {
     let frame = Frame::new(hidden(1));
     displayed(OutOfFrames { wanted: hidden(1) });
-    let list = hidden(FrameList::new());
+    let mut list = hidden(FrameList::new());
     shown(list.len());
     shown(list.is_empty());
+    shown(list.fill_with_tables(&Probe, hidden(2)));
+    shown(list.pop(&Probe));
 
     let record = hidden(FrameMeta::new());
     shown(record.recorded_use());

@@ -1,9 +1,13 @@
 //! `vmcore::paging`: entries, formats, tables and the scope of a flush.
 
 use vmcore::{
+    CpuMask, CpuSet as _,
     addr::{Frame, VirtAddr},
     frame::FrameList,
-    paging::{Access, FlushScope, Gather, Leaf, MemoryType, Mmu as _, PatLayout, Tables, Tag, X86_64},
+    paging::{
+        Access, DirtyBits, FlushScope, Gather, Leaf, Marks, MemoryType, Mmu as _, PatLayout, Recursive, Tables, Tag,
+        X86_64,
+    },
 };
 
 use super::{debugged, displayed, hidden, shown};
@@ -106,4 +110,85 @@ fn tables(leaf: Leaf) {
     // SAFETY: as above.
     let other = hidden(unsafe { Tables::new(mmu, Frame::new(hidden(1)), Tag(hidden(1))) });
     shown(tables.share_root_slots(&Probe, &other, range));
+    operations(leaf);
+}
+
+/// The operations on ranges beyond map, unmap and protect, with dirty bits as hints and relied on.
+fn operations(leaf: Leaf) {
+    let mmu = hidden(X86_64::new(hidden(40)));
+    let dirty_bits = hidden(DirtyBits::Relied);
+    // SAFETY: as above.
+    let mut tables =
+        hidden(unsafe { Tables::new(mmu, Frame::new(hidden(1)), Tag(hidden(1))) }.with_dirty_bits(dirty_bits));
+    // SAFETY: as above.
+    let mut other = hidden(unsafe { Tables::new(mmu, Frame::new(hidden(1)), Tag(hidden(1))) });
+    let address = VirtAddr::new(hidden(1));
+    let Ok(range) = mmu.range(hidden(0), hidden(4096)) else { return };
+    let Ok(to) = mmu.range(hidden(4096), hidden(4096)) else { return };
+    let (mut spare, mut gather) = (hidden(FrameList::new()), hidden(Gather::default()));
+    let list = hidden([Frame::new(1); 4]);
+    shown(tables.dirty_bits());
+    if let Err(error) = tables.map_frames(&Probe, range, list, leaf, &mut spare) {
+        displayed(error);
+    }
+    shown(tables.set_memory_type(&Probe, range, hidden(MemoryType::Uncached), &mut spare, &mut gather));
+    shown(tables.query(&Probe, range));
+    shown(tables.take_marks(&Probe, range, hidden(Marks::BOTH), &mut gather, |range, marks| shown((range, marks))));
+    shown(tables.find_gap(&Probe, range, hidden(1), hidden(1), hidden(1)));
+    shown(tables.map_in_gap(&Probe, range, hidden(1), leaf, hidden(1), &mut spare));
+    shown(tables.map_frames_in_gap(&Probe, range, hidden(1), list, leaf, &mut spare));
+    shown(tables.tables_to_move(&Probe, range, to));
+    shown(tables.move_range(&Probe, range, to, &mut spare, &mut gather));
+    shown(tables.tables_to_duplicate(&Probe, range, hidden(Access::READ), &other));
+    shown(tables.duplicate(&Probe, range, hidden(Access::READ), &mut other, &mut spare, |range, leaf| {
+        shown((range, leaf));
+    }));
+    shown(tables.can_limit_writes(hidden(1)));
+    shown(tables.write_protect(&Probe, range, &mut spare, &mut gather));
+    shown(tables.push_down(&Probe, address));
+    shown(tables.promote(&Probe, range, hidden(1), &mut gather));
+    shown(tables.detach(&Probe, range, &mut gather));
+    // SAFETY: as above.
+    shown(unsafe { tables.adopt(&Probe, range) });
+    shown(tables.drop_foreign(&Probe, range, &mut gather));
+    shown(tables.unmap(&Probe, range, &mut spare, &mut gather, |range, leaf| shown((range, leaf))));
+    shown(tables.protect(&Probe, range, hidden(Access::READ), &mut spare, &mut gather));
+    shown(tables.set_page(&Probe, address, leaf, &mut spare, &mut gather));
+    if let Ok(mut writer) = tables.writer(&Probe, range, &mut gather) {
+        shown(writer.level());
+        shown(writer.address());
+        shown(writer.part());
+        shown(writer.is_whole());
+        shown(writer.entry());
+        shown(writer.enter(&mut spare));
+        shown(writer.set(leaf));
+        shown(writer.clear());
+        shown(writer.next());
+        let entries = writer.entries();
+        shown(entries.len());
+        shown(entries.get(hidden(1)));
+        shown(entries.word(hidden(1)));
+        // SAFETY: as above.
+        shown(unsafe { entries.atomics() });
+        shown(writer.leave());
+    }
+    recursive(&mut tables, &other, &mut spare, &mut gather);
+}
+
+/// The recursive self-map, and mounts.
+fn recursive(tables: &mut Tables<X86_64>, other: &Tables<X86_64>, spare: &mut FrameList, gather: &mut Gather) {
+    let address = VirtAddr::new(hidden(1));
+    let Some(recursive) = Recursive::new(hidden(tables.mmu()), hidden(1)) else { return };
+    shown(recursive.window());
+    shown(recursive.entry_address(hidden(1), address));
+    shown(recursive.entry_at(address));
+    shown(tables.map_self(&Probe, hidden(1)));
+    shown(tables.make_seen(&Probe, &recursive, address, spare));
+    tables.unmap_self(&Probe, &recursive, gather);
+    let mounting = tables.mounting(&Probe, hidden(CpuMask::EMPTY));
+    debugged(&mounting);
+    if let Ok(mount) = mounting.mount(hidden(1), other) {
+        debugged(&mount);
+        shown(mount.recursive());
+    }
 }

@@ -1,0 +1,179 @@
+//! RISC-V, Sv32: two levels of 32-bit entries, 4 KiB and 4 MiB leaves.
+//!
+//! RISC-V Privileged Architecture, section "Sv32: Page-Based 32-bit Virtual-Memory Systems".
+//!
+//! ```text
+//!   address   31..22   21..12   11..0
+//!             VPN[1]   VPN[0]   offset
+//!   level      1        0
+//!
+//!             31...............20 19..........10 9..8 7 6 5 4 3 2 1 0
+//!   table     table's address (33..12)           RSW  0 0 G 0 0 0 0 V=1      (7: D, 6: A, 4: U reserved)
+//!   4 KiB     page's address (33..12)            soft D A G U X W R V=1
+//!   4 MiB     address (33..22)    0 (else fault) soft D A G U X W R V=1
+//! ```
+//!
+//! A leaf is an entry with R, W or X; W without R is reserved. The leaf alone decides what is allowed. A global mark in a table's
+//! entry would make global what lies below; ours is clear. Memory types are the platform's (PMA): what is encoded is write-back, that is,
+//! whatever the platform says, and nothing else exists. Where the hardware faults instead of setting A and D (Svade), leaves are
+//! to be written as [used](crate::paging::Leaf::used).
+
+use super::{UNUSED, clamp};
+use crate::paging::{
+    AddressField, Canonical, Combinations, Flag, Format, LeafTest, LevelFormat, MemoryType, Mmu, Permissions,
+};
+
+/// V.
+pub(super) const VALID: u64 = 1 << 0;
+/// R, W and X: an entry without them is a table's.
+pub(super) const LEAF: u64 = 0b1110;
+/// D, A and U, which are reserved in a table's entry.
+pub(super) const TABLE_RESERVED: u64 = 1 << 7 | 1 << 6 | 1 << 4;
+pub(super) const GLOBAL: Flag = Flag::yes(5);
+pub(super) const ACCESSED: Flag = Flag::yes(6);
+pub(super) const DIRTY: Flag = Flag::yes(7);
+pub(super) const SOFTWARE: (u32, u32) = (8, 2);
+/// The lowest bit of the address in an entry.
+pub(super) const ADDRESS_LOW: u32 = 10;
+
+pub(super) const PERMISSIONS: Permissions = Permissions {
+    readable: Flag::yes(1),
+    writable: Flag::yes(2),
+    executable: Flag::yes(3),
+    kernel_executable: Flag::NONE,
+    user: Flag::yes(4),
+    combinations: Combinations::READ_OR_EXECUTE,
+};
+
+const MAX_PHYSICAL_BITS: u32 = 34;
+const MIN_PHYSICAL_BITS: u32 = 20;
+
+const LEVEL: LevelFormat = LevelFormat {
+    shift: 12,
+    index_bits: 10,
+    leaf_test: LeafTest::AnySet(LEAF),
+    leaf_set: VALID,
+    leaf_reserved: 0,
+    leaf_address: AddressField { address_low: 12, entry_low: ADDRESS_LOW, width: 22 },
+    leaf_address_high: AddressField::NONE,
+    contiguous: None,
+    memory_bits: [UNUSED; 4],
+    table_set: VALID,
+    table_reserved: TABLE_RESERVED,
+    table_address: AddressField { address_low: 12, entry_low: ADDRESS_LOW, width: 22 },
+    table_address_high: AddressField::NONE,
+    table_limits: false,
+    name: "VPN[0]",
+};
+
+const FORMAT: Format = Format {
+    name: "RISC-V, Sv32",
+    levels: &[
+        LEVEL,
+        LevelFormat {
+            shift: 22,
+            leaf_reserved: super::bits(10, 20),
+            leaf_address: AddressField { address_low: 22, entry_low: 20, width: 12 },
+            name: "VPN[1]",
+            ..LEVEL
+        },
+    ],
+    canonical: Canonical::ZeroExtended,
+    present: VALID,
+    leaf: PERMISSIONS,
+    table: None,
+    global: GLOBAL,
+    accessed: ACCESSED,
+    dirty: DIRTY,
+    dirty_modifier: 0,
+    key: (0, 0),
+    software: SOFTWARE,
+    absent: (1, 31),
+    break_before_make: false,
+};
+
+/// A 32-bit RISC-V MMU (`satp` mode Sv32).
+#[derive(Clone, Copy, Debug)]
+pub struct RiscV32 {
+    physical_bits: u32,
+}
+
+impl RiscV32 {
+    /// Sv32 on a machine with `physical_bits` bits of physical address, 34 at most.
+    ///
+    /// Widths outside of 20 to 34 are taken as the nearer of the two.
+    pub const fn new(physical_bits: u32) -> Self {
+        Self { physical_bits: clamp(physical_bits, MIN_PHYSICAL_BITS, MAX_PHYSICAL_BITS) }
+    }
+}
+
+// SAFETY: the description above is that of the manual's Sv32: 1,024 entries of 4 bytes fill a frame of 4 KiB, shifts grow by 10 from 12,
+// and the address fields reach up to bit 33, which `new` never lets the physical width pass.
+unsafe impl Mmu for RiscV32 {
+    type Word = u32;
+    const FORMAT: &'static Format = &FORMAT;
+
+    #[inline]
+    fn levels(&self) -> usize {
+        2
+    }
+
+    #[inline]
+    fn physical_bits(&self) -> u32 {
+        self.physical_bits
+    }
+
+    #[inline]
+    fn memory_code(&self, memory: MemoryType) -> Option<u32> {
+        if memory == MemoryType::WriteBack { Some(0) } else { None }
+    }
+
+    #[inline]
+    fn memory_type(&self, code: u32) -> Option<MemoryType> {
+        if code == 0 { Some(MemoryType::WriteBack) } else { None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::Frame;
+    use crate::paging::{EncodeError, Entry, Leaf, Limits};
+
+    /// Words put together by hand from the manual's figure "Sv32 page table entry".
+    #[test]
+    fn words_from_the_manual() {
+        let mmu = RiscV32::new(34);
+        // V, R, W, U; PPN 0x3f_ffff.
+        let user = Leaf::new(Frame::new(0x3f_ffff)).user().writable();
+        assert_eq!(mmu.encode_leaf(0, user), Ok(0xffff_fc17));
+        // V, R, X, G, A; 4 MiB at 0x80000000; software bits 9 and 8.
+        let kernel = Leaf::new(Frame::new(0x8_0000)).executable().global().used().software(3);
+        assert_eq!(mmu.encode_leaf(1, kernel), Ok(0x2000_036b));
+        assert_eq!(mmu.encode_table(1, Frame::new(0x8_0001)), Ok(0x2000_0401));
+        assert_eq!(mmu.decode(1, 0x2000_0421), Entry::Table(Frame::new(0x8_0001), Limits::NONE));
+        for (level, word, why) in [
+            (0, 0x0000_0405, "written, not read"),
+            (0, 0x0000_0401, "a table below the last level"),
+            (1, 0x0000_0403, "a misaligned megapage"),
+            (1, 0x2000_0411, "U in a table's entry"),
+            (1, 0x2000_0441, "A in a table's entry"),
+        ] {
+            assert_eq!(mmu.decode(level, word), Entry::Reserved, "{why}");
+        }
+        assert_eq!(mmu.decode(0, 0xffff_fffe), Entry::Absent(0x7fff_ffff));
+    }
+
+    #[test]
+    fn what_does_not_exist_is_an_error() {
+        let mmu = RiscV32::new(32);
+        let leaf = Leaf::new(Frame::new(1));
+        let uncached = MemoryType::Uncached;
+        assert_eq!(mmu.encode_leaf(0, leaf.memory(uncached)), Err(EncodeError::MemoryType(uncached)));
+        assert_eq!(mmu.encode_leaf(1, leaf), Err(EncodeError::Frame(leaf.frame)));
+        assert_eq!(mmu.encode_leaf(0, Leaf::new(Frame::new(1 << 20))), Err(EncodeError::Frame(Frame::new(1 << 20))));
+        assert_eq!(mmu.encode_leaf(0, leaf.software(4)), Err(EncodeError::Software(4)));
+        assert_eq!(mmu.encode_contiguous(0, leaf), Err(EncodeError::Contiguous(0)));
+        assert!(mmu.range(0xffff_f000, 0x1000).is_ok() && mmu.range(1 << 32, 0x1000).is_err());
+    }
+}

@@ -1,0 +1,84 @@
+//! Dropping what tables hold without looking at it: they are a cache. Tearing down a space is the same walk over all of it.
+
+use crate::addr::PageRange;
+use crate::frame::Frames;
+use crate::paging::{Entry, Mmu, TableError, Tables};
+
+use super::Gather;
+use super::change::Forget;
+use super::table::Table;
+
+impl<M: Mmu> Tables<M> {
+    /// Drops whatever the tables hold for the range: tables that it covers are unlinked into `gather` with all that lies below, unread; of
+    /// leaf tables that it covers in part, the entries are cleared. A larger leaf that it touches is dropped whole, rather than
+    /// split. So it takes no table, and cannot fail for want of one. Pinned tables stay, empty.
+    ///
+    /// This is how write permission is withdrawn from many pages of a format whose permissions do not combine over levels, how a
+    /// table is given up under pressure, and how a space is torn down. Nothing is reported: who needs the leaves uses
+    /// [`unmap`](Self::unmap), and who relies on dirty bits takes them first ([`take_marks`](Self::take_marks)).
+    ///
+    /// Cost: O(tables), and O(entries) of the two leaf tables at the ends.
+    ///
+    /// # Errors
+    /// Nothing was changed: tables that are not this library's.
+    pub fn detach<F: Frames>(&mut self, frames: &F, range: PageRange, gather: &mut Gather) -> Result<(), TableError> {
+        self.check_owned(frames, range)?;
+        let mut forget = Forget::new(self.tag);
+        let mut cursor = self.cursor(frames, range)?;
+        // Leaves that are not read may be global.
+        let global = M::FORMAT.global.mask != 0;
+        'entries: loop {
+            let (level, table) = (cursor.level(), cursor.table());
+            if level == 0 {
+                let run = cursor.run();
+                let mut cleared = 0;
+                table.update_run(run.first, run.count, |_, word| {
+                    cleared += i32::from(self.mmu.is_present(word));
+                    (word != 0).then_some(0)
+                });
+                if cleared != 0 {
+                    table.change_live(-cleared);
+                    let last = cursor.span_of(run);
+                    forget.add(gather, PageRange::from_bounds(cursor.address(), last), global);
+                }
+                cursor.pass(run);
+            } else {
+                match cursor.entry() {
+                    // A table of leaves in the root may be pinned, so it is emptied by hand.
+                    Entry::Table(frame, _) if level == 1 && level + 1 < self.mmu.levels() && cursor.is_whole() => {
+                        if let Some(below) = Table::own(frames, self.mmu, 0, frame) {
+                            below.change_live(-(below.live() as i32));
+                            table.store(cursor.index(), 0);
+                            table.change_live(-1);
+                            forget.add(gather, cursor.span(), global);
+                            gather.scope.note_tables();
+                            let _ = gather.tables.push(frames, frame);
+                        }
+                    }
+                    Entry::Table(frame, _) => {
+                        cursor.enter(frame)?;
+                        continue 'entries;
+                    }
+                    Entry::Leaf(leaf) => {
+                        table.store(cursor.index(), 0);
+                        table.change_live(-1);
+                        forget.add(gather, cursor.span(), leaf.global);
+                    }
+                    _ => {}
+                }
+            }
+            while !cursor.next() {
+                let Some(left) = cursor.leave() else {
+                    forget.finish(gather);
+                    return Ok(());
+                };
+                if left.live() == 0 {
+                    cursor.table().store(cursor.index(), 0);
+                    cursor.table().change_live(-1);
+                    gather.scope.note_tables();
+                    let _ = gather.tables.push(frames, left.frame());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Withdrawing write permission from a range in as few entries as it takes, and pushing that down where it is written again.
+//!
+//! ```text
+//!   write_protect        level 2    ro ─┐                  one entry for a whole subtree
+//!                        level 1    rw rw rw rw
+//!
+//!   push_down(page)      level 2    rw ─┐                  3. the parent, last
+//!                        level 1    ro rw ro ro            1. its children  ── 2. the one on the way, in its turn
+//!                        level 0       ro ro ro                                   (last of all the page's own entry: `set_page`)
+//! ```
+//!
+//! Only formats whose permissions combine over levels can do this ([`Format::table`](crate::paging::Format::table)), and of those only at levels
+//! whose table entries have the bit. Elsewhere leaves are protected one by one, or dropped ([`Tables::detach`]).
+//!
+//! What was writable before is not recorded here: who asks for it knows from its windows.
+
+use crate::addr::{PageRange, VirtAddr};
+use crate::frame::{FrameList, Frames};
+use crate::paging::{Access, EncodeError, Entry, Mmu, TableError, Tables};
+
+use super::Gather;
+use super::change::Forget;
+use super::live::Slot;
+use super::table::Table;
+
+impl<M: Mmu> Tables<M> {
+    /// Whether a table entry of this level can forbid writing to all that lies below.
+    pub fn can_limit_writes(&self, level: usize) -> bool {
+        self.mmu.level(level).is_some_and(|at| {
+            at.table_limits
+                && M::FORMAT
+                    .table
+                    .is_some_and(|limits| limits.writable.mask != 0 && at.table_reserved & limits.writable.mask == 0)
+        })
+    }
+
+    /// The word of a table entry that lets writes through, or does not.
+    fn with_writes(&self, word: u64, allowed: bool) -> u64 {
+        M::FORMAT.table.map_or(word, |limits| word & !limits.writable.mask | limits.writable.encode(allowed))
+    }
+
+    /// Forbids writing in the range, in the highest entries that it covers; larger leaves that it covers in part are split. What changes
+    /// is to be flushed. Gives how many entries were changed.
+    ///
+    /// Cost: O(entries changed, and tables on the way to the range's ends); where levels do not [limit](Self::can_limit_writes), O(tables and leaves).
+    ///
+    /// # Errors
+    /// Nothing was changed: too few spare tables ([`tables_to_split`](Self::tables_to_split)), tables that are not this library's, or leaves whose
+    /// access without writing the format cannot express.
+    pub fn write_protect<F: Frames>(
+        &mut self,
+        frames: &F,
+        range: PageRange,
+        spare: &mut FrameList,
+        gather: &mut Gather,
+    ) -> Result<u64, TableError> {
+        let needed = self.count_cuts(frames, range, |leaf| leaf.access.contains(Access::WRITE))?;
+        if spare.len() < needed {
+            return Err(TableError::NeedsTables(needed));
+        }
+        let shift = self.mmu.page_shift();
+        let mut changed = 0;
+        let mut forget = Forget::new(self.tag);
+        let mut cursor = self.cursor(frames, range)?;
+        loop {
+            let (level, table) = (cursor.level(), cursor.table());
+            let protect = |index, pages| {
+                self.rewrite(frames, Slot { table, level, index, pages }, false, |leaf| {
+                    Ok(self.mmu.encode_leaf(level, leaf.access(leaf.access.difference(Access::WRITE)))?)
+                })
+            };
+            if level == 0 {
+                let run = cursor.run();
+                for step in 0..run.count {
+                    let index = run.first + step;
+                    let Entry::Leaf(leaf) = self.decode_at(0, index, table.load(index)) else { continue };
+                    if leaf.access.contains(Access::WRITE) {
+                        let start = VirtAddr::new(cursor.address().as_u64() + ((step as u64) << shift));
+                        let page = PageRange::from_checked(start, 1 << shift);
+                        protect(index, page)?;
+                        forget.add(gather, page, leaf.global);
+                        changed += 1;
+                    }
+                }
+                cursor.pass(run);
+            } else {
+                match cursor.entry() {
+                    Entry::Table(..) if cursor.is_whole() && self.can_limit_writes(level) => {
+                        let word = table.load(cursor.index());
+                        let limited = self.with_writes(word, false);
+                        if limited != word {
+                            table.store(cursor.index(), limited);
+                            // Leaves that are not read may be global; and pointers to tables are kept with what they let through.
+                            forget.add(gather, cursor.span(), M::FORMAT.global.mask != 0);
+                            gather.scope.note_tables();
+                            changed += 1;
+                        }
+                    }
+                    Entry::Table(frame, _) => {
+                        cursor.enter(frame)?;
+                        continue;
+                    }
+                    Entry::Leaf(leaf) if !leaf.access.contains(Access::WRITE) => {}
+                    Entry::Leaf(leaf) if cursor.is_whole() => {
+                        protect(cursor.index(), cursor.span())?;
+                        forget.add(gather, cursor.span(), leaf.global);
+                        changed += 1;
+                    }
+                    Entry::Leaf(leaf) => {
+                        self.split(frames, &mut cursor, spare, needed)?;
+                        forget.finish(gather);
+                        gather.scope.add(self.tag, self.span_above(&cursor), leaf.global);
+                        continue;
+                    }
+                    _ => {}
+                }
+            }
+            if !cursor.forward() {
+                forget.finish(gather);
+                return Ok(changed);
+            }
+        }
+    }
+
+    /// Lets writes through every table entry on the way to `address`, after they were forbidden in all other entries below: what may be written
+    /// stays the same, and the page's own leaf can then be made writable ([`set_page`](Self::set_page)). Gives how many entries were changed.
+    ///
+    /// Nothing has to be flushed: a CPU that remembers an entry as it was faults, forgets it and finds the new ones. Cost: O(entries of a table) for each
+    /// level that forbade it.
+    ///
+    /// # Errors
+    /// Nothing was changed: the address is no page's, or tables that are not this library's.
+    pub fn push_down<F: Frames>(&mut self, frames: &F, address: VirtAddr) -> Result<u64, TableError> {
+        self.mmu.range(address.as_u64(), 1 << self.mmu.page_shift()).map_err(TableError::Address)?;
+        let mut changed = 0;
+        // Looked at first, then done.
+        for commit in [false, true] {
+            let mut frame = self.root;
+            for level in (1..self.mmu.levels()).rev() {
+                let foreign = TableError::Foreign(address);
+                let table = Table::own(frames, self.mmu, level, frame).ok_or(foreign)?;
+                let index = self.index_at(level, address);
+                let word = table.load(index);
+                let Some(next) = self.mmu.decode_table(level, word) else { break };
+                let allowed = self.with_writes(word, true);
+                if self.can_limit_writes(level) && allowed != word {
+                    let below = Table::own(frames, self.mmu, level - 1, next).ok_or(foreign)?;
+                    changed += self.forbid_all(frames, &below, level - 1, address, commit)?;
+                    if commit {
+                        table.store(index, allowed);
+                        changed += 1;
+                    }
+                }
+                frame = next;
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Forbids writing in every entry of a table; where not `commit`, only sees whether that can be done.
+    fn forbid_all<F: Frames>(
+        &self,
+        frames: &F,
+        table: &Table<'_, M>,
+        level: usize,
+        address: VirtAddr,
+        commit: bool,
+    ) -> Result<u64, TableError> {
+        let mut changed = 0;
+        let page = PageRange::from_checked(address, 1 << self.mmu.page_shift());
+        for index in 0..table.len() {
+            let word = table.load(index);
+            let limited = self.with_writes(word, false);
+            match self.decode_at(level, index, word) {
+                Entry::Table(..) if !self.can_limit_writes(level) => {
+                    return Err(EncodeError::Access(Access::READ).into());
+                }
+                Entry::Table(..) if commit && limited != word => {
+                    table.store(index, limited);
+                    changed += 1;
+                }
+                Entry::Leaf(leaf) if leaf.access.contains(Access::WRITE) => {
+                    let make = |leaf: crate::paging::Leaf| {
+                        Ok(self.mmu.encode_leaf(level, leaf.access(leaf.access.difference(Access::WRITE)))?)
+                    };
+                    if commit {
+                        self.rewrite(frames, Slot { table: *table, level, index, pages: page }, false, make)?;
+                        changed += 1;
+                    } else {
+                        make(leaf)?;
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(changed)
+    }
+}

@@ -1,0 +1,94 @@
+//! Which format the machine's CPUs translate with: the registers of each, and how the library's descriptions choose them.
+//!
+//! Plugging a format in is one `impl` of [`SimFormat`]: its page size, and the registers that an embedder would program for such
+//! an MMU value. Nothing of the library's description but what the embedder reads off it (levels, widths, the layout of memory
+//! types) reaches the walkers.
+
+use super::formats::aarch64::AArch64Registers;
+use super::formats::aarch64_stage2::AArch64Stage2Registers;
+use super::formats::ept::EptRegisters;
+use super::formats::riscv::RiscVRegisters;
+use super::formats::x86::X86Registers;
+use super::formats::x86_64::X86_64Registers;
+use super::formats::x86_pae::X86PaeRegisters;
+use super::regime::{Regime, pat_type};
+use crate::paging::{MemoryType, Mmu, X86_64};
+
+/// The format of a CPU and the registers that it translates with.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Hardware {
+    /// 32-bit x86 without PAE.
+    X86(X86Registers),
+    /// 32-bit x86 with PAE.
+    X86Pae(X86PaeRegisters),
+    /// x86-64.
+    X86_64(X86_64Registers),
+    /// Extended page tables of x86-64.
+    Ept(EptRegisters),
+    /// AArch64, stage 1.
+    AArch64(AArch64Registers),
+    /// AArch64, stage 2.
+    AArch64Stage2(AArch64Stage2Registers),
+    /// RISC-V, 32 or 64 bits.
+    RiscV(RiscVRegisters),
+}
+
+impl Hardware {
+    pub(super) fn regime(&self) -> &dyn Regime {
+        match self {
+            Self::X86(registers) => registers,
+            Self::X86Pae(registers) => registers,
+            Self::X86_64(registers) => registers,
+            Self::Ept(registers) => registers,
+            Self::AArch64(registers) => registers,
+            Self::AArch64Stage2(registers) => registers,
+            Self::RiscV(registers) => registers,
+        }
+    }
+}
+
+/// An [`Mmu`] that the simulated machine has hardware for.
+pub trait SimFormat: Mmu {
+    /// The size of a page as a power of two.
+    const PAGE_SHIFT: u32;
+
+    /// The registers that an embedder programs for this MMU.
+    fn hardware(&self) -> Hardware;
+}
+
+impl SimFormat for X86_64 {
+    const PAGE_SHIFT: u32 = 12;
+
+    fn hardware(&self) -> Hardware {
+        let mut registers = X86_64Registers::new(self.physical_bits());
+        registers.five_levels = self.levels() == 5;
+        registers.pat = pat_for(self);
+        Hardware::X86_64(registers)
+    }
+}
+
+/// The PAT that makes the MMU's codes mean what the MMU says they mean.
+pub(super) fn pat_for(mmu: &impl Mmu) -> u64 {
+    layout_for(mmu, 0x0007_0406_0007_0406, |memory| (0..8).find(|byte| pat_type(*byte) == Some(memory)))
+}
+
+/// A register of eight bytes, each the `encoding` of the type that the MMU has for that code, or what `rest` has there.
+fn layout_for(mmu: &impl Mmu, rest: u64, encoding: impl Fn(MemoryType) -> Option<u64>) -> u64 {
+    (0..8).fold(rest, |register, code| match mmu.memory_type(code).and_then(&encoding) {
+        Some(byte) => register & !(0xff << (code * 8)) | byte << (code * 8),
+        None => register,
+    })
+}
+
+/// The MAIR that makes the MMU's codes mean what the MMU says they mean.
+#[allow(dead_code, reason = "called by the formats of Arm as they are plugged in")]
+pub(super) fn mair_for(mmu: &impl Mmu) -> u64 {
+    layout_for(mmu, 0, |memory| match memory {
+        MemoryType::WriteBack => Some(0xff),
+        MemoryType::WriteThrough => Some(0xbb),
+        MemoryType::WriteCombining => Some(0x44),
+        MemoryType::Device => Some(0x00),
+        _ => None,
+    })
+}
