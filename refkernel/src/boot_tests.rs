@@ -9,15 +9,17 @@
 //! Every test that runs a program also counts frames: as many are in use afterwards as were before. A line `test NAME ...` is
 //! printed when the test has ended, since programs write lines of their own.
 
+use crate::cpu::probe;
 use crate::log;
 use crate::memory::{self, Kernel};
 use crate::process::{self, Ending, LoadError, Start};
 use crate::programs::{ProgramError, Programs};
 use alloc::vec::Vec;
 use core::fmt;
+use raw_cpuid::CpuId;
 use refkernel::elf::Refusal;
 use refkernel_abi::roles::{self, CheckRole};
-use refkernel_abi::{PAGE_SIZE, USER_END, program_status};
+use refkernel_abi::{KERNEL_ADDRESSES, PAGE_SIZE, USER_END, program_status};
 use vmcore::Platform;
 use vmcore::addr::Frame;
 use vmcore::frame::{FrameRequest, FrameUse, Frames};
@@ -72,8 +74,8 @@ impl fmt::Display for Failure {
             Self::Ending { must: roles::Ending::Exits(status), ending } => {
                 write!(formatter, "it had to exit with {status}, but {ending}")
             }
-            Self::Ending { must: roles::Ending::Killed, ending } => {
-                write!(formatter, "it had to be killed, but {ending}")
+            Self::Ending { must: roles::Ending::Killed(cause), ending } => {
+                write!(formatter, "it had to be killed for {cause:?}, but {ending}")
             }
             Self::Frames { before, after } => {
                 write!(formatter, "{before} frames were in use before and {after} are afterwards")
@@ -114,6 +116,10 @@ pub(crate) fn run(programs: &Programs<'_>) -> bool {
         count.note(name, test());
     }
     for role in CheckRole::ALL.into_iter().filter(|role| !role.needs_area()) {
+        if role == CheckRole::StoreDescriptorTable && !offers_user_mode_instruction_prevention() {
+            log!("test {} ... skipped (the processor has no UMIP)", role.test_name());
+            continue;
+        }
         count.note(role.test_name(), same_frames(|| plays(programs, role)));
     }
     for (name, test) in TESTS {
@@ -130,12 +136,18 @@ pub(crate) fn run(programs: &Programs<'_>) -> bool {
     count.failed == 0 && count.passed != 0
 }
 
+/// Whether the processor can keep programs from reading where the descriptor tables are.
+fn offers_user_mode_instruction_prevention() -> bool {
+    CpuId::new().get_extended_feature_info().is_some_and(|features| features.has_umip())
+}
+
 /// A test of the whole path.
 type Test = fn(&Programs<'_>) -> Result<(), Failure>;
 
 const TESTS: &[(&str, Test)] = &[
     (CheckRole::ShareWriter.test_name(), area_outlives_its_process),
     (CheckRole::ShareReader.test_name(), shared_area),
+    ("kernel_half_is_out_of_reach", kernel_half_is_out_of_reach),
     ("user_fault_kills_process_only", user_fault_kills_process_only),
     ("user_fault_names_its_reason", user_fault_names_its_reason),
     ("out_of_memory_names_its_reason", out_of_memory_names_its_reason),
@@ -177,14 +189,39 @@ fn plays(programs: &Programs<'_>, role: CheckRole) -> Result<(), Failure> {
 }
 
 fn check(programs: &Programs<'_>, role: CheckRole) -> Result<Ending, ProgramError> {
-    programs.run("check", Start { argument: role.argument(), ..Start::default() })
+    check_with(programs, role, memory::tests::kernel_addresses())
+}
+
+fn check_with(
+    programs: &Programs<'_>,
+    role: CheckRole,
+    kernel: [u64; KERNEL_ADDRESSES],
+) -> Result<Ending, ProgramError> {
+    programs.run("check", Start { argument: role.argument(), kernel, ..Start::default() })
+}
+
+/// Whatever the kernel has mapped is out of a program's reach, and a program that tries is killed for that very address.
+fn kernel_half_is_out_of_reach(programs: &Programs<'_>) -> Result<(), Failure> {
+    let mut kernel = memory::tests::kernel_addresses();
+    for address in kernel {
+        require(probe::read(address).is_some(), "an address that a program is tried with is mapped")?;
+    }
+    let offences =
+        [CheckRole::ReadKernel, CheckRole::WriteKernel, CheckRole::ExecuteKernel, CheckRole::KernelStackPointer];
+    for _ in 0..KERNEL_ADDRESSES {
+        for role in offences {
+            ended(check_with(programs, role, kernel)?, role.must())?;
+        }
+        kernel.rotate_left(1);
+    }
+    Ok(())
 }
 
 /// What one process writes into an area, another reads.
 fn shared_area(programs: &Programs<'_>) -> Result<(), Failure> {
     let area = Area::new(&Kernel, AreaKind::Open { size: 8 * PAGE_SIZE }, ())?;
     for role in [CheckRole::ShareWriter, CheckRole::ShareReader] {
-        let start = Start { argument: role.argument(), area: Some(&area), screen: None };
+        let start = Start { argument: role.argument(), area: Some(&area), ..Start::default() };
         ended(programs.run("check", start)?, role.must())?;
     }
     require(area.resident_pages() == 8, "the area has every page that was written")
@@ -194,7 +231,7 @@ fn shared_area(programs: &Programs<'_>) -> Result<(), Failure> {
 fn area_outlives_its_process(programs: &Programs<'_>) -> Result<(), Failure> {
     let area = Area::new(&Kernel, AreaKind::Open { size: 2 * PAGE_SIZE }, ())?;
     let role = CheckRole::ShareWriter;
-    let start = Start { argument: role.argument(), area: Some(&area), screen: None };
+    let start = Start { argument: role.argument(), area: Some(&area), ..Start::default() };
     ended(programs.run("check", start)?, role.must())?;
     require(area.windows() == 0, "no window is left of a process that ended")?;
     let mut bytes = [0; 8];
@@ -205,7 +242,7 @@ fn area_outlives_its_process(programs: &Programs<'_>) -> Result<(), Failure> {
 /// The kernel, and another process, go on behind a bad access.
 fn user_fault_kills_process_only(programs: &Programs<'_>) -> Result<(), Failure> {
     let start = Start { argument: roles::DEMO_BAD_ACCESS, ..Start::default() };
-    ended(programs.run("demo", start)?, roles::Ending::Killed)?;
+    ended(programs.run("demo", start)?, roles::DEMO_BAD_ACCESS_ENDING)?;
     ended(programs.run("demo", Start::default())?, roles::Ending::Exits(program_status::SUCCESS))
 }
 
@@ -213,8 +250,8 @@ fn user_fault_kills_process_only(programs: &Programs<'_>) -> Result<(), Failure>
 fn user_fault_names_its_reason(programs: &Programs<'_>) -> Result<(), Failure> {
     let start = Start { argument: roles::DEMO_BAD_ACCESS, ..Start::default() };
     match programs.run("demo", start)? {
-        Ending::Fault { address: 0x10, reason: Some(SpaceError::NoWindow(_)) } => {}
-        ending => return Err(Failure::Ending { must: roles::Ending::Killed, ending }),
+        Ending::Fault { address: 0x10, reason: Some(SpaceError::NoWindow(_)), .. } => {}
+        ending => return Err(Failure::Ending { must: roles::DEMO_BAD_ACCESS_ENDING, ending }),
     }
     for (role, is_reason) in [
         (CheckRole::WriteText, is_denied as fn(&SpaceError) -> bool),
@@ -240,7 +277,7 @@ fn is_denied(reason: &SpaceError) -> bool {
 fn out_of_memory_names_its_reason(programs: &Programs<'_>) -> Result<(), Failure> {
     match check(programs, CheckRole::ExhaustMemory)? {
         Ending::Fault { reason: Some(SpaceError::OutOfFrames(_)), .. } => {}
-        ending => return Err(Failure::Ending { must: roles::Ending::Killed, ending }),
+        ending => return Err(Failure::Ending { must: CheckRole::ExhaustMemory.must(), ending }),
     }
     plays(programs, CheckRole::LeaveEverything)
 }
@@ -355,7 +392,7 @@ fn scarce_memory(programs: &Programs<'_>) -> Result<(), Failure> {
             // It notices a refused call itself.
             Ending::Exited(program_status::FAILURE)
             | Ending::Fault { reason: Some(SpaceError::OutOfFrames(_)), .. } => Ok(()),
-            ending => Err(Failure::Ending { must: roles::Ending::Killed, ending }),
+            ending => Err(Failure::Ending { must: CheckRole::ExhaustMemory.must(), ending }),
         })?;
     }
     Ok(())

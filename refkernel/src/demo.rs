@@ -78,7 +78,7 @@ pub(crate) fn run(info: &BootInfo, programs: &Programs<'_>) -> Result<(), DemoEr
 /// The instance that works. Its process is kept, so that its space can be looked at.
 fn works(programs: &Programs<'_>, strip: Option<&Strip>) -> Result<Process, DemoError> {
     let argument = roles::DEMO_WORKS;
-    let process = programs.load("demo", Start { argument, screen: strip.map(Strip::screen), area: None })?;
+    let process = programs.load("demo", Start { argument, screen: strip.map(Strip::screen), ..Start::default() })?;
     let ending = process.run();
     if ending.is(roles::Ending::Exits(program_status::SUCCESS)) {
         Ok(process)
@@ -92,7 +92,7 @@ fn must_be_killed(programs: &Programs<'_>) -> Result<Process, DemoError> {
     let argument = roles::DEMO_BAD_ACCESS;
     let process = programs.load("demo", Start { argument, ..Start::default() })?;
     let ending = process.run();
-    if ending.is(roles::Ending::Killed) {
+    if ending.is(roles::DEMO_BAD_ACCESS_ENDING) {
         log!("refkernel: the program was killed, the kernel goes on");
         Ok(process)
     } else {

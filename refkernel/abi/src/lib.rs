@@ -37,7 +37,7 @@ mod system_call;
 pub use access::Access;
 pub use error_code::{ErrorCode, SystemResult, decode_result, encode_result};
 pub use exit_code::{ExitCode, UnknownExitCode, program_status};
-pub use start_information::{Handle, StartInformation};
+pub use start_information::{Handle, KERNEL_ADDRESSES, StartInformation};
 pub use system_call::{SystemCall, UnknownSystemCall};
 
 /// Bytes per page: addresses, offsets and lengths of areas are multiples of this.

@@ -9,18 +9,50 @@ pub enum Ending {
     /// It calls `exit` with this status.
     Exits(u32),
     /// The kernel kills it with a message, and goes on.
-    Killed,
+    Killed(Cause),
 }
+
+/// What the kernel kills a program for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// A page fault of this kind, wherever.
+    Fault(Attempt),
+    /// A page fault of this kind, at exactly this address.
+    FaultAt(Attempt, u64),
+    /// A page fault of this kind, at exactly the first of [`StartInformation::kernel`](crate::StartInformation::kernel).
+    KernelFault(Attempt),
+    /// Another trap, by its vector (Intel SDM Vol. 3A, 7.3.1).
+    Trap(u8),
+}
+
+/// What a program attempts with memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// To read it.
+    Read,
+    /// To write it.
+    Write,
+    /// To execute it.
+    Execute,
+}
+
+const DIVIDE_ERROR: u8 = 0;
+const DEBUG_EXCEPTION: u8 = 1;
+const INVALID_OPCODE: u8 = 6;
+const GENERAL_PROTECTION: u8 = 13;
 
 /// The first instance of `demo`: works, and exits with 0.
 pub const DEMO_WORKS: u64 = 0;
 /// The second instance of `demo`: reads address 0x10 and must be killed.
 pub const DEMO_BAD_ACCESS: u64 = 1;
+/// How that instance must end.
+pub const DEMO_BAD_ACCESS_ENDING: Ending = Ending::Killed(Cause::FaultAt(Attempt::Read, 0x10));
 
 /// The parts that `check` plays.
 ///
-/// All but the two about sharing need nothing from the kernel but the number; those two need
-/// [`StartInformation::area`](crate::StartInformation::area), the same area for both, the writer first.
+/// The two about sharing need [`StartInformation::area`](crate::StartInformation::area), the same area for both, the writer first.
+/// Those about the kernel's half need [`StartInformation::kernel`](crate::StartInformation::kernel), whose first address they use. The
+/// others need nothing from the kernel but the number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u64)]
 pub enum CheckRole {
@@ -40,7 +72,7 @@ pub enum CheckRole {
     WriteReadOnly = 6,
     /// Cuts an area and reads a page past its new end, which it had written.
     ReadPastCut = 7,
-    /// Reads an address of the kernel's half.
+    /// Reads an address of the kernel's half that the kernel uses.
     ReadKernel = 8,
     /// Reads a non-canonical address.
     ReadNonCanonical = 9,
@@ -52,7 +84,7 @@ pub enum CheckRole {
     DivideByZero = 12,
     /// Executes an undefined instruction.
     UndefinedInstruction = 13,
-    /// Pushes onto a stack pointer that leads into the kernel's half.
+    /// Pushes onto a stack pointer that leads to memory that the kernel uses.
     KernelStackPointer = 14,
     /// Sets the trap flag: the kernel must neither stop nor trace itself.
     TrapFlag = 15,
@@ -67,11 +99,17 @@ pub enum CheckRole {
     /// Touches pages until there is no memory left: it must be killed for it, and nothing else. Slow with much
     /// memory.
     ExhaustMemory = 20,
+    /// Writes to an address of the kernel's half that the kernel uses.
+    WriteKernel = 21,
+    /// Jumps to an address of the kernel's half that the kernel uses.
+    ExecuteKernel = 22,
+    /// Executes `sgdt`, which tells an address of the kernel's. Only where the processor has UMIP.
+    StoreDescriptorTable = 23,
 }
 
 impl CheckRole {
     /// Every part, in the order of the numbers.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 24] = [
         Self::Survivor,
         Self::WriteText,
         Self::ExecuteData,
@@ -93,6 +131,9 @@ impl CheckRole {
         Self::ShareWriter,
         Self::ShareReader,
         Self::ExhaustMemory,
+        Self::WriteKernel,
+        Self::ExecuteKernel,
+        Self::StoreDescriptorTable,
     ];
 
     /// The number that goes into [`StartInformation::argument`](crate::StartInformation::argument).
@@ -115,7 +156,22 @@ impl CheckRole {
                 Ending::Exits(crate::program_status::SUCCESS)
             }
             Self::Panic => Ending::Exits(crate::program_status::PANIC),
-            _ => Ending::Killed,
+            Self::WriteText | Self::WriteReadOnly | Self::OverflowStack | Self::ExhaustMemory => {
+                Ending::Killed(Cause::Fault(Attempt::Write))
+            }
+            Self::ReadUnmapped | Self::ReadPastCut => Ending::Killed(Cause::Fault(Attempt::Read)),
+            Self::ExecuteData | Self::ExecuteStack | Self::ExecuteArea => {
+                Ending::Killed(Cause::Fault(Attempt::Execute))
+            }
+            Self::ReadKernel => Ending::Killed(Cause::KernelFault(Attempt::Read)),
+            Self::WriteKernel | Self::KernelStackPointer => Ending::Killed(Cause::KernelFault(Attempt::Write)),
+            Self::ExecuteKernel => Ending::Killed(Cause::KernelFault(Attempt::Execute)),
+            Self::ReadNonCanonical | Self::Privileged | Self::StoreDescriptorTable => {
+                Ending::Killed(Cause::Trap(GENERAL_PROTECTION))
+            }
+            Self::DivideByZero => Ending::Killed(Cause::Trap(DIVIDE_ERROR)),
+            Self::UndefinedInstruction => Ending::Killed(Cause::Trap(INVALID_OPCODE)),
+            Self::TrapFlag => Ending::Killed(Cause::Trap(DEBUG_EXCEPTION)),
         }
     }
 
@@ -144,6 +200,9 @@ impl CheckRole {
             Self::ShareWriter => "share_writer",
             Self::ShareReader => "area_mapped_twice_is_one_memory",
             Self::ExhaustMemory => "fault_out_of_memory_reports",
+            Self::WriteKernel => "program_write_kernel_kills",
+            Self::ExecuteKernel => "program_execute_kernel_kills",
+            Self::StoreDescriptorTable => "program_store_descriptor_table_kills",
         }
     }
 
@@ -165,7 +224,7 @@ mod tests {
             let same = CheckRole::ALL.iter().filter(|other| other.test_name() == role.test_name());
             assert_eq!(same.count(), 1, "{role:?}");
         }
-        assert_eq!(CheckRole::from_argument(21), None);
+        assert_eq!(CheckRole::from_argument(24), None);
         assert_eq!(CheckRole::from_argument(u64::MAX), None);
     }
 }

@@ -23,6 +23,7 @@ impl Handle {
 /// ```text
 ///   offset  0 size         8 argument     16 area          24 area_size
 ///          32 framebuffer 40 width, 44 height, 48 pitch, 52 reserved
+///          56 kernel, five addresses
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -46,7 +47,13 @@ pub struct StartInformation {
     pub pitch: u32,
     /// Zero.
     pub reserved: u32,
+    /// For the tests of the kernel: addresses of its half that are mapped and in use, which the program must not be able to
+    /// access. Zero where there is none.
+    pub kernel: [u64; KERNEL_ADDRESSES],
 }
+
+/// How many addresses of the kernel's half a test is told.
+pub const KERNEL_ADDRESSES: usize = 5;
 
 impl StartInformation {
     /// A start with nothing but an argument.
@@ -62,6 +69,7 @@ impl StartInformation {
             height: 0,
             pitch: 0,
             reserved: 0,
+            kernel: [0; KERNEL_ADDRESSES],
         }
     }
 
@@ -78,7 +86,7 @@ impl StartInformation {
             u64::from(self.width) | u64::from(self.height) << 32,
             u64::from(self.pitch) | u64::from(self.reserved) << 32,
         ];
-        for (chunk, word) in bytes.chunks_exact_mut(8).zip(words) {
+        for (chunk, word) in bytes.chunks_exact_mut(8).zip(words.into_iter().chain(self.kernel)) {
             chunk.copy_from_slice(&word.to_le_bytes());
         }
         bytes
@@ -93,13 +101,14 @@ mod tests {
 
     #[test]
     fn layout_is_the_documented_one() {
-        assert_eq!(size_of::<StartInformation>(), 56);
+        assert_eq!(size_of::<StartInformation>(), 96);
         assert_eq!(offset_of!(StartInformation, argument), 8);
         assert_eq!(offset_of!(StartInformation, area), 16);
         assert_eq!(offset_of!(StartInformation, framebuffer), 32);
         assert_eq!(offset_of!(StartInformation, width), 40);
         assert_eq!(offset_of!(StartInformation, height), 44);
         assert_eq!(offset_of!(StartInformation, pitch), 48);
+        assert_eq!(offset_of!(StartInformation, kernel), 56);
     }
 
     #[test]
@@ -111,11 +120,12 @@ mod tests {
             width: 640,
             height: 480,
             pitch: 4096,
+            kernel: [5, 6, 7, 8, 9],
             ..StartInformation::new(7)
         };
         let bytes = information.to_bytes();
         let at = |offset: usize| u32::from_le_bytes(bytes[offset..offset + 4].try_into().unwrap());
-        assert_eq!(at(0), 56);
+        assert_eq!(at(0), 96);
         assert_eq!(at(offset_of!(StartInformation, argument)), 7);
         assert_eq!(at(offset_of!(StartInformation, area)), 3);
         assert_eq!(at(offset_of!(StartInformation, area_size)), 0x2000);
@@ -123,5 +133,7 @@ mod tests {
         assert_eq!(at(offset_of!(StartInformation, width)), 640);
         assert_eq!(at(offset_of!(StartInformation, height)), 480);
         assert_eq!(at(offset_of!(StartInformation, pitch)), 4096);
+        assert_eq!(at(offset_of!(StartInformation, kernel)), 5);
+        assert_eq!(at(offset_of!(StartInformation, kernel) + 32), 9);
     }
 }

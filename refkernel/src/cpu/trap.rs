@@ -181,7 +181,9 @@ extern "C" fn trap_dispatch(frame: &mut TrapFrame) {
             ANSWERED.fetch_add(1, Ordering::Relaxed);
             return;
         };
-        if !frame.interrupted_program() && (user_copy::recover(frame) || probe::recover(frame)) {
+        // A copy ends with an error for what is wrong with the program's memory only: a fault at its other side is the kernel's.
+        let of_copy = !frame.interrupted_program() && fault.address < USER_END && user_copy::recover(frame);
+        if of_copy || (!frame.interrupted_program() && probe::recover(frame)) {
             return;
         }
         if frame.interrupted_program() {
@@ -190,7 +192,7 @@ extern "C" fn trap_dispatch(frame: &mut TrapFrame) {
         fatal(frame, Some(fault));
     }
     if frame.interrupted_program() && !is_machine_wide(frame.vector) {
-        user::kill(user::Killed::Trap { name: frame.name(), error: frame.error, rip: frame.rip });
+        user::kill(user::Killed::Trap { name: frame.name(), vector: frame.vector, error: frame.error, rip: frame.rip });
     }
     let fault = (frame.vector == PAGE_FAULT).then(|| PageFault { address: Cr2::read_raw(), error: frame.error });
     fatal(frame, fault)

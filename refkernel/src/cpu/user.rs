@@ -105,6 +105,8 @@ pub(crate) enum Killed {
     Trap {
         /// What the manual calls it.
         name: &'static str,
+        /// Its number.
+        vector: u64,
         /// The processor's error code.
         error: u64,
         /// The instruction.
@@ -127,7 +129,7 @@ impl fmt::Display for Killed {
             Self::PageFault { fault, rip, .. } => {
                 write!(formatter, "page fault: {fault}, by the instruction at {rip:#x}")
             }
-            Self::Trap { name, error, rip } => {
+            Self::Trap { name, error, rip, .. } => {
                 write!(formatter, "{name}, error code {error:#x}, by the instruction at {rip:#x}")
             }
             Self::ReturnAddress(address) => write!(formatter, "system call with return address {address:#x}"),

@@ -8,7 +8,7 @@ use core::fmt;
 use refkernel::boot_info::PhysicalRange;
 use refkernel::memory_type::{MemoryType, effective, pat_slots};
 use vmcore::Platform;
-use vmcore::addr::{Frame, PageRange, PhysAddr, VirtAddr};
+use vmcore::addr::{Frame, PageRange, PhysAddr, RangeError, VirtAddr};
 use vmcore::paging::{Access, Leaf, Mmu, Tables, Tag, Walk, X86_64};
 use x86_64::registers::control::Cr3;
 
@@ -17,6 +17,10 @@ use x86_64::registers::control::Cr3;
 pub(crate) enum Finding {
     /// These pages are both writable and executable.
     WritableAndExecutable(PageRange, Leaf),
+    /// Programs may access these pages of the kernel's half.
+    Programs(PageRange, Leaf),
+    /// The kernel's half cannot be looked at.
+    Unseen(RangeError),
     /// A part of the image, and pages of it that are not as they should be.
     Section(&'static str, PageRange, Leaf),
     /// A part of the image with a hole.
@@ -31,6 +35,8 @@ impl fmt::Display for Finding {
             Self::WritableAndExecutable(pages, leaf) => {
                 write!(formatter, "{pages} is writable and executable: {leaf:?}")
             }
+            Self::Programs(pages, leaf) => write!(formatter, "{pages} can be accessed by programs: {leaf:?}"),
+            Self::Unseen(error) => write!(formatter, "the kernel's half cannot be looked at: {error}"),
             Self::Section(name, pages, leaf) => write!(formatter, "{name} at {pages} is mapped as {leaf:?}"),
             Self::Hole(name) => write!(formatter, "{name} is not mapped in whole"),
             Self::Framebuffer(Some(memory)) => write!(formatter, "the framebuffer is {memory}, not write-combining"),
@@ -52,14 +58,19 @@ pub(super) fn walk(address: u64) -> Walk {
     live().walk(&Kernel, VirtAddr::new(address))
 }
 
-/// No leaf of the kernel's half is both writable and executable.
-pub(super) fn no_writable_code() -> Result<(), Finding> {
-    let Ok(half) = Kernel.machine().mmu().range(0xffff_8000_0000_0000, 1 << 47) else { return Ok(()) };
+/// No leaf of the kernel's half is both writable and executable, and none is a program's.
+pub(super) fn kernel_half() -> Result<(), Finding> {
+    let half = Kernel.machine().mmu().range(0xffff_8000_0000_0000, 1 << 47).map_err(Finding::Unseen)?;
     let forbidden = Access::WRITE | Access::EXECUTE;
-    match live().runs(&Kernel, half).find(|(_, leaf)| leaf.access.contains(forbidden)) {
-        Some((pages, leaf)) => Err(Finding::WritableAndExecutable(pages, leaf)),
-        None => Ok(()),
+    for (pages, leaf) in live().runs(&Kernel, half) {
+        if leaf.access.contains(forbidden) {
+            return Err(Finding::WritableAndExecutable(pages, leaf));
+        }
+        if leaf.access.contains(Access::USER) {
+            return Err(Finding::Programs(pages, leaf));
+        }
     }
+    Ok(())
 }
 
 /// Each part of the image has exactly its access, in whole.

@@ -187,7 +187,7 @@ extern "C" fn on_own_stack() -> ! {
         log!("framebuffer: not mapped: {error}");
     }
     need("sections", audit::section_permissions());
-    need("permissions", audit::no_writable_code());
+    need("permissions", audit::kernel_half());
     if let Some(range) = info.framebuffer().and_then(|framebuffer| framebuffer.range().ok())
         && framebuffer_area().is_some()
         && let Err(finding) = audit::framebuffer(range)

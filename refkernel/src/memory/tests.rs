@@ -15,6 +15,7 @@ use core::alloc::Layout;
 use core::sync::atomic::{AtomicU64, Ordering};
 use refkernel::boot_info::PhysicalRange;
 use refkernel::memory_type::MemoryType as CpuMemoryType;
+use refkernel_abi::KERNEL_ADDRESSES;
 use vmcore::Platform;
 use vmcore::addr::{Frame, FrameRange, PageRange, VirtAddr};
 use vmcore::frame::{FrameRequest, FrameUse, Frames};
@@ -48,7 +49,19 @@ pub(crate) const ALL: &[(&str, Test)] = &[
     ("fault_out_of_memory_reports", fault_out_of_memory_reports),
     ("frames_return_after_destroy", frames_return_after_destroy),
     ("area_in_two_spaces_is_one_memory", area_in_two_spaces_is_one_memory),
+    ("protections_of_the_processor_are_on", protections_of_the_processor_are_on),
+    ("kernel_does_not_read_programs_memory", kernel_does_not_read_programs_memory),
+    ("kernel_does_not_execute_programs_memory", kernel_does_not_execute_programs_memory),
 ];
+
+/// Addresses of the kernel's that are mapped and in use: of its text, its data, its heap, its stack, and of the linear map.
+pub(crate) fn kernel_addresses() -> [u64; KERNEL_ADDRESSES] {
+    let heap = Box::new(0_u64);
+    let heap_address = (&raw const *heap) as u64;
+    let local = core::hint::black_box(0_u64);
+    let linear = audit::walk(heap_address).physical().map_or(0, |physical| super::linear::address(physical.as_u64()));
+    [layout::text().start, layout::data().start, heap_address, (&raw const local) as u64, linear]
+}
 
 /// Where the tests map what they need, in the kernel's space and in a program's.
 const SCRATCH: u64 = 0xffff_ff84_0000_0000;
@@ -98,7 +111,7 @@ fn section_permissions() -> Result<(), &'static str> {
 }
 
 fn no_page_writable_and_executable() -> Result<(), &'static str> {
-    audit::no_writable_code().map_err(found)
+    audit::kernel_half().map_err(found)
 }
 
 fn text_is_not_writable() -> Result<(), &'static str> {
@@ -398,4 +411,57 @@ fn area_in_two_spaces_is_one_memory() -> Result<(), &'static str> {
         other.walk(VirtAddr::new(address)).physical() == one.walk(VirtAddr::new(USER_SCRATCH + PAGE)).physical(),
         "two frames",
     )
+}
+
+/// What CPUID offers is what is turned on, and the kernel has no other idea of it.
+fn protections_of_the_processor_are_on() -> Result<(), &'static str> {
+    use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags};
+    let cpuid = raw_cpuid::CpuId::new();
+    let extended = cpuid.get_extended_feature_info();
+    let has = |feature: fn(&raw_cpuid::ExtendedFeatures) -> bool| extended.as_ref().is_some_and(feature);
+    let control = Cr4::read();
+    for (bit, offered, otherwise) in [
+        (Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION, has(|f| f.has_smap()), "SMAP is not as CPUID says"),
+        (Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION, has(|f| f.has_smep()), "SMEP is not as CPUID says"),
+        (Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION, has(|f| f.has_umip()), "UMIP is not as CPUID says"),
+        (Cr4Flags::PAGE_GLOBAL, cpuid.get_feature_info().is_some_and(|f| f.has_pge()), "PGE is not as CPUID says"),
+    ] {
+        check(control.contains(bit) == offered, otherwise)?;
+    }
+    check(Cr0::read().contains(Cr0Flags::WRITE_PROTECT), "the kernel may write to read-only pages")
+}
+
+/// Runs a question about a present page of a program's, which holds `ret` instructions.
+fn with_programs_page(access: Access, ask: impl FnOnce(u64) -> bool) -> Result<bool, &'static str> {
+    let space = new_user_space().map_err(found)?;
+    let area = open_area(1)?;
+    area.write(0, &[RET; 16]).map_err(found)?;
+    let range = space.map(&MapRequest::new(&area).at(USER_SCRATCH).access(access)).map_err(found)?;
+    space.populate(range, access).map_err(found)?;
+    let walked = space.walk(VirtAddr::new(USER_SCRATCH));
+    check(walked.physical().is_some() && walked.access() == access, "the program's page is not there")?;
+    Ok(in_space(&space, || ask(USER_SCRATCH)))
+}
+
+fn kernel_does_not_read_programs_memory() -> Result<(), &'static str> {
+    use x86_64::registers::control::{Cr4, Cr4Flags};
+    let prevented = Cr4::read().contains(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION);
+    let mut copied = false;
+    let read = with_programs_page(Access::USER_DATA, |address| {
+        // The page is there: the copy routine reads it.
+        let mut byte = [0];
+        copied = user_copy::copy_from_user(&mut byte, address) == Ok(()) && byte == [RET];
+        probe::read(address).is_some()
+    })?;
+    check(copied, "the copy routine cannot read a program's memory")?;
+    check(read != prevented, "SMAP does not keep the kernel from a program's memory")
+}
+
+fn kernel_does_not_execute_programs_memory() -> Result<(), &'static str> {
+    use x86_64::registers::control::{Cr4, Cr4Flags};
+    let prevented = Cr4::read().contains(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION);
+    let access = Access::USER | Access::READ | Access::EXECUTE;
+    // SAFETY: the page holds `ret` instructions.
+    let executed = with_programs_page(access, |address| unsafe { probe::execute(address) })?;
+    check(executed != prevented, "SMEP does not keep the kernel from a program's code")
 }

@@ -3,7 +3,8 @@
 use super::Process;
 use crate::cpu::user::{Killed, UserExit};
 use crate::log;
-use refkernel_abi::{USER_END, roles};
+use refkernel_abi::USER_END;
+use refkernel_abi::roles::{self, Attempt, Cause};
 use vmcore::addr::VirtAddr;
 use vmcore::vm_space::SpaceError;
 
@@ -18,9 +19,15 @@ pub(crate) enum Ending {
         address: u64,
         /// Why the memory manager did not make the access possible.
         reason: Option<SpaceError>,
+        /// What the program wanted of it.
+        attempt: Attempt,
+        /// The first address of the kernel's half that the program was told; zero if it was told none.
+        kernel: u64,
     },
-    /// The kernel ended it for something else.
-    Trap,
+    /// The kernel ended it for another trap, with this vector.
+    Trap(u64),
+    /// The kernel did not start it, or could not go back to it.
+    Address,
 }
 
 impl Ending {
@@ -33,9 +40,16 @@ impl Ending {
                 match killed {
                     Killed::PageFault { fault, reason, .. } => {
                         report_fault(process, fault.address, reason);
-                        Self::Fault { address: fault.address, reason }
+                        let attempt = match (fault.execute(), fault.write()) {
+                            (true, _) => Attempt::Execute,
+                            (false, true) => Attempt::Write,
+                            (false, false) => Attempt::Read,
+                        };
+                        let [kernel, ..] = process.kernel;
+                        Self::Fault { address: fault.address, reason, attempt, kernel }
                     }
-                    _ => Self::Trap,
+                    Killed::Trap { vector, .. } => Self::Trap(vector),
+                    Killed::ReturnAddress(_) | Killed::BadStart { .. } => Self::Address,
                 }
             }
         }
@@ -45,7 +59,13 @@ impl Ending {
     pub(crate) fn is(&self, must: roles::Ending) -> bool {
         match (self, must) {
             (Self::Exited(status), roles::Ending::Exits(wanted)) => *status == wanted,
-            (Self::Fault { .. } | Self::Trap, roles::Ending::Killed) => true,
+            (Self::Fault { address, attempt, kernel, .. }, roles::Ending::Killed(cause)) => match cause {
+                Cause::Fault(wanted) => *attempt == wanted,
+                Cause::FaultAt(wanted, place) => *attempt == wanted && *address == place,
+                Cause::KernelFault(wanted) => *attempt == wanted && *kernel != 0 && address == kernel,
+                Cause::Trap(_) => false,
+            },
+            (Self::Trap(vector), roles::Ending::Killed(Cause::Trap(wanted))) => *vector == u64::from(wanted),
             _ => false,
         }
     }
@@ -72,8 +92,11 @@ impl core::fmt::Display for Ending {
     fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::Exited(status) => write!(formatter, "it exited with {status}"),
-            Self::Fault { address, .. } => write!(formatter, "it was killed for an access at {address:#x}"),
-            Self::Trap => formatter.write_str("it was killed for a trap"),
+            Self::Fault { address, attempt, .. } => {
+                write!(formatter, "it was killed for an access ({attempt:?}) at {address:#x}")
+            }
+            Self::Trap(vector) => write!(formatter, "it was killed for the trap {vector}"),
+            Self::Address => formatter.write_str("it was killed for an address where no program can go on"),
         }
     }
 }

@@ -16,7 +16,7 @@ use core::fmt;
 use refkernel::archive::ProgramName;
 use refkernel::elf::{Plan, Refusal, Segment};
 use refkernel::handles::HandleError;
-use refkernel_abi::{Access, Handle, PAGE_SIZE, StartInformation, USER_END};
+use refkernel_abi::{Access, Handle, KERNEL_ADDRESSES, PAGE_SIZE, StartInformation, USER_END};
 use vmcore::vm_area::{Area, AreaError, AreaKind, Rights, SectionLayout};
 use vmcore::vm_space::{MapRequest, SpaceError};
 
@@ -45,6 +45,8 @@ pub(crate) struct Start<'a> {
     pub(crate) area: Option<&'a Area<Kernel>>,
     /// A part of the screen to draw on.
     pub(crate) screen: Option<Screen<'a>>,
+    /// Addresses of the kernel's half that it must not be able to access.
+    pub(crate) kernel: [u64; KERNEL_ADDRESSES],
 }
 
 /// Why a program was not loaded. No frame is taken.
@@ -132,6 +134,7 @@ impl Process {
             entry: plan.entry(),
             stack: stack.pointer,
             start_information: stack.pointer,
+            kernel: start.kernel,
             labels,
         })
     }
@@ -163,6 +166,7 @@ fn map_segment(space: &UserSpace, segment: &Segment<'_>) -> Result<(), LoadError
 /// Gives the process its handles, and tells it of them.
 fn hand_over(handles: &mut Handles, start: Start<'_>) -> Result<StartInformation, LoadError> {
     let mut information = StartInformation::new(start.argument);
+    information.kernel = start.kernel;
     let rights = Rights::MAP | Rights::READ | Rights::WRITE;
     if let Some(area) = start.area {
         information.area = Handle(handles.insert(area.handle(rights)?)?);

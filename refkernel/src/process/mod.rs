@@ -29,7 +29,7 @@ use core::ops::DerefMut;
 use core::ptr::NonNull;
 use refkernel::archive::ProgramName;
 use refkernel::handles::HandleTable;
-use refkernel_abi::{Access, HANDLES_MAX};
+use refkernel_abi::{Access, HANDLES_MAX, KERNEL_ADDRESSES};
 use vmcore::addr::PageRange;
 use vmcore::vm_area::Area;
 
@@ -49,6 +49,8 @@ pub(crate) struct Process {
     entry: u64,
     stack: u64,
     start_information: u64,
+    /// What it was told of the kernel's half.
+    kernel: [u64; KERNEL_ADDRESSES],
     labels: [(u64, &'static str); LABELS_MAX],
 }
 

@@ -2,14 +2,14 @@
 
 use refkernel_runtime::ErrorCode::*;
 use refkernel_runtime::{
-    AREA_SIZE_MAX, Access, ErrorCode, HANDLES_MAX, Handle, PAGE_SIZE, SystemCall, USER_END, USER_START,
-    WRITE_LENGTH_MAX, call, decode_result,
+    AREA_SIZE_MAX, Access, ErrorCode, HANDLES_MAX, Handle, PAGE_SIZE, StartInformation, SystemCall, USER_END,
+    USER_START, WRITE_LENGTH_MAX, call, decode_result,
 };
 
 use crate::READ_WRITE;
 use crate::report::Report;
 
-/// Addresses that are not the program's, whatever the length.
+/// Addresses that are nobody's, whatever the length.
 const FOREIGN: [u64; 9] = [
     0,
     0x10,
@@ -21,6 +21,14 @@ const FOREIGN: [u64; 9] = [
     0xffff_ffff_8000_0000,
     u64::MAX,
 ];
+
+/// Where the kernel's half begins.
+const KERNEL_HALF: u64 = 0xffff_8000_0000_0000;
+
+/// Addresses that are not the program's: nobody's, and some that the kernel has mapped and uses.
+fn foreign(start: &StartInformation) -> impl Iterator<Item = u64> {
+    FOREIGN.into_iter().chain(start.kernel)
+}
 
 /// A text on a page of its own, so that the kernel may be the first to read it.
 #[repr(C, align(4096))]
@@ -34,14 +42,15 @@ fn attempt(call: SystemCall, arguments: [u64; 6]) -> Result<u64, ErrorCode> {
     decode_result(unsafe { call::raw(call.number(), arguments) })
 }
 
-pub(crate) fn check(report: &mut Report) {
+pub(crate) fn check(start: &StartInformation, report: &mut Report) {
+    report.check("the kernel names addresses of its own", start.kernel.iter().all(|address| *address >= KERNEL_HALF));
     numbers(report);
-    pointers(report);
+    pointers(start, report);
     handles(report);
     let area = report.done("create an area", call::area_create(4 * PAGE_SIZE));
     if let Some(area) = area {
         sizes(area, report);
-        ranges(area, report);
+        ranges(area, start, report);
         report.done("close the area", call::handle_close(area));
     }
 }
@@ -59,8 +68,8 @@ fn numbers(report: &mut Report) {
     report.refused("a number whose low half is a call's", &[UnknownCall], result);
 }
 
-fn pointers(report: &mut Report) {
-    for pointer in FOREIGN {
+fn pointers(start: &StartInformation, report: &mut Report) {
+    for pointer in foreign(start) {
         for length in [1, 64, WRITE_LENGTH_MAX] {
             let result = attempt(SystemCall::Write, [pointer, length, 0, 0, 0, 0]);
             report.refused("write from memory that is not the program's", &[BadPointer], result);
@@ -151,7 +160,7 @@ fn sizes(area: Handle, report: &mut Report) {
     }
 }
 
-fn ranges(area: Handle, report: &mut Report) {
+fn ranges(area: Handle, start: &StartInformation, report: &mut Report) {
     let bits = READ_WRITE.bits();
     let map =
         |address, offset, length, access| attempt(SystemCall::AreaMap, [area.0, address, offset, length, access, 0]);
@@ -175,7 +184,7 @@ fn ranges(area: Handle, report: &mut Report) {
     report.refused("map of data to be executed", &[Denied], map(0, 0, PAGE_SIZE, executable));
 
     let page = |address: u64| address & !(PAGE_SIZE - 1);
-    for foreign in FOREIGN.map(page) {
+    for foreign in foreign(start).map(page) {
         if foreign != 0 {
             let what = "map where programs may not";
             report.refused(what, &[BadRange], map(foreign, 0, PAGE_SIZE, bits));

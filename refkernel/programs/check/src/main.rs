@@ -40,7 +40,7 @@ fn main(start: &StartInformation) -> u32 {
         CheckRole::Survivor => {
             memory::check(&mut report);
             registers::check(&mut report);
-            calls::check(&mut report);
+            calls::check(start, &mut report);
             areas::check(&mut report);
         }
         CheckRole::ShareWriter => sharing::write(start, &mut report),
@@ -48,7 +48,7 @@ fn main(start: &StartInformation) -> u32 {
         CheckRole::LeaveEverything => areas::leave_everything(&mut report),
         CheckRole::Panic => panic!("this is the part that panics"),
         offence => {
-            offences::commit(offence, &mut report);
+            offences::commit(offence, start, &mut report);
             report.check("the program is killed", false);
         }
     }

@@ -4,7 +4,7 @@ use core::arch::asm;
 use core::hint::black_box;
 
 use refkernel_runtime::roles::CheckRole;
-use refkernel_runtime::{Access, ErrorCode, PAGE_SIZE, SystemCall, call, say};
+use refkernel_runtime::{Access, ErrorCode, PAGE_SIZE, StartInformation, SystemCall, call, say};
 
 use crate::READ_WRITE;
 use crate::report::Report;
@@ -16,7 +16,8 @@ const RETURN: u8 = 0xc3;
 static mut DATA: [u8; 16] = [RETURN; 16];
 
 /// Does what `role` says. Coming back is the failure.
-pub(crate) fn commit(role: CheckRole, report: &mut Report) {
+pub(crate) fn commit(role: CheckRole, start: &StartInformation, report: &mut Report) {
+    let [kernel, ..] = start.kernel;
     let prepared = match role {
         CheckRole::WriteText => {
             say!("check: writes to its text");
@@ -39,8 +40,18 @@ pub(crate) fn commit(role: CheckRole, report: &mut Report) {
         CheckRole::WriteReadOnly => write_read_only(),
         CheckRole::ReadPastCut => read_past_cut(),
         CheckRole::ReadKernel => {
-            say!("check: reads the kernel's half");
-            read_byte(0xffff_ffff_8010_0000);
+            say!("check: reads the kernel's memory");
+            read_byte(kernel);
+            Ok(())
+        }
+        CheckRole::WriteKernel => {
+            say!("check: writes the kernel's memory");
+            write_byte(kernel);
+            Ok(())
+        }
+        CheckRole::ExecuteKernel => {
+            say!("check: executes the kernel's memory");
+            execute(kernel);
             Ok(())
         }
         CheckRole::ReadNonCanonical => {
@@ -55,7 +66,7 @@ pub(crate) fn commit(role: CheckRole, report: &mut Report) {
         }
         CheckRole::ExhaustMemory => exhaust_memory(),
         other => {
-            instruction(other);
+            instruction(other, kernel);
             Ok(())
         }
     };
@@ -166,7 +177,7 @@ fn exhaust_memory() -> Result<(), ErrorCode> {
 }
 
 /// The offences that are a single instruction.
-fn instruction(role: CheckRole) {
+fn instruction(role: CheckRole, kernel: u64) {
     // SAFETY (of each block): the instruction must end the program; one that does not is the failure that is looked for, and what is
     // executed after it is only a report.
     match role {
@@ -188,7 +199,7 @@ fn instruction(role: CheckRole) {
             unsafe { asm!("ud2") };
         }
         CheckRole::KernelStackPointer => {
-            say!("check: pushes onto a stack in the kernel's half");
+            say!("check: pushes onto the kernel's memory");
             // SAFETY: see above; the stack pointer is restored if the program lives.
             unsafe {
                 asm!(
@@ -196,9 +207,16 @@ fn instruction(role: CheckRole) {
                     "push rax",
                     "pop rax",
                     "xchg rsp, {pointer}",
-                    pointer = inout(reg) 0xffff_ffff_8010_1000_u64 => _,
+                    pointer = inout(reg) kernel + 8 => _,
                 );
             }
+        }
+        CheckRole::StoreDescriptorTable => {
+            say!("check: stores the descriptor table's address");
+            let mut table = [0_u8; 10];
+            // SAFETY: see above; the ten bytes are written if the program lives.
+            unsafe { asm!("sgdt [{table}]", table = in(reg) &raw mut table) };
+            say!("check: read {table:x?}");
         }
         CheckRole::TrapFlag => {
             say!("check: calls the kernel with the trap flag set");
