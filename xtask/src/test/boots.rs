@@ -48,13 +48,20 @@ const USUAL: Boot = Boot {
     expectation: Expectation::Success(DEMO),
 };
 
-/// What a demo that was really run says: the program came to its end, the one with the bad access did not take the kernel along, and the
-/// map was drawn.
-const DEMO: &[&str] = &["demo: done", "the program was killed, the kernel goes on", "physical memory:"];
+/// What a demo that was really run says: the program came to its end, the one with the bad access did not take the kernel along, the
+/// program drew through its window onto the screen, and the map was drawn.
+const DEMO: &[&str] = &["demo: done", "the program was killed, the kernel goes on", "physical memory:", "demo: drew "];
 
 const BOOTS: &[Boot] = &[
     Boot { name: "guest-tests", cmdline: "test", expectation: Expectation::GuestTests, ..USUAL },
     Boot { name: "guest-tests-2-cpus", cmdline: "test", cpus: 2, expectation: Expectation::GuestTests, ..USUAL },
+    Boot {
+        name: "guest-tests-4G",
+        cmdline: "test",
+        memory: Memory(4096),
+        expectation: Expectation::GuestTests,
+        ..USUAL
+    },
     Boot { name: "demo", ..USUAL },
     Boot { name: "demo-2-cpus", cpus: 2, ..USUAL },
     Boot { name: "demo-64M", memory: Memory(64), ..USUAL },

@@ -1,8 +1,19 @@
 //! Whether a screenshot shows something.
 
-use std::{collections::HashMap, fs::File, io::BufReader, path::Path};
+use std::{
+    collections::{HashMap, HashSet},
+    fs::File,
+    io::BufReader,
+    path::Path,
+};
 
-/// Checks that the picture has several colours and that none of them fills it: the map was drawn.
+/// The program's strip takes at least this part of the screen's rows, at its bottom.
+const STRIP: usize = 8;
+/// The demo weaves its strip of far more colours, and the kernel's part of the screen has fewer in any such place.
+const STRIP_COLOURS: usize = 32;
+
+/// Checks that the picture has several colours and that none of them fills it: the map was drawn; and that the rows that a program is
+/// handed show what the demo's program draws.
 pub(crate) fn check(path: &Path) -> Result<(), String> {
     let wrong = |what: String| format!("the picture {} {what}", path.display());
     let file = File::open(path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
@@ -28,6 +39,12 @@ pub(crate) fn check(path: &Path) -> Result<(), String> {
     if most * 100 > all * 98 {
         return Err(wrong(format!("is of one colour but for {} of {all} pixels", all - most)));
     }
+    let width = frame.width as usize;
+    let first = width * (frame.height as usize - frame.height as usize / STRIP);
+    let strip: HashSet<&[u8]> = pixels.chunks_exact(samples).skip(first).collect();
+    if strip.len() < STRIP_COLOURS {
+        return Err(wrong(format!("has only {} colours where the program draws", strip.len())));
+    }
     Ok(())
 }
 
@@ -47,8 +64,14 @@ mod tests {
 
     #[test]
     fn a_map_shows_something() {
-        let (_directory, path) = written(|n| [(n / 100) as u8, 0, 7]);
+        let (_directory, path) = written(|n| [(n / 100) as u8, (n / 880 * n) as u8, 7]);
         check(&path).unwrap();
+    }
+
+    #[test]
+    fn a_map_without_the_program_is_not_enough() {
+        let (_directory, path) = written(|n| [(n / 100) as u8, 0, 7]);
+        assert!(check(&path).unwrap_err().contains("only 2 colours where the program draws"));
     }
 
     #[test]
