@@ -5,6 +5,7 @@ use raw_cpuid::CpuId;
 use refkernel::memory_type::{PAT, RangeRegisters, VARIABLE_RANGES, pat_slots, pat_value};
 use spin::Once;
 use x86_64::instructions::tlb;
+use x86_64::registers::control::{Cr4, Cr4Flags};
 use x86_64::registers::model_specific::Msr;
 
 const IA32_PAT: u32 = 0x277;
@@ -81,6 +82,20 @@ pub(super) fn initialise() {
     }
 }
 
+/// Drops every translation, the global ones too, which a write to CR3 keeps: a change of CR4.PGE drops all (Intel SDM Vol. 3A, 5.10.4.1).
+fn flush_all_translations() {
+    let control = Cr4::read();
+    if control.contains(Cr4Flags::PAGE_GLOBAL) {
+        // SAFETY: only which translations are kept changes, not what any of them is.
+        unsafe {
+            Cr4::write(control.difference(Cr4Flags::PAGE_GLOBAL));
+            Cr4::write(control);
+        }
+    } else {
+        tlb::flush_all();
+    }
+}
+
 /// Writes the table, unless the loader's is the same.
 fn program() {
     let wanted = pat_value(PAT);
@@ -93,7 +108,7 @@ fn program() {
             Msr::new(IA32_PAT).write(wanted);
             core::arch::asm!("wbinvd", options(nostack, preserves_flags));
         }
-        tlb::flush_all();
+        flush_all_translations();
     }
     let [a, b, c, d, e, f, g, h] = pat_slots(read(IA32_PAT)).map(|slot| slot.map_or("?", name));
     log!("pat: {a} {b} {c} {d} {e} {f} {g} {h}");

@@ -104,12 +104,14 @@ pub(super) fn initialise() {
     let segments = segments();
     segments.table.load();
     // SAFETY: the selectors are those of the table just loaded, which lives for ever: ring 0 code and data that span
-    // everything, and an available task state segment whose stacks are memory of their own.
+    // everything, no local table, and an available task state segment whose stacks are memory of their own.
     unsafe {
         CS::set_reg(segments.kernel_code);
         SS::set_reg(segments.kernel_data);
         DS::set_reg(SegmentSelector::NULL);
         ES::set_reg(SegmentSelector::NULL);
         load_tss(segments.task_state);
+        // There is no local descriptor table: what a loader left in the register must not be found by a program's selectors.
+        core::arch::asm!("lldt {none:x}", none = in(reg) 0_u16, options(nostack, preserves_flags));
     }
 }

@@ -36,16 +36,20 @@ core::arch::global_asm!(
     // A multiple of 16: where trap frames and system calls of the program begin.
     "    mov gs:[{RETURN_CONTEXT}], rsp",
     "    mov gs:[{KERNEL_STACK}], rsp",
-    // To ring 3 by iretq (Intel SDM Vol. 2A): ss, rsp, rflags (IF and the bit that is always one), cs, rip.
+    // To ring 3 by iretq (Intel SDM Vol. 2A): ss, rsp, rflags (the bit that is always one), cs,
+    // rip. Interrupts stay off in programs too as long as there is no driver that could answer one.
     "    push {USER_DATA}",
     "    push rsi",
-    "    push 0x202",
+    "    push 0x2",
     "    push {USER_CODE}",
     "    push rdi",
     "    mov rdi, rdx",
     // Nothing of the kernel's shows in any register.
     "    fxrstor64 [rip + initial_sse_state]",
     "    xor eax, eax",
+    "    mov ds, eax",
+    "    mov es, eax",
+    "    mov fs, eax",
     "    xor ebx, ebx",
     "    xor ecx, ecx",
     "    xor edx, edx",
@@ -60,6 +64,8 @@ core::arch::global_asm!(
     "    xor r14d, r14d",
     "    xor r15d, r15d",
     "    swapgs",
+    // Not before: a null selector clears the active GS base (Intel SDM Vol. 3A, 3.4.4), which is the program's from here on.
+    "    mov gs, eax",
     "    iretq",
     // leave_user(rdi status): returns from the innermost enter_user with it.
     ".global leave_user_raw",

@@ -10,6 +10,15 @@ use vmcore::Platform;
 /// The space of each processor that runs; null while that is the kernel's own.
 static CURRENT: [AtomicPtr<UserSpace>; 1] = [AtomicPtr::new(ptr::null_mut())];
 
+/// A processor's place in the table.
+#[inline]
+fn here(cpu: usize) -> &'static AtomicPtr<UserSpace> {
+    match CURRENT.get(cpu) {
+        Some(current) => current,
+        None => panic!("there is no record of the space of processor {cpu}"),
+    }
+}
+
 /// Runs `what` with `space` as the processor's, then goes back to the space before it. Calls may be nested.
 ///
 /// The borrow is what keeps the space alive while faults look for it. `what` may be left by its end only: a program that
@@ -31,7 +40,7 @@ pub(crate) fn in_space<T>(space: &UserSpace, what: impl FnOnce() -> T) -> T {
 /// The space stays until it is replaced.
 unsafe fn replace(next: *mut UserSpace) -> *mut UserSpace {
     let cpu = Kernel.cpu();
-    let Some(current) = CURRENT.get(cpu) else { return ptr::null_mut() };
+    let current = here(cpu);
     let before = current.load(Ordering::Relaxed);
     if before != next {
         // SAFETY: by the contract, or null.
@@ -56,7 +65,7 @@ unsafe fn replace(next: *mut UserSpace) -> *mut UserSpace {
 /// Calls `what` with the processor's user space; `None` if it has none.
 #[inline]
 pub(super) fn with<T>(what: impl FnOnce(&UserSpace) -> T) -> Option<T> {
-    let current = CURRENT.get(Kernel.cpu())?.load(Ordering::Relaxed);
+    let current = here(Kernel.cpu()).load(Ordering::Relaxed);
     // SAFETY: a space is current only inside of `in_space`, which borrows it; this processor does not leave that call
     // before this one returns.
     unsafe { current.as_ref() }.map(what)

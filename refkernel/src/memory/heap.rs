@@ -49,6 +49,8 @@ struct Heap {
     /// The part of the addresses that the allocator knows, both zero before there is a heap.
     start: u64,
     end: u64,
+    /// The span that the allocator said is its own, once it has one.
+    arena: Option<(u64, u64)>,
     /// Bytes that are handed out.
     used: u64,
 }
@@ -106,7 +108,7 @@ fn touch(start: u64, end: u64) -> bool {
 
 impl Heap {
     const fn new() -> Self {
-        Self { allocator: Talc::new(ErrOnOom), start: 0, end: 0, used: 0 }
+        Self { allocator: Talc::new(ErrOnOom), start: 0, end: 0, arena: None, used: 0 }
     }
 
     /// The byte and the bit that stand for a block that starts at `address`.
@@ -151,14 +153,15 @@ impl Heap {
             return None;
         }
         let span = |start: u64, end: u64| Span::new(start as *mut u8, end as *mut u8);
-        // SAFETY: the range is mapped, present, the heap's alone and follows on what the allocator has already.
-        unsafe {
-            if self.end == HEAP {
-                self.allocator.claim(span(HEAP, end)).ok()?;
-            } else {
-                self.allocator.extend(span(HEAP, self.end), span(HEAP, end));
+        // SAFETY: the range is mapped, present, the heap's alone and follows on what the allocator has already, which is
+        // named as the allocator gave it back: its ends may be rounded.
+        let arena = unsafe {
+            match self.arena {
+                None => self.allocator.claim(span(HEAP, end)).ok()?,
+                Some((base, acme)) => self.allocator.extend(span(base, acme), span(base, end)),
             }
-        }
+        };
+        self.arena = arena.get_base_acme().map(|(base, acme)| (base as u64, acme as u64));
         self.end = end;
         Some(())
     }

@@ -28,8 +28,12 @@ static HELD: [Held; 1] = [Held { depth: AtomicU32::new(0), interrupts: AtomicBoo
 impl Held {
     /// This CPU's.
     #[inline]
-    fn here() -> Option<&'static Self> {
-        HELD.get(local::processor())
+    fn here() -> &'static Self {
+        let processor = local::processor();
+        match HELD.get(processor) {
+            Some(held) => held,
+            None => panic!("there is no record of locks for processor {processor}"),
+        }
     }
 }
 
@@ -38,21 +42,18 @@ impl Held {
 fn enter() {
     let were_on = interrupts::are_enabled();
     interrupts::disable();
-    if let Some(held) = Held::here() {
-        // Only this CPU writes its record, and nothing interrupts it here.
-        if held.depth.fetch_add(1, Ordering::Relaxed) == 0 {
-            held.interrupts.store(were_on, Ordering::Relaxed);
-        }
+    let held = Held::here();
+    // Only this CPU writes its record, and nothing interrupts it here.
+    if held.depth.fetch_add(1, Ordering::Relaxed) == 0 {
+        held.interrupts.store(were_on, Ordering::Relaxed);
     }
 }
 
 /// One lock less; after the last one interrupts are as they were.
 #[inline]
 fn leave() {
-    if let Some(held) = Held::here()
-        && held.depth.fetch_sub(1, Ordering::Relaxed) == 1
-        && held.interrupts.load(Ordering::Relaxed)
-    {
+    let held = Held::here();
+    if held.depth.fetch_sub(1, Ordering::Relaxed) == 1 && held.interrupts.load(Ordering::Relaxed) {
         interrupts::enable();
     }
 }

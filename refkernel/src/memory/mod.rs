@@ -250,7 +250,8 @@ pub(crate) fn new_user_space() -> Result<UserSpace, SpaceError> {
 /// Answers a page fault: `Ok` if the access may be repeated.
 ///
 /// An address of the kernel's half is the kernel space's to answer, any other the current user space's. A fault that
-/// meets an unfinished change is repeated until that is finished.
+/// meets an unfinished change is repeated until that is finished: a program's as often as it takes, since each time the program could be
+/// ended; the kernel's so often that another processor has finished long since, and then it is reported.
 ///
 /// # Errors
 ///
@@ -258,6 +259,7 @@ pub(crate) fn new_user_space() -> Result<UserSpace, SpaceError> {
 /// user space is current.
 pub(crate) fn page_fault(fault: PageFault) -> Result<(), Option<SpaceError>> {
     const KERNEL_HALF: u64 = 0xffff_8000_0000_0000;
+    const KERNEL_PATIENCE: u32 = 1_000_000;
     if fault.reserved() {
         return Err(None);
     }
@@ -268,19 +270,32 @@ pub(crate) fn page_fault(fault: PageFault) -> Result<(), Option<SpaceError>> {
     };
     access.set(Access::USER, fault.user());
     let fault = Fault::new(fault.address, access).present(fault.present());
-    let outcome = if fault.address.as_u64() < KERNEL_HALF {
-        current::with(|space| space.fault(fault))
-    } else if access.contains(Access::USER) {
-        None
-    } else {
-        kernel_space::if_made().map(|space| frames::for_kernel(|| space.fault(fault)))
+    let ask = || {
+        if fault.address.as_u64() < KERNEL_HALF {
+            current::with(|space| space.fault(fault))
+        } else if access.contains(Access::USER) {
+            None
+        } else {
+            kernel_space::if_made().map(|space| frames::for_kernel(|| space.fault(fault)))
+        }
     };
+    let mut outcome = ask();
+    if !access.contains(Access::USER) {
+        let mut patience = KERNEL_PATIENCE;
+        while let Some(Err(SpaceError::Retry(_))) = outcome
+            && patience > 0
+        {
+            core::hint::spin_loop();
+            patience -= 1;
+            outcome = ask();
+        }
+    }
     match outcome {
         Some(Ok(flush)) => {
             flush.complete();
             Ok(())
         }
-        Some(Err(SpaceError::Retry(_))) => Ok(()),
+        Some(Err(SpaceError::Retry(_))) if access.contains(Access::USER) => Ok(()),
         Some(Err(error)) => Err(Some(error)),
         None => Err(None),
     }

@@ -4,7 +4,7 @@
 //! refused for one reason only, and a call that is refused has changed nothing. No lock is held, and nothing that must be
 //! dropped is alive, where a call leaves the program ([`exit`]).
 
-use super::current;
+use super::{Process, current};
 use crate::cpu::system_call::Function;
 use crate::cpu::{user, user_copy};
 use crate::devices::serial;
@@ -101,7 +101,15 @@ fn write_text(address: u64, length: u64) -> SystemResult {
 }
 
 /// What the handle of a program's own area permits. Never to execute: code comes from the boot module.
-const OWN_AREA: Rights = Rights::MAP.union(Rights::READ).union(Rights::WRITE).union(Rights::RESIZE);
+/// Shared by the kernel alone: for the length of a call.
+const OWN_AREA: Rights =
+    Rights::MAP.union(Rights::READ).union(Rights::WRITE).union(Rights::RESIZE).union(Rights::SHARE);
+
+/// A process's area for the length of a call: the table's lock is not held while other processors may have to answer.
+fn borrowed(process: &Process, handle: u64) -> Result<Area<memory::Kernel>, ErrorCode> {
+    let handles = process.handles();
+    handles.get(handle).map_err(handle_error)?.handle(Rights::all()).map_err(area_error)
+}
 
 fn create(size: u64) -> SystemResult {
     let size = area_size(size)?;
@@ -118,8 +126,7 @@ fn create(size: u64) -> SystemResult {
 
 fn map(handle: u64, address: u64, offset: u64, length: u64, access: u64) -> SystemResult {
     current(|process| {
-        let handles = process.handles();
-        let area = handles.get(handle).map_err(handle_error)?;
+        let area = borrowed(process, handle)?;
         let access = Access::from_bits(access).ok_or(ErrorCode::BadAccess)?;
         if length == 0 {
             return Err(ErrorCode::Empty);
@@ -134,7 +141,7 @@ fn map(handle: u64, address: u64, offset: u64, length: u64, access: u64) -> Syst
                 Place::At(address)
             }
         };
-        let request = MapRequest::new(area).place(place).offset(offset).size(length).access(super::access(access));
+        let request = MapRequest::new(&area).place(place).offset(offset).size(length).access(super::access(access));
         retried(|| process.space().map(&request).map_err(space_error)).map(|range| range.start().as_u64())
     })
 }
@@ -150,13 +157,9 @@ fn unmap(address: u64, length: u64) -> SystemResult {
 
 fn resize(handle: u64, size: u64) -> SystemResult {
     current(|process| {
-        let handles = process.handles();
-        let area = handles.get(handle).map_err(handle_error)?;
+        let area = borrowed(process, handle)?;
         let size = area_size(size)?;
-        let flush = retried(|| area.resize(size).map_err(area_error))?;
-        // Not under the table's lock: other processors may have to answer.
-        drop(handles);
-        flush.complete();
+        retried(|| area.resize(size).map_err(area_error))?.complete();
         Ok(0)
     })
 }

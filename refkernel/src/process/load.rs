@@ -167,7 +167,8 @@ fn map_segment(space: &UserSpace, segment: &Segment<'_>) -> Result<(), LoadError
 fn hand_over(handles: &mut Handles, start: Start<'_>) -> Result<StartInformation, LoadError> {
     let mut information = StartInformation::new(start.argument);
     information.kernel = start.kernel;
-    let rights = Rights::MAP | Rights::READ | Rights::WRITE;
+    // Shared by the kernel alone: for the length of a call.
+    let rights = Rights::MAP | Rights::READ | Rights::WRITE | Rights::SHARE;
     if let Some(area) = start.area {
         information.area = Handle(handles.insert(area.handle(rights)?)?);
         information.area_size = area.size();

@@ -23,7 +23,7 @@ mod registers;
 mod report;
 mod sharing;
 
-use refkernel_runtime::{Access, StartInformation, program, program_status, roles::CheckRole, say};
+use refkernel_runtime::{Access, StartInformation, program, program_status, registers_at_start, roles::CheckRole, say};
 use report::Report;
 
 program!(main);
@@ -36,12 +36,14 @@ fn main(start: &StartInformation) -> u32 {
         return program_status::FAILURE;
     };
     let mut report = Report::new(role.test_name());
+    report.check("every register but two is zero at the start", registers_at_start() == 0);
     match role {
         CheckRole::Survivor => {
             memory::check(&mut report);
             registers::check(&mut report);
             calls::check(start, &mut report);
             areas::check(&mut report);
+            registers::leave_selectors(&mut report);
         }
         CheckRole::ShareWriter => sharing::write(start, &mut report),
         CheckRole::ShareReader => sharing::read(start, &mut report),
