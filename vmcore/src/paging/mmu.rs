@@ -436,6 +436,9 @@ pub unsafe trait Mmu: Copy + Send + Sync + fmt::Debug {
         if !self.is_present(word) || at.is_leaf(word) || level == 0 || word & at.table_reserved != 0 {
             return None;
         }
+        if refuses_table(self, word) {
+            return None;
+        }
         let mut address = at.table_address.decode(word);
         if const { Self::FORMAT.splits_addresses() } {
             address |= at.table_address_high.decode(word);
@@ -480,7 +483,7 @@ pub unsafe trait Mmu: Copy + Send + Sync + fmt::Debug {
             return Entry::Reserved;
         }
         if !is_leaf {
-            if level == 0 {
+            if level == 0 || refuses_table(self, word) {
                 return Entry::Reserved;
             }
             return Entry::Table(frame, self.limits(level, word));
@@ -532,6 +535,19 @@ pub unsafe trait Mmu: Copy + Send + Sync + fmt::Debug {
             }
         }
         entry
+    }
+}
+
+/// Whether the access that a table's entry lets through is one that no entry may have (EPT: writing without reading). Only a
+/// format whose tables can withhold reading has such.
+#[inline]
+fn refuses_table<M: Mmu>(mmu: &M, word: u64) -> bool {
+    match &M::FORMAT.table {
+        Some(table) if table.readable.exists() => {
+            let access = table.decode(word);
+            !(table.combinations.contain(access) && mmu.has_access(access))
+        }
+        _ => false,
     }
 }
 

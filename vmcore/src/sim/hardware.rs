@@ -12,7 +12,9 @@ use super::formats::x86::X86Registers;
 use super::formats::x86_64::X86_64Registers;
 use super::formats::x86_pae::X86PaeRegisters;
 use super::regime::{Regime, pat_type};
-use crate::paging::{MemoryType, Mmu, X86_64};
+use crate::paging::{
+    AArch64, AArch64Stage2, Access, Canonical, Ept, Granule, MemoryType, Mmu, RiscV32, RiscV64, X86, X86_64, X86Pae,
+};
 
 /// The format of a CPU and the registers that it translates with.
 #[derive(Clone, Copy, Debug)]
@@ -68,8 +70,90 @@ impl SimFormat for X86_64 {
     }
 }
 
+impl SimFormat for X86 {
+    const PAGE_SHIFT: u32 = 12;
+
+    fn hardware(&self) -> Hardware {
+        let mut registers = X86Registers::new(self.physical_bits());
+        registers.pat = pat_for(self);
+        Hardware::X86(registers)
+    }
+}
+
+impl SimFormat for X86Pae {
+    const PAGE_SHIFT: u32 = 12;
+
+    fn hardware(&self) -> Hardware {
+        let mut registers = X86PaeRegisters::new(self.physical_bits());
+        registers.pat = pat_for(self);
+        Hardware::X86Pae(registers)
+    }
+}
+
+impl SimFormat for Ept {
+    const PAGE_SHIFT: u32 = 12;
+
+    fn hardware(&self) -> Hardware {
+        let mut registers = EptRegisters::new(self.physical_bits());
+        registers.five_levels = self.levels() == 5;
+        registers.execute_only = self.has_access(Access::EXECUTE);
+        Hardware::Ept(registers)
+    }
+}
+
+impl<G: Granule> SimFormat for AArch64<G> {
+    const PAGE_SHIFT: u32 = G::PAGE_SHIFT;
+
+    fn hardware(&self) -> Hardware {
+        let mut registers = AArch64Registers::new(G::PAGE_SHIFT, self.virtual_bits(), self.physical_bits());
+        registers.large_addresses = has_large_addresses::<G>(self.physical_bits());
+        registers.upper_half = self.canonical() == Canonical::OneExtended;
+        registers.mair = mair_for(self);
+        registers.hardware_dirty = self.marks_dirty();
+        Hardware::AArch64(registers)
+    }
+}
+
+impl<G: Granule> SimFormat for AArch64Stage2<G> {
+    const PAGE_SHIFT: u32 = G::PAGE_SHIFT;
+
+    fn hardware(&self) -> Hardware {
+        let mut registers = AArch64Stage2Registers::new(G::PAGE_SHIFT, self.virtual_bits(), self.physical_bits());
+        registers.large_addresses = has_large_addresses::<G>(self.physical_bits());
+        registers.hardware_dirty = self.marks_dirty();
+        Hardware::AArch64Stage2(registers)
+    }
+}
+
+/// TCR_EL1.DS is set for the granules of LPA2; with 64 KiB it is the width that decides.
+fn has_large_addresses<G: Granule>(physical_bits: u32) -> bool {
+    G::MAX_PHYSICAL_BITS > 48 && (G::PAGE_SHIFT < 16 || physical_bits > 48)
+}
+
+impl SimFormat for RiscV32 {
+    const PAGE_SHIFT: u32 = 12;
+
+    fn hardware(&self) -> Hardware {
+        let mut registers = RiscVRegisters::new(32);
+        registers.physical_bits = self.physical_bits();
+        Hardware::RiscV(registers)
+    }
+}
+
+impl SimFormat for RiscV64 {
+    const PAGE_SHIFT: u32 = 12;
+
+    fn hardware(&self) -> Hardware {
+        let mut registers = RiscVRegisters::new(self.virtual_bits());
+        registers.physical_bits = self.physical_bits();
+        registers.memory_types = self.memory_code(MemoryType::Device).is_some();
+        registers.contiguous = self.contiguous(0).is_some();
+        Hardware::RiscV(registers)
+    }
+}
+
 /// The PAT that makes the MMU's codes mean what the MMU says they mean.
-pub(super) fn pat_for(mmu: &impl Mmu) -> u64 {
+fn pat_for(mmu: &impl Mmu) -> u64 {
     layout_for(mmu, 0x0007_0406_0007_0406, |memory| (0..8).find(|byte| pat_type(*byte) == Some(memory)))
 }
 
@@ -82,13 +166,15 @@ fn layout_for(mmu: &impl Mmu, rest: u64, encoding: impl Fn(MemoryType) -> Option
 }
 
 /// The MAIR that makes the MMU's codes mean what the MMU says they mean.
-#[allow(dead_code, reason = "called by the formats of Arm as they are plugged in")]
-pub(super) fn mair_for(mmu: &impl Mmu) -> u64 {
+fn mair_for(mmu: &impl Mmu) -> u64 {
     layout_for(mmu, 0, |memory| match memory {
         MemoryType::WriteBack => Some(0xff),
         MemoryType::WriteThrough => Some(0xbb),
         MemoryType::WriteCombining => Some(0x44),
         MemoryType::Device => Some(0x00),
+        MemoryType::DeviceEarly => Some(0x04),
+        MemoryType::DeviceReordering => Some(0x08),
+        MemoryType::DeviceGathering => Some(0x0c),
         _ => None,
     })
 }

@@ -175,6 +175,9 @@ pub(super) fn pat_selected(pat: u64, word: u64, pat_bit: u32) -> MemoryType {
 pub(super) const fn mair_type(byte: u64) -> Option<MemoryType> {
     match byte {
         0x00 => Some(MemoryType::Device),
+        0x04 => Some(MemoryType::DeviceEarly),
+        0x08 => Some(MemoryType::DeviceReordering),
+        0x0c => Some(MemoryType::DeviceGathering),
         0x44 => Some(MemoryType::WriteCombining),
         // Write-through, non-transient, allocating on reads, or on reads and writes.
         0xaa | 0xbb => Some(MemoryType::WriteThrough),

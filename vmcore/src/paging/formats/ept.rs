@@ -15,9 +15,10 @@
 //!   1 GiB     as 2 MiB                 address (51..30) res.
 //! ```
 //!
-//! An entry is present if any of R, W and X is set. W without R is a misconfiguration, and so is X without R on a machine that lacks it
-//! (IA32_VMX_EPT_VPID_CAP bit 0). The type (0 UC, 1 WC, 4 WT, 5 WP, 6 WB) is combined with the guest's PAT unless IPAT is set. A and D are
-//! kept by the hardware if the EPTP says so. Permissions combine over levels.
+//! An entry is present if any of R, W and X is set. W without R is a misconfiguration, of a table's entry as of a page's, and so is X
+//! without R on a machine that lacks it (IA32_VMX_EPT_VPID_CAP bit 0). The type (0 UC, 1 WC, 4 WT, 5 WP, 6 WB) is combined with the
+//! guest's PAT unless IPAT is set. A and D are kept by the hardware if the EPTP says so.
+//! Permissions combine over levels.
 //!
 //! Left out, and 0 in every entry: bit 10 (mode-based execution), 57 to 61 (guest paging verification, sub-page permissions, supervisor
 //! shadow stacks) and 63 (suppress #VE). Nothing is a program's or the kernel's: the guest's own tables tell its accesses apart. So
@@ -223,9 +224,14 @@ mod tests {
             (1, 0x0020_10b7, "address bit 12 of a 2 MiB leaf"),
             (3, 0x123_4087, "bit 7 of a PML4 entry"),
             (2, 0x123_400f, "a type in a table's entry"),
+            (2, 0x123_4002, "a table's entry with W and not R"),
+            (3, 0x123_4006, "one with W and X and not R"),
+            (1, 0x123_4004, "one with X and not R, on a machine without it"),
         ] {
-            assert_eq!(mmu.decode(level, word), Entry::Reserved, "{why}");
+            assert_eq!((mmu.decode(level, word), mmu.decode_table(level, word)), (Entry::Reserved, None), "{why}");
         }
+        let Entry::Table(_, limits) = mmu.execute_only().decode(1, 0x123_4004) else { panic!("a table") };
+        assert_eq!(Access::all() & limits, Access::EXECUTE | Access::USER);
         assert_eq!(mmu.decode(0, 0x7fff_ffff_ffff_f800), Entry::Absent((1 << 52) - 1));
     }
 

@@ -97,6 +97,9 @@ impl Regime for AArch64Stage2Registers {
         }
         let memory = match word >> 2 & 0xf {
             0x0 => MemoryType::Device,
+            0x1 => MemoryType::DeviceEarly,
+            0x2 => MemoryType::DeviceReordering,
+            0x3 => MemoryType::DeviceGathering,
             0x5 => MemoryType::WriteCombining,
             0xa => MemoryType::WriteThrough,
             0xf => MemoryType::WriteBack,

@@ -2,6 +2,7 @@
 
 mod aarch64;
 mod aarch64_stage2;
+mod against;
 mod ept;
 mod riscv;
 mod x86;
