@@ -113,7 +113,7 @@ use self::memory::{FrameState, Memory};
 use crate::addr::{Frame, PageRange, VirtAddr};
 use crate::frame::{FrameMeta, FrameRequest, FrameUse, Frames, allocate_one};
 use crate::machine::Machine;
-use crate::paging::{Access, FlushRequest, Tag, X86_64};
+use crate::paging::{Access, FlushRequest, FlushScope, Tag, X86_64};
 use crate::platform::{CpuMask, CpuSet, Platform};
 use crate::word::{AtomicU32, AtomicU64, Ordering};
 
@@ -521,6 +521,17 @@ fn by(access: Access, user: bool) -> Access {
 // aligned to its size (or, for a frame that does not exist, to a page of its own after that was reported).
 unsafe impl<M: SimFormat> Frames for Sim<M> {
     const PAGE_SHIFT: u32 = M::PAGE_SHIFT;
+    const INVALIDATES_NOW: bool = true;
+
+    /// A broadcast invalidation: no software of another CPU takes part, and no test can hold it.
+    fn invalidate_now(&self, tag: u16, range: PageRange) {
+        let mut scope = FlushScope::new();
+        scope.add(Tag(tag), range, true);
+        scope.note_tables();
+        for cpu in 0..self.cpu_count() {
+            self.with_cpu(cpu, |cpu, around| cpu.flush(around, &scope));
+        }
+    }
 
     fn allocate_frames(&self, request: FrameRequest) -> Option<Frame> {
         self.shared.memory.allocate(request, &self.shared.judge)
