@@ -373,7 +373,7 @@ impl<'a, P: Platform> Fill<'a, P> {
         match self.area.kind() {
             AreaKind::Fixed { frames, .. } => {
                 // Where some of it is mapped already (it was touched), the rest is filled page by page.
-                let whole = tables.runs(platform, range).next().is_none().then(|| frames.first().add(first));
+                let whole = tables.is_clear(platform, range).then(|| frames.first().add(first));
                 need.tables += tables.tables_to_map(platform, range, whole, largest(tables));
             }
             AreaKind::Untracked { .. } => {
@@ -441,7 +441,7 @@ impl<'a, P: Platform> Fill<'a, P> {
         let mut spare = reserve.tables.take();
         let result = if let AreaKind::Fixed { frames, .. } = self.area.kind() {
             let leaf = self.leaf(frames.first().add(first), true);
-            if tables.runs(platform, range).next().is_none() {
+            if tables.is_clear(platform, range) {
                 let level = largest(tables);
                 tables.map(platform, range, leaf, level, &mut spare)
             } else {
