@@ -65,6 +65,65 @@ impl MemoryType {
     }
 }
 
+/// The number that a manual gives each memory type that it has: one table for both directions.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Numbers(pub(super) &'static [(MemoryType, u8)]);
+
+impl Numbers {
+    /// The number of a memory type.
+    pub(super) const fn of(&self, memory: MemoryType) -> Option<u8> {
+        let mut rest = self.0;
+        while let [(candidate, number), others @ ..] = rest {
+            if *candidate as u8 == memory as u8 {
+                return Some(*number);
+            }
+            rest = others;
+        }
+        None
+    }
+
+    /// The memory type with a number.
+    pub(super) fn memory(&self, number: u32) -> Option<MemoryType> {
+        self.0.iter().find(|(_, candidate)| u32::from(*candidate) == number).map(|(memory, _)| *memory)
+    }
+
+    /// Whether every one of them has a number.
+    pub(super) const fn have(&self, types: &[MemoryType; 8]) -> bool {
+        let mut rest: &[MemoryType] = types;
+        while let [first, others @ ..] = rest {
+            if self.of(*first).is_none() {
+                return false;
+            }
+            rest = others;
+        }
+        true
+    }
+
+    /// The register that holds eight types: a byte for each, the first one in the lowest.
+    pub(super) const fn to_register(&self, types: &[MemoryType; 8]) -> u64 {
+        let (mut value, mut shift) = (0, 0);
+        let mut rest: &[MemoryType] = types;
+        while let [first, others @ ..] = rest {
+            // Only types with a number are ever in a layout.
+            if let Some(number) = self.of(*first) {
+                value |= (number as u64) << shift;
+            }
+            shift += 8;
+            rest = others;
+        }
+        value
+    }
+
+    /// The eight types that a register holds; `None` if a byte is nobody's number.
+    pub(super) fn from_register(&self, value: u64) -> Option<[MemoryType; 8]> {
+        let mut types = [MemoryType::WriteBack; 8];
+        for (memory, byte) in types.iter_mut().zip(value.to_le_bytes()) {
+            *memory = self.memory(u32::from(byte))?;
+        }
+        Some(types)
+    }
+}
+
 /// Eight memory types behind a 3-bit index in each leaf: what x86's PAT and Arm's MAIR have in common.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Indexed {
@@ -99,6 +158,11 @@ impl Indexed {
             lowest(&types, MemoryType::DeviceGathering),
         ];
         Self { types, codes }
+    }
+
+    /// The eight types, by index.
+    pub(super) const fn types(&self) -> [MemoryType; 8] {
+        self.types
     }
 
     #[inline]

@@ -27,18 +27,13 @@
 //! break-before-make. The upper half (TTBR1) and the lower (TTBR0) each are a value with roots of its own. Bit 63 of a table, NS of a leaf (5), GP (50) and nT
 //! (16) are left 0.
 
-use core::marker::PhantomData;
-
 use super::UNUSED;
-use super::clamp;
-use super::granule::{Granule, Stage, index_bits, lacks_leaves, levels};
-use crate::paging::memory_type::Indexed;
+use super::granule::{Found, Granule, Stage};
+use crate::paging::memory_type::{Indexed, Numbers};
 use crate::paging::{Canonical, Combinations, Flag, Format, MemoryType, Mmu, Permissions};
 
 /// AttrIndx, its lowest bit first.
 const MEMORY: [u64; 4] = [1 << 2, 1 << 3, 1 << 4, UNUSED];
-const MIN_BITS: u32 = 25;
-const MIN_PHYSICAL_BITS: u32 = 32;
 
 pub(super) const STAGE: Stage = Stage {
     memory_bits: MEMORY,
@@ -81,14 +76,7 @@ impl MairLayout {
 
     /// A layout of one's own; `None` if one of the types does not exist on Arm (x86's write-protected and uncached ones).
     pub const fn new(types: [MemoryType; 8]) -> Option<Self> {
-        let mut rest: &[MemoryType] = &types;
-        while let [first, others @ ..] = rest {
-            if attribute(*first).is_none() {
-                return None;
-            }
-            rest = others;
-        }
-        Some(Self(types))
+        if NUMBERS.have(&types) { Some(Self(types)) } else { None }
     }
 
     /// The eight types, by index.
@@ -98,43 +86,26 @@ impl MairLayout {
 
     /// The value of MAIR_EL1: a byte per type, index 0 in the lowest.
     pub const fn to_register(self) -> u64 {
-        let (mut value, mut shift) = (0, 0);
-        let mut rest: &[MemoryType] = &self.0;
-        while let [first, others @ ..] = rest {
-            // Only types with an attribute are ever in a layout.
-            if let Some(byte) = attribute(*first) {
-                value |= (byte as u64) << shift;
-            }
-            shift += 8;
-            rest = others;
-        }
-        value
+        NUMBERS.to_register(&self.0)
     }
 
     /// The layout that a value of MAIR_EL1 means; `None` if a byte of it is reserved or has no name here (caches that differ within
     /// and without, allocation hints).
     pub fn from_register(value: u64) -> Option<Self> {
-        let mut types = [MemoryType::WriteBack; 8];
-        for (memory, byte) in types.iter_mut().zip(value.to_le_bytes()) {
-            *memory = MemoryType::ALL.into_iter().find(|memory| attribute(*memory) == Some(byte))?;
-        }
-        Some(Self(types))
+        NUMBERS.from_register(value).map(Self)
     }
 }
 
-/// A memory type in MAIR_EL1: non-transient, allocating for reads and writes, the same within and without.
-const fn attribute(memory: MemoryType) -> Option<u8> {
-    Some(match memory {
-        MemoryType::WriteBack => 0xff,
-        MemoryType::WriteThrough => 0xbb,
-        MemoryType::WriteCombining => 0x44,
-        MemoryType::Device => 0x00,
-        MemoryType::DeviceEarly => 0x04,
-        MemoryType::DeviceReordering => 0x08,
-        MemoryType::DeviceGathering => 0x0c,
-        MemoryType::WriteProtected | MemoryType::UncachedMinus | MemoryType::Uncached => return None,
-    })
-}
+/// The memory types in MAIR_EL1: non-transient, allocating for reads and writes, the same within and without.
+const NUMBERS: Numbers = Numbers(&[
+    (MemoryType::WriteBack, 0xff),
+    (MemoryType::WriteThrough, 0xbb),
+    (MemoryType::WriteCombining, 0x44),
+    (MemoryType::Device, 0x00),
+    (MemoryType::DeviceEarly, 0x04),
+    (MemoryType::DeviceReordering, 0x08),
+    (MemoryType::DeviceGathering, 0x0c),
+]);
 
 /// Which half of the address space a root translates.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -149,12 +120,8 @@ pub enum Half {
 #[derive(Clone, Copy, Debug)]
 pub struct AArch64<G: Granule> {
     half: Half,
-    virtual_bits: u32,
-    physical_bits: u32,
-    hardware_dirty: bool,
-    layout: MairLayout,
-    indexed: Indexed,
-    granule: PhantomData<G>,
+    found: Found<G>,
+    memory: Indexed,
 }
 
 impl<G: Granule> AArch64<G> {
@@ -164,15 +131,7 @@ impl<G: Granule> AArch64<G> {
     /// Widths outside of 25 and the granule's [`MAX_BITS`](Granule::MAX_BITS), or 32 and its
     /// [`MAX_PHYSICAL_BITS`](Granule::MAX_PHYSICAL_BITS), are taken as the nearer of the two.
     pub const fn new(half: Half, virtual_bits: u32, physical_bits: u32) -> Self {
-        Self {
-            half,
-            virtual_bits: clamp(virtual_bits, MIN_BITS, G::MAX_BITS),
-            physical_bits: clamp(physical_bits, MIN_PHYSICAL_BITS, G::MAX_PHYSICAL_BITS),
-            hardware_dirty: false,
-            layout: MairLayout::STANDARD,
-            indexed: Indexed::new(MairLayout::STANDARD.0),
-            granule: PhantomData,
-        }
+        Self { half, found: Found::new(virtual_bits, physical_bits), memory: Indexed::new(MairLayout::STANDARD.0) }
     }
 
     /// A half of 39-bit addresses.
@@ -187,13 +146,13 @@ impl<G: Granule> AArch64<G> {
 
     /// The same with another layout, for example the one that is found in MAIR_EL1 ([`MairLayout::from_register`]).
     pub const fn with_mair(mut self, layout: MairLayout) -> Self {
-        (self.layout, self.indexed) = (layout, Indexed::new(layout.0));
+        self.memory = Indexed::new(layout.0);
         self
     }
 
     /// The same on a machine whose hardware marks writable leaves as dirty (TCR_EL1.HA and HD set).
     pub const fn hardware_dirty(mut self) -> Self {
-        self.hardware_dirty = true;
+        self.found.hardware_dirty = true;
         self
     }
 
@@ -204,7 +163,7 @@ impl<G: Granule> AArch64<G> {
 
     /// The layout of memory types.
     pub const fn mair(&self) -> MairLayout {
-        self.layout
+        MairLayout(self.memory.types())
     }
 }
 
@@ -216,17 +175,17 @@ unsafe impl<G: Granule> Mmu for AArch64<G> {
 
     #[inline]
     fn levels(&self) -> usize {
-        levels::<G>(self.virtual_bits)
+        self.found.levels()
     }
 
     #[inline]
     fn index_bits(&self, level: usize) -> u32 {
-        index_bits::<G>(self.virtual_bits, level)
+        self.found.index_bits(level)
     }
 
     #[inline]
     fn physical_bits(&self) -> u32 {
-        self.physical_bits
+        self.found.physical_bits
     }
 
     #[inline]
@@ -239,22 +198,22 @@ unsafe impl<G: Granule> Mmu for AArch64<G> {
 
     #[inline]
     fn memory_code(&self, memory: MemoryType) -> Option<u32> {
-        self.indexed.code(memory)
+        self.memory.code(memory)
     }
 
     #[inline]
     fn memory_type(&self, code: u32) -> Option<MemoryType> {
-        self.indexed.memory(code)
+        self.memory.memory(code)
     }
 
     #[inline]
     fn lacks_leaves(&self, level: usize) -> bool {
-        lacks_leaves::<G>(self.physical_bits, level)
+        self.found.lacks_leaves(level)
     }
 
     #[inline]
     fn marks_dirty(&self) -> bool {
-        self.hardware_dirty
+        self.found.hardware_dirty
     }
 }
 

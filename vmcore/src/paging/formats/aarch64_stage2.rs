@@ -19,16 +19,23 @@
 //! The root is one table: where the first level would be several tables side by side (concatenated), there is one more level instead. With
 //! 4 KiB that is so between 40 and 42 bits, for which some machines have no such level; they take 39.
 
-use core::marker::PhantomData;
-
-use super::clamp;
-use super::granule::{Granule, Stage, index_bits, lacks_leaves, levels};
+use super::granule::{Found, Granule, Stage};
+use crate::paging::memory_type::Numbers;
 use crate::paging::{Combinations, Flag, Format, MemoryType, Mmu, Permissions};
 
 /// MemAttr, its lowest bit first.
 const MEMORY: [u64; 4] = [1 << 2, 1 << 3, 1 << 4, 1 << 5];
-const MIN_BITS: u32 = 25;
-const MIN_PHYSICAL_BITS: u32 = 32;
+
+/// The memory types in MemAttr that are the same within and without.
+const NUMBERS: Numbers = Numbers(&[
+    (MemoryType::Device, 0b0000),
+    (MemoryType::DeviceEarly, 0b0001),
+    (MemoryType::DeviceReordering, 0b0010),
+    (MemoryType::DeviceGathering, 0b0011),
+    (MemoryType::WriteCombining, 0b0101),
+    (MemoryType::WriteThrough, 0b1010),
+    (MemoryType::WriteBack, 0b1111),
+]);
 
 pub(super) const STAGE: Stage = Stage {
     memory_bits: MEMORY,
@@ -48,10 +55,7 @@ pub(super) const STAGE: Stage = Stage {
 /// The tables of a guest's physical memory under Arm's virtualisation.
 #[derive(Clone, Copy, Debug)]
 pub struct AArch64Stage2<G: Granule> {
-    input_bits: u32,
-    physical_bits: u32,
-    hardware_dirty: bool,
-    granule: PhantomData<G>,
+    found: Found<G>,
 }
 
 impl<G: Granule> AArch64Stage2<G> {
@@ -61,17 +65,12 @@ impl<G: Granule> AArch64Stage2<G> {
     /// Widths outside of 25 and the granule's [`MAX_BITS`](Granule::MAX_BITS), or 32 and its
     /// [`MAX_PHYSICAL_BITS`](Granule::MAX_PHYSICAL_BITS), are taken as the nearer of the two.
     pub const fn new(input_bits: u32, physical_bits: u32) -> Self {
-        Self {
-            input_bits: clamp(input_bits, MIN_BITS, G::MAX_BITS),
-            physical_bits: clamp(physical_bits, MIN_PHYSICAL_BITS, G::MAX_PHYSICAL_BITS),
-            hardware_dirty: false,
-            granule: PhantomData,
-        }
+        Self { found: Found::new(input_bits, physical_bits) }
     }
 
     /// The same on a machine whose hardware marks writable leaves as dirty (VTCR_EL2.HA and HD set).
     pub const fn hardware_dirty(mut self) -> Self {
-        self.hardware_dirty = true;
+        self.found.hardware_dirty = true;
         self
     }
 }
@@ -84,55 +83,37 @@ unsafe impl<G: Granule> Mmu for AArch64Stage2<G> {
 
     #[inline]
     fn levels(&self) -> usize {
-        levels::<G>(self.input_bits)
+        self.found.levels()
     }
 
     #[inline]
     fn index_bits(&self, level: usize) -> u32 {
-        index_bits::<G>(self.input_bits, level)
+        self.found.index_bits(level)
     }
 
     #[inline]
     fn physical_bits(&self) -> u32 {
-        self.physical_bits
+        self.found.physical_bits
     }
 
     #[inline]
     fn memory_code(&self, memory: MemoryType) -> Option<u32> {
-        Some(match memory {
-            MemoryType::Device => 0b0000,
-            MemoryType::DeviceEarly => 0b0001,
-            MemoryType::DeviceReordering => 0b0010,
-            MemoryType::DeviceGathering => 0b0011,
-            MemoryType::WriteCombining => 0b0101,
-            MemoryType::WriteThrough => 0b1010,
-            MemoryType::WriteBack => 0b1111,
-            MemoryType::WriteProtected | MemoryType::UncachedMinus | MemoryType::Uncached => return None,
-        })
+        NUMBERS.of(memory).map(u32::from)
     }
 
     #[inline]
     fn memory_type(&self, code: u32) -> Option<MemoryType> {
-        Some(match code {
-            0b0000 => MemoryType::Device,
-            0b0001 => MemoryType::DeviceEarly,
-            0b0010 => MemoryType::DeviceReordering,
-            0b0011 => MemoryType::DeviceGathering,
-            0b0101 => MemoryType::WriteCombining,
-            0b1010 => MemoryType::WriteThrough,
-            0b1111 => MemoryType::WriteBack,
-            _ => return None,
-        })
+        NUMBERS.memory(code)
     }
 
     #[inline]
     fn lacks_leaves(&self, level: usize) -> bool {
-        lacks_leaves::<G>(self.physical_bits, level)
+        self.found.lacks_leaves(level)
     }
 
     #[inline]
     fn marks_dirty(&self) -> bool {
-        self.hardware_dirty
+        self.found.hardware_dirty
     }
 }
 

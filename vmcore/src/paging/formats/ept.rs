@@ -25,6 +25,7 @@
 //! [`Access::USER`] and global leaves are errors.
 
 use super::{UNUSED, bits, clamp, in_place};
+use crate::paging::memory_type::Numbers;
 use crate::paging::{
     Access, AddressField, Canonical, Combinations, Flag, Format, LeafTest, LevelFormat, MemoryType, Mmu, Permissions,
 };
@@ -35,6 +36,14 @@ const EXECUTE: u64 = 1 << 2;
 const PAGE_SIZE: u64 = 1 << 7;
 /// The type, its lowest bit first, and IPAT.
 const MEMORY: [u64; 4] = [1 << 3, 1 << 4, 1 << 5, 1 << 6];
+/// The types of leaves (SDM section 29.3.7; the other numbers are misconfigurations).
+const NUMBERS: Numbers = Numbers(&[
+    (MemoryType::Uncached, 0),
+    (MemoryType::WriteCombining, 1),
+    (MemoryType::WriteThrough, 4),
+    (MemoryType::WriteProtected, 5),
+    (MemoryType::WriteBack, 6),
+]);
 /// IPAT as a bit of the code.
 const IGNORE_PAT: u32 = 8;
 
@@ -164,27 +173,13 @@ unsafe impl Mmu for Ept {
 
     #[inline]
     fn memory_code(&self, memory: MemoryType) -> Option<u32> {
-        let code = match memory {
-            MemoryType::Uncached => 0,
-            MemoryType::WriteCombining => 1,
-            MemoryType::WriteThrough => 4,
-            MemoryType::WriteProtected => 5,
-            MemoryType::WriteBack => 6,
-            _ => return None,
-        };
+        let code = u32::from(NUMBERS.of(memory)?);
         Some(if self.ignore_pat { code | IGNORE_PAT } else { code })
     }
 
     #[inline]
     fn memory_type(&self, code: u32) -> Option<MemoryType> {
-        Some(match code & !IGNORE_PAT {
-            0 => MemoryType::Uncached,
-            1 => MemoryType::WriteCombining,
-            4 => MemoryType::WriteThrough,
-            5 => MemoryType::WriteProtected,
-            6 => MemoryType::WriteBack,
-            _ => return None,
-        })
+        NUMBERS.memory(code & !IGNORE_PAT)
     }
 
     #[inline]

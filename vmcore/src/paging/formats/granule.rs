@@ -25,8 +25,9 @@
 //! blocks of 4 TiB (64 KiB) only with physical addresses of more than 48 bits. Memory is inner shareable, as that of all who share tables.
 
 use core::fmt;
+use core::marker::PhantomData;
 
-use super::{UNUSED, in_place};
+use super::{UNUSED, clamp, in_place};
 use crate::paging::{AddressField, Canonical, Contiguous, Flag, Format, LeafTest, LevelFormat, Permissions};
 
 /// The bit that a present entry has set.
@@ -36,6 +37,8 @@ const TABLE: u64 = 1 << 1;
 /// Inner shareable.
 const SHAREABLE: u64 = 0b11 << 8;
 const CONTIGUOUS: u64 = 1 << 52;
+const MIN_BITS: u32 = 25;
+const MIN_PHYSICAL_BITS: u32 = 32;
 
 /// What the two stages say differently of the same levels.
 pub(super) struct Stage {
@@ -233,22 +236,42 @@ granule!(
     Granule64K, 16, 52, 52, 3, sixty_four_kib, "64 KiB"
 );
 
-/// How many levels addresses of so many bits take.
-pub(super) const fn levels<G: Granule>(bits: u32) -> usize {
-    let each = G::PAGE_SHIFT - 3;
-    (bits.saturating_sub(G::PAGE_SHIFT)).div_ceil(each) as usize
+/// What is found when the kernel starts, for either stage: the widths of addresses, and whether the hardware marks what is dirty.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found<G: Granule> {
+    address_bits: u32,
+    pub(super) physical_bits: u32,
+    pub(super) hardware_dirty: bool,
+    granule: PhantomData<G>,
 }
 
-/// The bits of the index into a table of `level`, cut to addresses of so many bits.
-pub(super) const fn index_bits<G: Granule>(bits: u32, level: usize) -> u32 {
-    let each = G::PAGE_SHIFT - 3;
-    // Any level may be asked for; one that is not in use has no bits.
-    let shift = if level < levels::<G>(bits) { G::PAGE_SHIFT + level as u32 * each } else { bits };
-    let left = bits.saturating_sub(shift);
-    if left < each { left } else { each }
-}
+impl<G: Granule> Found<G> {
+    /// Widths that the granule has not are taken as the nearest that it has.
+    pub(super) const fn new(address_bits: u32, physical_bits: u32) -> Self {
+        Self {
+            address_bits: clamp(address_bits, MIN_BITS, G::MAX_BITS),
+            physical_bits: clamp(physical_bits, MIN_PHYSICAL_BITS, G::MAX_PHYSICAL_BITS),
+            hardware_dirty: false,
+            granule: PhantomData,
+        }
+    }
 
-/// Whether blocks of this level exist with wider physical addresses only.
-pub(super) const fn lacks_leaves<G: Granule>(physical_bits: u32, level: usize) -> bool {
-    G::PAGE_SHIFT == 16 && level == 2 && physical_bits <= 48
+    /// How many levels the addresses take.
+    pub(super) const fn levels(&self) -> usize {
+        (self.address_bits.saturating_sub(G::PAGE_SHIFT)).div_ceil(G::PAGE_SHIFT - 3) as usize
+    }
+
+    /// The bits of the index into a table of `level`: the root's are what is left of the addresses.
+    pub(super) const fn index_bits(&self, level: usize) -> u32 {
+        let each = G::PAGE_SHIFT - 3;
+        // Any level may be asked for; one that is not in use has no bits.
+        let shift = if level < self.levels() { G::PAGE_SHIFT + level as u32 * each } else { self.address_bits };
+        let left = self.address_bits.saturating_sub(shift);
+        if left < each { left } else { each }
+    }
+
+    /// Whether blocks of this level exist with wider physical addresses only.
+    pub(super) const fn lacks_leaves(&self, level: usize) -> bool {
+        G::PAGE_SHIFT == 16 && level == 2 && self.physical_bits <= 48
+    }
 }

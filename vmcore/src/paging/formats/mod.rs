@@ -9,9 +9,10 @@
 //! | `ept` | the second stage of Intel's virtual machines |
 //! | `aarch64` | Arm, stage 1, and [`MairLayout`] |
 //! | `aarch64_stage2` | the second stage of Arm's virtual machines |
-//! | `granule` | Arm's granules: the levels of both stages |
+//! | `granule` | Arm's granules: the levels of both stages, and what is found of a machine |
 //! | `riscv32` | RISC-V's Sv32 |
 //! | `riscv64` | RISC-V's Sv39, Sv48 and Sv57 |
+//! | `riscv_entry` | what the entries of these two share |
 //!
 //! A description is a constant and not a static, so that other crates' copies of the generic code see the numbers.
 
@@ -21,6 +22,7 @@ mod ept;
 mod granule;
 mod riscv32;
 mod riscv64;
+mod riscv_entry;
 #[cfg(test)]
 mod tests;
 mod x86;

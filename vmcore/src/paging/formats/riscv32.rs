@@ -18,78 +18,18 @@
 //! whatever the platform says, and nothing else exists. Where the hardware faults instead of setting A and D (Svade), leaves are
 //! to be written as [used](crate::paging::Leaf::used).
 
-use super::{UNUSED, clamp};
-use crate::paging::{
-    AddressField, Canonical, Combinations, Flag, Format, LeafTest, LevelFormat, MemoryType, Mmu, Permissions,
-};
-
-/// V.
-pub(super) const VALID: u64 = 1 << 0;
-/// R, W and X: an entry without them is a table's.
-pub(super) const LEAF: u64 = 0b1110;
-/// D, A and U, which are reserved in a table's entry.
-pub(super) const TABLE_RESERVED: u64 = 1 << 7 | 1 << 6 | 1 << 4;
-pub(super) const GLOBAL: Flag = Flag::yes(5);
-pub(super) const ACCESSED: Flag = Flag::yes(6);
-pub(super) const DIRTY: Flag = Flag::yes(7);
-pub(super) const SOFTWARE: (u32, u32) = (8, 2);
-/// The lowest bit of the address in an entry.
-pub(super) const ADDRESS_LOW: u32 = 10;
-
-pub(super) const PERMISSIONS: Permissions = Permissions {
-    readable: Flag::yes(1),
-    writable: Flag::yes(2),
-    executable: Flag::yes(3),
-    kernel_executable: Flag::NONE,
-    user: Flag::yes(4),
-    combinations: Combinations::READ_OR_EXECUTE,
-};
+use super::clamp;
+use super::riscv_entry::{COMMON, MIN_PHYSICAL_BITS, level};
+use crate::paging::{Canonical, Format, MemoryType, Mmu};
 
 const MAX_PHYSICAL_BITS: u32 = 34;
-const MIN_PHYSICAL_BITS: u32 = 20;
-
-const LEVEL: LevelFormat = LevelFormat {
-    shift: 12,
-    index_bits: 10,
-    leaf_test: LeafTest::AnySet(LEAF),
-    leaf_set: VALID,
-    leaf_reserved: 0,
-    leaf_address: AddressField { address_low: 12, entry_low: ADDRESS_LOW, width: 22 },
-    leaf_address_high: AddressField::NONE,
-    contiguous: None,
-    memory_bits: [UNUSED; 4],
-    table_set: VALID,
-    table_reserved: TABLE_RESERVED,
-    table_address: AddressField { address_low: 12, entry_low: ADDRESS_LOW, width: 22 },
-    table_address_high: AddressField::NONE,
-    table_limits: false,
-    name: "VPN[0]",
-};
 
 const FORMAT: Format = Format {
     name: "RISC-V, Sv32",
-    levels: &[
-        LEVEL,
-        LevelFormat {
-            shift: 22,
-            leaf_reserved: super::bits(10, 20),
-            leaf_address: AddressField { address_low: 22, entry_low: 20, width: 12 },
-            name: "VPN[1]",
-            ..LEVEL
-        },
-    ],
+    levels: &[level(12, 10, MAX_PHYSICAL_BITS, "VPN[0]"), level(22, 10, MAX_PHYSICAL_BITS, "VPN[1]")],
     canonical: Canonical::ZeroExtended,
-    present: VALID,
-    leaf: PERMISSIONS,
-    table: None,
-    global: GLOBAL,
-    accessed: ACCESSED,
-    dirty: DIRTY,
-    dirty_modifier: 0,
-    key: (0, 0),
-    software: SOFTWARE,
     absent: (1, 31),
-    break_before_make: false,
+    ..COMMON
 };
 
 /// A 32-bit RISC-V MMU (`satp` mode Sv32).

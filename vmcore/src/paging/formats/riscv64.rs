@@ -21,12 +21,11 @@
 //! Svnapot their bits are reserved. Where the hardware faults instead of setting A and D (Svade), leaves are to be written as
 //! [used](crate::paging::Leaf::used).
 
-use super::riscv32::{ACCESSED, ADDRESS_LOW, DIRTY, GLOBAL, LEAF, PERMISSIONS, SOFTWARE, TABLE_RESERVED, VALID};
+use super::riscv_entry::{COMMON, MIN_PHYSICAL_BITS, level};
 use super::{UNUSED, bits, clamp};
-use crate::paging::{AddressField, Canonical, Contiguous, Format, LeafTest, LevelFormat, MemoryType, Mmu};
+use crate::paging::{Contiguous, Format, LevelFormat, MemoryType, Mmu};
 
 const MAX_PHYSICAL_BITS: u32 = 56;
-const MIN_PHYSICAL_BITS: u32 = 20;
 /// N.
 const NAPOT: u64 = 1 << 63;
 /// PBMT, its lowest bit first.
@@ -34,59 +33,29 @@ const PBMT: [u64; 4] = [1 << 61, 1 << 62, UNUSED, UNUSED];
 /// Reserved in every entry.
 const RESERVED: u64 = bits(54, 61);
 
-const fn address(low: u32) -> AddressField {
-    AddressField { address_low: low, entry_low: low - 12 + ADDRESS_LOW, width: MAX_PHYSICAL_BITS - low }
+const fn lowest() -> LevelFormat {
+    let plain = level(12, 9, MAX_PHYSICAL_BITS, "VPN[0]");
+    LevelFormat {
+        leaf_reserved: RESERVED,
+        contiguous: Some(Contiguous { mask: NAPOT, count_shift: 4, size_in_address: true }),
+        memory_bits: PBMT,
+        table_reserved: plain.table_reserved | RESERVED | bits(61, 64),
+        ..plain
+    }
 }
 
-const LEVEL: LevelFormat = LevelFormat {
-    shift: 12,
-    index_bits: 9,
-    leaf_test: LeafTest::AnySet(LEAF),
-    leaf_set: VALID,
-    leaf_reserved: RESERVED,
-    leaf_address: address(12),
-    leaf_address_high: AddressField::NONE,
-    contiguous: None,
-    memory_bits: PBMT,
-    table_set: VALID,
-    table_reserved: TABLE_RESERVED | RESERVED | bits(61, 64),
-    table_address: address(12),
-    table_address_high: AddressField::NONE,
-    table_limits: false,
-    name: "VPN[0]",
-};
-
+/// A level whose leaves have no groups.
 const fn upper(shift: u32, name: &'static str) -> LevelFormat {
-    LevelFormat {
-        shift,
-        leaf_reserved: RESERVED | NAPOT | bits(ADDRESS_LOW, shift - 12 + ADDRESS_LOW),
-        leaf_address: address(shift),
-        name,
-        ..LEVEL
-    }
+    let plain = level(shift, 9, MAX_PHYSICAL_BITS, name);
+    let leaf_reserved = plain.leaf_reserved | RESERVED | NAPOT;
+    let table_reserved = lowest().table_reserved;
+    LevelFormat { leaf_reserved, memory_bits: PBMT, table_reserved, ..plain }
 }
 
 const FORMAT: Format = Format {
     name: "RISC-V, Sv39 to Sv57",
-    levels: &[
-        LevelFormat { contiguous: Some(Contiguous { mask: NAPOT, count_shift: 4, size_in_address: true }), ..LEVEL },
-        upper(21, "VPN[1]"),
-        upper(30, "VPN[2]"),
-        upper(39, "VPN[3]"),
-        upper(48, "VPN[4]"),
-    ],
-    canonical: Canonical::SignExtended,
-    present: VALID,
-    leaf: PERMISSIONS,
-    table: None,
-    global: GLOBAL,
-    accessed: ACCESSED,
-    dirty: DIRTY,
-    dirty_modifier: 0,
-    key: (0, 0),
-    software: SOFTWARE,
-    absent: (1, 63),
-    break_before_make: false,
+    levels: &[lowest(), upper(21, "VPN[1]"), upper(30, "VPN[2]"), upper(39, "VPN[3]"), upper(48, "VPN[4]")],
+    ..COMMON
 };
 
 /// A 64-bit RISC-V MMU.

@@ -18,76 +18,36 @@
 //! range, therefore refuses frames beyond 4 GiB.) Nothing can be forbidden to be executed or read: an access without both is an
 //! error. Permissions combine over levels. The root is the page directory, below 4 GiB.
 
-use super::x86_entry::{
-    ACCESSED, DIRTY, GLOBAL, MEMORY_LARGE, MEMORY_SMALL, PAGE_SIZE, PERMISSIONS_WITHOUT_DISABLE, PRESENT, SOFTWARE,
-    TABLE,
-};
-use super::{clamp, in_place};
-use crate::paging::memory_type::Indexed;
-use crate::paging::{AddressField, Canonical, Format, LeafTest, LevelFormat, MemoryType, Mmu, PatLayout};
+use super::in_place;
+use super::x86_entry::{COMMON, Found, PERMISSIONS_WITHOUT_DISABLE, PT, large};
+use crate::paging::{AddressField, Format, LevelFormat, MemoryType, Mmu, PatLayout};
 
 /// What a 4 MiB leaf reaches with PSE-36.
 const MAX_PHYSICAL_BITS: u32 = 40;
-const MIN_PHYSICAL_BITS: u32 = 32;
 
 const FORMAT: Format = Format {
     name: "x86, 32-bit",
     levels: &[
+        LevelFormat { index_bits: 10, leaf_address: in_place(12, 32), table_address: AddressField::NONE, ..PT },
         LevelFormat {
-            shift: 12,
             index_bits: 10,
-            leaf_test: LeafTest::Always,
-            leaf_set: PRESENT,
-            leaf_reserved: 0,
-            leaf_address: in_place(12, 32),
-            leaf_address_high: AddressField::NONE,
-            contiguous: None,
-            memory_bits: MEMORY_SMALL,
-            table_set: 0,
-            table_reserved: 0,
-            table_address: AddressField::NONE,
-            table_address_high: AddressField::NONE,
-            table_limits: true,
-            name: "PT",
-        },
-        LevelFormat {
-            shift: 22,
-            index_bits: 10,
-            leaf_test: LeafTest::AnySet(PAGE_SIZE),
-            leaf_set: PRESENT | PAGE_SIZE,
             leaf_reserved: 1 << 21,
             leaf_address: in_place(22, 32),
             leaf_address_high: AddressField { address_low: 32, entry_low: 13, width: 8 },
-            contiguous: None,
-            memory_bits: MEMORY_LARGE,
-            table_set: TABLE,
-            table_reserved: 0,
             table_address: in_place(12, 32),
-            table_address_high: AddressField::NONE,
-            table_limits: true,
-            name: "PD",
+            ..large(22, "PD")
         },
     ],
-    canonical: Canonical::ZeroExtended,
-    present: PRESENT,
     leaf: PERMISSIONS_WITHOUT_DISABLE,
     table: Some(PERMISSIONS_WITHOUT_DISABLE),
-    global: GLOBAL,
-    accessed: ACCESSED,
-    dirty: DIRTY,
-    dirty_modifier: 0,
-    key: (0, 0),
-    software: SOFTWARE,
     absent: (1, 31),
-    break_before_make: false,
+    ..COMMON
 };
 
 /// A 32-bit x86 MMU with CR4.PSE set.
 #[derive(Clone, Copy, Debug)]
 pub struct X86 {
-    physical_bits: u32,
-    layout: PatLayout,
-    indexed: Indexed,
+    found: Found,
 }
 
 impl X86 {
@@ -101,13 +61,12 @@ impl X86 {
 
     /// The same with another layout; [`PatLayout::RESET`] for a machine without a page attribute table.
     pub const fn with_pat(physical_bits: u32, layout: PatLayout) -> Self {
-        let physical_bits = clamp(physical_bits, MIN_PHYSICAL_BITS, MAX_PHYSICAL_BITS);
-        Self { physical_bits, layout, indexed: layout.indexed() }
+        Self { found: Found::new(physical_bits, MAX_PHYSICAL_BITS, layout) }
     }
 
     /// The layout of memory types.
     pub const fn pat(&self) -> PatLayout {
-        self.layout
+        self.found.pat()
     }
 }
 
@@ -124,17 +83,17 @@ unsafe impl Mmu for X86 {
 
     #[inline]
     fn physical_bits(&self) -> u32 {
-        self.physical_bits
+        self.found.physical_bits
     }
 
     #[inline]
     fn memory_code(&self, memory: MemoryType) -> Option<u32> {
-        self.indexed.code(memory)
+        self.found.memory.code(memory)
     }
 
     #[inline]
     fn memory_type(&self, code: u32) -> Option<MemoryType> {
-        self.indexed.memory(code)
+        self.found.memory.memory(code)
     }
 }
 

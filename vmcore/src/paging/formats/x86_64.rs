@@ -22,80 +22,26 @@
 //! tables are used. The key is ignored unless CR4.PKE (user pages) or CR4.PKS (others) is set. Five levels (CR4.LA57) are chosen by value, before
 //! paging is turned on. An absent entry's other 63 bits are ignored.
 
-use super::x86_entry::{
-    ACCESSED, DIRTY, GLOBAL, MEMORY_LARGE, MEMORY_SMALL, PAGE_SIZE, PERMISSIONS, PRESENT, SOFTWARE, TABLE,
-};
-use super::{bits, clamp, in_place};
-use crate::paging::memory_type::Indexed;
-use crate::paging::{AddressField, Canonical, Format, LeafTest, LevelFormat, MemoryType, Mmu, PatLayout};
-
-/// Physical addresses have at most this many bits.
-const MAX_PHYSICAL_BITS: u32 = 52;
-const MIN_PHYSICAL_BITS: u32 = 32;
-
-/// What of the levels is alike.
-const LEVEL: LevelFormat = LevelFormat {
-    shift: 12,
-    index_bits: 9,
-    leaf_test: LeafTest::AnySet(PAGE_SIZE),
-    leaf_set: PRESENT | PAGE_SIZE,
-    leaf_reserved: 0,
-    leaf_address: in_place(12, MAX_PHYSICAL_BITS),
-    leaf_address_high: AddressField::NONE,
-    contiguous: None,
-    memory_bits: MEMORY_LARGE,
-    table_set: TABLE,
-    table_reserved: 0,
-    table_address: in_place(12, MAX_PHYSICAL_BITS),
-    table_address_high: AddressField::NONE,
-    table_limits: true,
-    name: "",
-};
+use super::x86_entry::{COMMON, Found, MAX_PHYSICAL_BITS, PAGE_SIZE, PT, large};
+use crate::paging::{Canonical, Format, LeafTest, LevelFormat, MemoryType, Mmu, PatLayout};
 
 /// A level without leaves.
-const UPPER: LevelFormat = LevelFormat { leaf_test: LeafTest::Never, table_reserved: PAGE_SIZE, ..LEVEL };
+const fn upper(shift: u32, name: &'static str) -> LevelFormat {
+    LevelFormat { shift, leaf_test: LeafTest::Never, table_reserved: PAGE_SIZE, name, ..PT }
+}
 
 const FORMAT: Format = Format {
     name: "x86-64",
-    levels: &[
-        LevelFormat { leaf_test: LeafTest::Always, leaf_set: PRESENT, memory_bits: MEMORY_SMALL, name: "PT", ..LEVEL },
-        LevelFormat {
-            shift: 21,
-            leaf_reserved: bits(13, 21),
-            leaf_address: in_place(21, MAX_PHYSICAL_BITS),
-            name: "PD",
-            ..LEVEL
-        },
-        LevelFormat {
-            shift: 30,
-            leaf_reserved: bits(13, 30),
-            leaf_address: in_place(30, MAX_PHYSICAL_BITS),
-            name: "PDPT",
-            ..LEVEL
-        },
-        LevelFormat { shift: 39, name: "PML4", ..UPPER },
-        LevelFormat { shift: 48, name: "PML5", ..UPPER },
-    ],
+    levels: &[PT, large(21, "PD"), large(30, "PDPT"), upper(39, "PML4"), upper(48, "PML5")],
     canonical: Canonical::SignExtended,
-    present: PRESENT,
-    leaf: PERMISSIONS,
-    table: Some(PERMISSIONS),
-    global: GLOBAL,
-    accessed: ACCESSED,
-    dirty: DIRTY,
-    dirty_modifier: 0,
     key: (59, 4),
-    software: SOFTWARE,
-    absent: (1, 63),
-    break_before_make: false,
+    ..COMMON
 };
 
 /// An x86-64 MMU with four or five levels.
 #[derive(Clone, Copy, Debug)]
 pub struct X86_64 {
-    physical_bits: u32,
-    layout: PatLayout,
-    indexed: Indexed,
+    found: Found,
     five_levels: bool,
     /// Whether the processor has 1 GiB leaves.
     gigabyte_leaves: bool,
@@ -112,8 +58,7 @@ impl X86_64 {
 
     /// The same with another layout, for example the one that is found in IA32_PAT ([`PatLayout::from_msr`]).
     pub const fn with_pat(physical_bits: u32, layout: PatLayout) -> Self {
-        let physical_bits = clamp(physical_bits, MIN_PHYSICAL_BITS, MAX_PHYSICAL_BITS);
-        Self { physical_bits, layout, indexed: layout.indexed(), five_levels: false, gigabyte_leaves: true }
+        Self { found: Found::new(physical_bits, MAX_PHYSICAL_BITS, layout), five_levels: false, gigabyte_leaves: true }
     }
 
     /// The same with five levels: addresses of 57 bits, for when CR4.LA57 is set.
@@ -131,7 +76,7 @@ impl X86_64 {
 
     /// The layout of memory types.
     pub const fn pat(&self) -> PatLayout {
-        self.layout
+        self.found.pat()
     }
 }
 
@@ -148,17 +93,17 @@ unsafe impl Mmu for X86_64 {
 
     #[inline]
     fn physical_bits(&self) -> u32 {
-        self.physical_bits
+        self.found.physical_bits
     }
 
     #[inline]
     fn memory_code(&self, memory: MemoryType) -> Option<u32> {
-        self.indexed.code(memory)
+        self.found.memory.code(memory)
     }
 
     #[inline]
     fn memory_type(&self, code: u32) -> Option<MemoryType> {
-        self.indexed.memory(code)
+        self.found.memory.memory(code)
     }
 
     #[inline]

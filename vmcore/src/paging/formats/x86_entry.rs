@@ -12,9 +12,15 @@
 //! In a base page's entry bit 7 is the highest bit of the index into IA32_PAT; in a larger leaf that is bit 12, and bit 7 says that it is
 //! a leaf.
 
-use super::UNUSED;
-use crate::paging::memory_type::Indexed;
-use crate::paging::{Combinations, Flag, MemoryType, Permissions};
+use super::{UNUSED, bits, clamp, in_place};
+use crate::paging::memory_type::{Indexed, Numbers};
+use crate::paging::{
+    AddressField, Canonical, Combinations, Flag, Format, LeafTest, LevelFormat, MemoryType, Permissions,
+};
+
+/// Physical addresses in 64-bit entries have at most this many bits.
+pub(super) const MAX_PHYSICAL_BITS: u32 = 52;
+const MIN_PHYSICAL_BITS: u32 = 32;
 
 pub(super) const PRESENT: u64 = 1 << 0;
 const WRITABLE: u32 = 1;
@@ -23,12 +29,9 @@ const USER: u32 = 2;
 const PWT: u64 = 1 << 3;
 /// The middle bit of the index into IA32_PAT.
 const PCD: u64 = 1 << 4;
-pub(super) const ACCESSED: Flag = Flag::yes(5);
-pub(super) const DIRTY: Flag = Flag::yes(6);
 pub(super) const PAGE_SIZE: u64 = 1 << 7;
 /// The highest bit of the index into IA32_PAT, in a base page's entry.
 const PAT_SMALL: u64 = 1 << 7;
-pub(super) const GLOBAL: Flag = Flag::yes(8);
 /// The highest bit of the index into IA32_PAT, in a larger leaf.
 const PAT_LARGE: u64 = 1 << 12;
 const EXECUTE_DISABLE: u32 = 63;
@@ -41,11 +44,8 @@ pub(super) const MEMORY_LARGE: [u64; 4] = [PWT, PCD, PAT_LARGE, UNUSED];
 /// A table entry that lets everything through, so that the leaf alone decides.
 pub(super) const TABLE: u64 = PRESENT | 1 << WRITABLE | 1 << USER;
 
-/// Bits 9 to 11 are the software's.
-pub(super) const SOFTWARE: (u32, u32) = (9, 3);
-
 /// Entries that can forbid executing.
-pub(super) const PERMISSIONS: Permissions = Permissions {
+const PERMISSIONS: Permissions = Permissions {
     readable: Flag::ALWAYS,
     writable: Flag::yes(WRITABLE),
     executable: Flag::no(EXECUTE_DISABLE),
@@ -56,6 +56,60 @@ pub(super) const PERMISSIONS: Permissions = Permissions {
 
 /// Entries that cannot: whatever is present is executable.
 pub(super) const PERMISSIONS_WITHOUT_DISABLE: Permissions = Permissions { executable: Flag::ALWAYS, ..PERMISSIONS };
+
+/// The lowest level of 64-bit entries, and what the others have in common with it.
+pub(super) const PT: LevelFormat = LevelFormat {
+    shift: 12,
+    index_bits: 9,
+    leaf_test: LeafTest::Always,
+    leaf_set: PRESENT,
+    leaf_reserved: UNUSED,
+    leaf_address: in_place(12, MAX_PHYSICAL_BITS),
+    leaf_address_high: AddressField::NONE,
+    contiguous: None,
+    memory_bits: MEMORY_SMALL,
+    table_set: TABLE,
+    table_reserved: UNUSED,
+    table_address: in_place(12, MAX_PHYSICAL_BITS),
+    table_address_high: AddressField::NONE,
+    table_limits: true,
+    name: "PT",
+};
+
+/// A level of 64-bit entries that may be larger leaves: the address bits that those do not need are reserved, but for the lowest, which
+/// is the memory type's.
+pub(super) const fn large(shift: u32, name: &'static str) -> LevelFormat {
+    LevelFormat {
+        shift,
+        leaf_test: LeafTest::AnySet(PAGE_SIZE),
+        leaf_set: PRESENT | PAGE_SIZE,
+        leaf_reserved: bits(13, shift),
+        leaf_address: in_place(shift, MAX_PHYSICAL_BITS),
+        memory_bits: MEMORY_LARGE,
+        name,
+        ..PT
+    }
+}
+
+/// What the three formats say alike; each adds its name, its levels and what is its own.
+pub(super) const COMMON: Format = Format {
+    name: "",
+    levels: &[],
+    canonical: Canonical::ZeroExtended,
+    present: PRESENT,
+    leaf: PERMISSIONS,
+    table: Some(PERMISSIONS),
+    global: Flag::yes(8),
+    accessed: Flag::yes(5),
+    dirty: Flag::yes(6),
+    dirty_modifier: 0,
+    key: (0, 0),
+    // Bits 9 to 11 are the software's.
+    software: (9, 3),
+    // All but P.
+    absent: (1, 63),
+    break_before_make: false,
+};
 
 /// The eight memory types behind the PAT, PCD and PWT bits of an entry: what IA32_PAT (MSR 277h) holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -88,14 +142,7 @@ impl PatLayout {
 
     /// A layout of one's own; `None` if one of the types does not exist on x86 ([`MemoryType::Device`] and its kinds).
     pub const fn new(types: [MemoryType; 8]) -> Option<Self> {
-        let mut rest: &[MemoryType] = &types;
-        while let [first, others @ ..] = rest {
-            if encoding(*first).is_none() {
-                return None;
-            }
-            rest = others;
-        }
-        Some(Self(types))
+        if NUMBERS.have(&types) { Some(Self(types)) } else { None }
     }
 
     /// The eight types, by index.
@@ -105,47 +152,41 @@ impl PatLayout {
 
     /// The value of IA32_PAT: a byte per type, index 0 in the lowest.
     pub const fn to_msr(self) -> u64 {
-        let mut value = 0;
-        let mut shift = 0;
-        let mut rest: &[MemoryType] = &self.0;
-        while let [first, others @ ..] = rest {
-            // Only types with an encoding are ever in a layout.
-            if let Some(code) = encoding(*first) {
-                value |= (code as u64) << shift;
-            }
-            shift += 8;
-            rest = others;
-        }
-        value
+        NUMBERS.to_register(&self.0)
     }
 
     /// The layout that a value of IA32_PAT means; `None` if a byte of it is reserved.
     pub fn from_msr(value: u64) -> Option<Self> {
-        let mut types = [MemoryType::WriteBack; 8];
-        for (memory, byte) in types.iter_mut().zip(value.to_le_bytes()) {
-            *memory = MemoryType::ALL.into_iter().find(|memory| encoding(*memory) == Some(byte))?;
-        }
-        Some(Self(types))
-    }
-
-    pub(super) const fn indexed(self) -> Indexed {
-        Indexed::new(self.0)
+        NUMBERS.from_register(value).map(Self)
     }
 }
 
-/// A memory type in IA32_PAT (SDM table 13-10, "Memory Types That Can Be Encoded With PAT").
-const fn encoding(memory: MemoryType) -> Option<u8> {
-    Some(match memory {
-        MemoryType::Uncached => 0,
-        MemoryType::WriteCombining => 1,
-        MemoryType::WriteThrough => 4,
-        MemoryType::WriteProtected => 5,
-        MemoryType::WriteBack => 6,
-        MemoryType::UncachedMinus => 7,
-        MemoryType::Device | MemoryType::DeviceEarly | MemoryType::DeviceReordering | MemoryType::DeviceGathering => {
-            return None;
-        }
-    })
+/// The memory types in IA32_PAT (SDM table 13-10, "Memory Types That Can Be Encoded With PAT").
+const NUMBERS: Numbers = Numbers(&[
+    (MemoryType::Uncached, 0),
+    (MemoryType::WriteCombining, 1),
+    (MemoryType::WriteThrough, 4),
+    (MemoryType::WriteProtected, 5),
+    (MemoryType::WriteBack, 6),
+    (MemoryType::UncachedMinus, 7),
+]);
+
+/// What is found when the kernel starts, of every x86 machine: its physical width, and the memory types behind the bits of an entry.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found {
+    pub(super) physical_bits: u32,
+    pub(super) memory: Indexed,
+}
+
+impl Found {
+    /// A width outside of 32 to `most` bits is taken as the nearer of the two.
+    pub(super) const fn new(physical_bits: u32, most: u32, layout: PatLayout) -> Self {
+        Self { physical_bits: clamp(physical_bits, MIN_PHYSICAL_BITS, most), memory: Indexed::new(layout.0) }
+    }
+
+    pub(super) const fn pat(&self) -> PatLayout {
+        PatLayout(self.memory.types())
+    }
 }
 
 #[cfg(test)]

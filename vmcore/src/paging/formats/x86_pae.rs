@@ -22,51 +22,22 @@
 //! not look at them again: fill all four with [`Tables::pin_root_slots`](crate::paging::Tables::pin_root_slots) before
 //! the root is used. They then never change.
 
-use super::x86_entry::{
-    ACCESSED, DIRTY, GLOBAL, MEMORY_LARGE, MEMORY_SMALL, PAGE_SIZE, PERMISSIONS, PRESENT, SOFTWARE, TABLE,
-};
-use super::{bits, clamp, in_place};
-use crate::paging::memory_type::Indexed;
-use crate::paging::{AddressField, Canonical, Format, LeafTest, LevelFormat, MemoryType, Mmu, PatLayout};
+use super::bits;
+use super::x86_entry::{COMMON, Found, MAX_PHYSICAL_BITS, PRESENT, PT, large};
+use crate::paging::{Format, LeafTest, LevelFormat, MemoryType, Mmu, PatLayout};
 
-const MAX_PHYSICAL_BITS: u32 = 52;
-const MIN_PHYSICAL_BITS: u32 = 32;
 /// Reserved in every entry of the two lower levels.
-const UPPER_RESERVED: u64 = bits(52, 63);
+const RESERVED: u64 = bits(52, 63);
 
-/// What of the two lower levels is alike.
-const LEVEL: LevelFormat = LevelFormat {
-    shift: 12,
-    index_bits: 9,
-    leaf_test: LeafTest::Always,
-    leaf_set: PRESENT,
-    leaf_reserved: UPPER_RESERVED,
-    leaf_address: in_place(12, MAX_PHYSICAL_BITS),
-    leaf_address_high: AddressField::NONE,
-    contiguous: None,
-    memory_bits: MEMORY_SMALL,
-    table_set: TABLE,
-    table_reserved: UPPER_RESERVED,
-    table_address: in_place(12, MAX_PHYSICAL_BITS),
-    table_address_high: AddressField::NONE,
-    table_limits: true,
-    name: "PT",
-};
+const fn lower(level: LevelFormat) -> LevelFormat {
+    LevelFormat { leaf_reserved: level.leaf_reserved | RESERVED, table_reserved: RESERVED, ..level }
+}
 
 const FORMAT: Format = Format {
     name: "x86, PAE",
     levels: &[
-        LEVEL,
-        LevelFormat {
-            shift: 21,
-            leaf_test: LeafTest::AnySet(PAGE_SIZE),
-            leaf_set: PRESENT | PAGE_SIZE,
-            leaf_reserved: UPPER_RESERVED | bits(13, 21),
-            leaf_address: in_place(21, MAX_PHYSICAL_BITS),
-            memory_bits: MEMORY_LARGE,
-            name: "PD",
-            ..LEVEL
-        },
+        lower(PT),
+        lower(large(21, "PD")),
         LevelFormat {
             shift: 30,
             index_bits: 2,
@@ -75,29 +46,16 @@ const FORMAT: Format = Format {
             table_reserved: bits(1, 3) | bits(5, 9) | bits(52, 64),
             table_limits: false,
             name: "PDPT",
-            ..LEVEL
+            ..PT
         },
     ],
-    canonical: Canonical::ZeroExtended,
-    present: PRESENT,
-    leaf: PERMISSIONS,
-    table: Some(PERMISSIONS),
-    global: GLOBAL,
-    accessed: ACCESSED,
-    dirty: DIRTY,
-    dirty_modifier: 0,
-    key: (0, 0),
-    software: SOFTWARE,
-    absent: (1, 63),
-    break_before_make: false,
+    ..COMMON
 };
 
 /// A 32-bit x86 MMU with CR4.PAE and EFER.NXE set.
 #[derive(Clone, Copy, Debug)]
 pub struct X86Pae {
-    physical_bits: u32,
-    layout: PatLayout,
-    indexed: Indexed,
+    found: Found,
 }
 
 impl X86Pae {
@@ -111,13 +69,12 @@ impl X86Pae {
 
     /// The same with another layout.
     pub const fn with_pat(physical_bits: u32, layout: PatLayout) -> Self {
-        let physical_bits = clamp(physical_bits, MIN_PHYSICAL_BITS, MAX_PHYSICAL_BITS);
-        Self { physical_bits, layout, indexed: layout.indexed() }
+        Self { found: Found::new(physical_bits, MAX_PHYSICAL_BITS, layout) }
     }
 
     /// The layout of memory types.
     pub const fn pat(&self) -> PatLayout {
-        self.layout
+        self.found.pat()
     }
 }
 
@@ -134,17 +91,17 @@ unsafe impl Mmu for X86Pae {
 
     #[inline]
     fn physical_bits(&self) -> u32 {
-        self.physical_bits
+        self.found.physical_bits
     }
 
     #[inline]
     fn memory_code(&self, memory: MemoryType) -> Option<u32> {
-        self.indexed.code(memory)
+        self.found.memory.code(memory)
     }
 
     #[inline]
     fn memory_type(&self, code: u32) -> Option<MemoryType> {
-        self.indexed.memory(code)
+        self.found.memory.memory(code)
     }
 }
 
