@@ -156,6 +156,9 @@ impl fmt::Debug for Leaf {
                 f.write_str(name)?;
             }
         }
+        if self.software != 0 {
+            write!(f, " software {:#x}", self.software)?;
+        }
         if self.key != 0 {
             write!(f, " key {}", self.key)?;
         }

@@ -19,6 +19,8 @@ pub use self::flush::{FlushEntry, FlushRequest, FlushScope, Tag};
 pub use self::format::{
     AddressField, Canonical, Combinations, Contiguous, Flag, Format, LeafTest, LevelFormat, Limits, Permissions,
 };
+#[cfg(test)]
+pub(crate) use self::formats::tests::every;
 pub use self::formats::{
     AArch64, AArch64Stage2, Ept, Granule, Granule4K, Granule4KLpa2, Granule16K, Granule16KLpa2, Granule64K, Half,
     MairLayout, PatLayout, RiscV32, RiscV64, X86, X86_64, X86Pae,
@@ -29,4 +31,5 @@ pub(crate) use self::quarantine::{Deferred, Pending, ReleaseStep};
 pub use self::quarantine::{DetachedFlush, Flush};
 pub use self::recursive::{Mount, Mounting, Recursive};
 pub use self::tables::{DirtyBits, EntrySlice, Gather, Marks, RangeSummary, Runs, TableError, Tables, Writer};
+pub(crate) use self::tables::{RunContent, TableRun};
 pub use self::walk::{Step, Walk, WalkEnd};

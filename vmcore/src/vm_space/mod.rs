@@ -85,7 +85,7 @@ use crate::addr::{Frame, PageRange, PhysAddr, RangeError, RangeFault, VirtAddr};
 use crate::frame::{FrameList, Need, OutOfFrames, Reserve};
 use crate::lock::{Lock, Rank};
 use crate::machine::FrameMemory;
-use crate::paging::{Access, Flush, Gather, Mmu, Pending, Tables, Tag, Walk};
+use crate::paging::{Access, Flush, Gather, Mmu, Pending, TableRun, Tables, Tag, Walk};
 use crate::platform::{CpuSet, Platform};
 use crate::static_vec::{StaticMemory, StaticVec};
 use crate::vm_area::AreaKind;
@@ -350,6 +350,16 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             _ => self.inner(),
         };
         walked.tables.lock(&self.platform).walk(&self.platform, address)
+    }
+
+    /// The first run of leaves in the range, as the tables show it now. O(levels + the run's leaves), no allocation.
+    pub(crate) fn first_table_run(&self, range: PageRange) -> Option<TableRun> {
+        self.inner().tables.lock(&self.platform).first_table_run(&self.platform, range)
+    }
+
+    /// The MMU that its tables are made for.
+    pub(crate) fn mmu(&self) -> M {
+        self.inner().tables.lock(&self.platform).mmu()
     }
 
     /// The frame that belongs at `address`, whether the tables show it yet or not; `None` where nothing is mapped, or the page

@@ -24,7 +24,7 @@ mod riscv32;
 mod riscv64;
 mod riscv_entry;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod x86;
 mod x86_64;
 mod x86_entry;

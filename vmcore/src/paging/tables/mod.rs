@@ -66,6 +66,7 @@ use self::cursor::Cursor;
 pub use self::live::DirtyBits;
 pub use self::query::{Marks, RangeSummary};
 pub use self::runs::Runs;
+pub(crate) use self::runs::{RunContent, TableRun};
 use self::table::Table;
 pub use self::writer::{EntrySlice, Writer};
 

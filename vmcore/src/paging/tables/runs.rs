@@ -3,7 +3,7 @@
 use crate::addr::{Frame, PageRange};
 use crate::frame::Frames;
 use crate::paging::walk::MAX_LEVELS;
-use crate::paging::{Entry, Leaf, Limits, Mmu};
+use crate::paging::{Entry, Leaf, Limits, Mmu, Tables};
 
 use super::cursor::Cursor;
 
@@ -30,34 +30,46 @@ impl<'a, F: Frames, M: Mmu> Runs<'a, F, M> {
         }
     }
 
-    /// The next leaf, or the part of it that lies in the range.
-    fn next_leaf(&mut self) -> Option<(PageRange, Leaf)> {
+    /// What comes next that is not absent, or the part of it that lies in the range.
+    fn next_found(&mut self) -> Option<TableRun> {
         loop {
             let cursor = self.cursor.as_mut()?;
             let level = cursor.level();
             let allowed = self.allowed.get(level).copied().unwrap_or(Limits::NONE);
-            let mut found = None;
-            match cursor.entry() {
-                // A table that cannot be reached is passed over, as a CPU of this machine could not use it either.
-                Entry::Table(frame, limit) if cursor.enter(frame).is_ok() => {
-                    if let Some(slot) = self.allowed.get_mut(cursor.level()) {
-                        *slot = allowed & limit;
+            let pages = cursor.part();
+            let content = match cursor.entry() {
+                Entry::Table(frame, limit) => {
+                    if cursor.enter(frame).is_ok() {
+                        if let Some(slot) = self.allowed.get_mut(cursor.level()) {
+                            *slot = allowed & limit;
+                        }
+                        continue;
                     }
-                    continue;
+                    Some(RunContent::Unreachable(frame))
                 }
                 Entry::Leaf(leaf) => {
-                    let part = cursor.part();
-                    let skipped = part.start().as_u64() - cursor.span().start().as_u64();
+                    let skipped = pages.start().as_u64() - cursor.span().start().as_u64();
                     let frame = leaf.frame.add(skipped >> self.page_shift);
-                    found = Some((part, Leaf { frame, access: leaf.access & allowed, ..leaf }));
+                    Some(RunContent::Leaves(Leaf { frame, access: leaf.access & allowed, ..leaf }))
                 }
-                _ => {}
-            }
+                Entry::Reserved => Some(RunContent::Reserved(cursor.table().load(cursor.index()))),
+                Entry::Absent(_) => None,
+            };
             if !cursor.forward() {
                 self.cursor = None;
             }
-            if found.is_some() {
-                return found;
+            if let Some(content) = content {
+                return Some(TableRun { pages, level, content });
+            }
+        }
+    }
+
+    /// The next leaf, or the part of it that lies in the range.
+    fn next_leaf(&mut self) -> Option<(PageRange, Leaf)> {
+        loop {
+            // A table that cannot be reached is passed over, as a CPU of this machine could not use it either.
+            if let TableRun { pages, content: RunContent::Leaves(leaf), .. } = self.next_found()? {
+                return Some((pages, leaf));
             }
         }
     }
@@ -69,20 +81,61 @@ impl<F: Frames, M: Mmu> Iterator for Runs<'_, F, M> {
     fn next(&mut self) -> Option<Self::Item> {
         let (mut run, mut leaf) = self.ahead.take().or_else(|| self.next_leaf())?;
         while let Some((pages, next)) = self.next_leaf() {
-            let expected = Leaf {
-                frame: leaf.frame.add(run.pages(self.page_shift)),
-                accessed: next.accessed,
-                dirty: next.dirty,
-                ..leaf
-            };
-            if next != expected || run.last().checked_add(1) != Some(pages.start()) {
+            let Some(joined) = joined((run, leaf), (pages, next), self.page_shift) else {
                 self.ahead = Some((pages, next));
                 break;
-            }
-            run = PageRange::from_bounds(run.start(), pages.last());
-            leaf.accessed |= next.accessed;
-            leaf.dirty |= next.dirty;
+            };
+            (run, leaf) = joined;
         }
         Some((run, leaf))
+    }
+}
+
+/// Both as one run, if the second one carries the first one on. It has the marks of either.
+fn joined(
+    (run, leaf): (PageRange, Leaf),
+    (pages, next): (PageRange, Leaf),
+    page_shift: u32,
+) -> Option<(PageRange, Leaf)> {
+    let carried_on =
+        Leaf { frame: leaf.frame.add(run.pages(page_shift)), accessed: next.accessed, dirty: next.dirty, ..leaf };
+    if next != carried_on || run.last().checked_add(1) != Some(pages.start()) {
+        return None;
+    }
+    let marked = Leaf { accessed: leaf.accessed | next.accessed, dirty: leaf.dirty | next.dirty, ..leaf };
+    Some((PageRange::from_bounds(run.start(), pages.last()), marked))
+}
+
+/// Entries side by side, of one level, that say the same: a line of a dump.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TableRun {
+    pub(crate) pages: PageRange,
+    pub(crate) level: usize,
+    pub(crate) content: RunContent,
+}
+
+/// What the entries of a [`TableRun`] say.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum RunContent {
+    /// Leaves of consecutive frames: the first one, with the access that all levels allow and the marks of any of them.
+    Leaves(Leaf),
+    /// One malformed entry.
+    Reserved(u64),
+    /// A table that cannot be reached.
+    Unreachable(Frame),
+}
+
+impl<M: Mmu> Tables<M> {
+    /// The first run of entries of one level in the range. Reads only, also tables that are somebody else's. Cost: O(levels and the run's leaves).
+    pub(crate) fn first_table_run<F: Frames>(&self, frames: &F, range: PageRange) -> Option<TableRun> {
+        let mut runs = self.runs(frames, range);
+        let mut run = runs.next_found()?;
+        while let (RunContent::Leaves(leaf), Some(next)) = (run.content, runs.next_found()) {
+            let RunContent::Leaves(next_leaf) = next.content else { break };
+            let both = joined((run.pages, leaf), (next.pages, next_leaf), self.mmu().page_shift());
+            let Some((pages, leaf)) = both.filter(|_| next.level == run.level) else { break };
+            run = TableRun { pages, content: RunContent::Leaves(leaf), ..run };
+        }
+        Some(run)
     }
 }

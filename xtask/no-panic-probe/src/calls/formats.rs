@@ -2,6 +2,7 @@
 
 use vmcore::{
     addr::{Frame, VirtAddr},
+    inspect::{EntryBits, Legend},
     paging::{
         AArch64, AArch64Stage2, Access, Ept, Granule, Granule4K, Granule4KLpa2, Granule16K, Granule16KLpa2, Granule64K,
         Half, Leaf, MairLayout, MemoryType, Mmu, PatLayout, RiscV32, RiscV64, X86, X86_64, X86Pae,
@@ -55,6 +56,8 @@ fn format<M: Mmu>(mmu: M) {
     let frame = Frame::new(hidden(1));
     let mut leaf = hidden(Leaf::new(frame)).key(hidden(1));
     leaf.memory = hidden(MemoryType::DeviceGathering);
+    displayed(Legend(mmu));
+    displayed(EntryBits { mmu, level, word });
     shown(mmu.levels());
     shown(mmu.physical_bits());
     shown(mmu.virtual_bits());

@@ -4,6 +4,7 @@ use vmcore::{
     CpuMask, CpuSet as _,
     addr::{Frame, VirtAddr},
     frame::FrameList,
+    inspect::TableDump,
     paging::{
         Access, DirtyBits, FlushScope, Gather, Leaf, Marks, MemoryType, Mmu as _, PatLayout, Recursive, Tables, Tag,
         X86_64,
@@ -89,6 +90,7 @@ fn tables(leaf: Leaf) {
     }
     displayed(walk);
     shown(tables.translate(&Probe, address));
+    displayed(TableDump { tables: &tables, frames: &Probe, range });
     for run in tables.runs(&Probe, range) {
         shown(run);
     }

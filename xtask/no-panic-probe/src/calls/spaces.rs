@@ -3,7 +3,7 @@
 use vmcore::{
     Platform as _,
     addr::{Frame, VirtAddr},
-    inspect::{Bytes, Explain, SpaceMap},
+    inspect::{Bytes, Explain, SpaceMap, SpaceTables},
     paging::{Access, Mmu as _},
     static_vec::StaticMemory,
     vm_area::{Area, AreaKind},
@@ -53,6 +53,7 @@ fn one(space: &Space<Probe>) {
     }
     displayed(walk);
     displayed(SpaceMap(space));
+    displayed(SpaceTables(space));
     displayed(Explain { space, address });
     shown(space.frame_at(address));
     if let Some(window) = space.window_after(address) {

@@ -2,8 +2,13 @@
 //!
 //! Everything here is a value with a `Display`, so that it prints on whatever the kernel has.
 
+mod dump;
+mod legend;
+
 use core::fmt;
 
+pub use self::dump::{SpaceTables, TableDump};
+pub use self::legend::{EntryBits, Legend};
 use crate::addr::{PageRange, VirtAddr};
 use crate::paging::Mmu;
 use crate::platform::Platform;
