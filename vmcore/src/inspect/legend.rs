@@ -6,7 +6,7 @@
 //!
 //! Nothing here knows a format. A meaning has a mask for each level and kind of entry; those that agree become one row.
 
-use core::fmt;
+use core::fmt::{self, Write as _};
 
 use super::Bytes;
 use crate::paging::{AddressField, Canonical, Entry, EntryWord, Flag, LeafTest, Mmu, Permissions};
@@ -268,8 +268,11 @@ impl fmt::Display for Mask {
     }
 }
 
-/// Text in a column: what is written, then spaces up to a width, one at least.
-struct Column<T>(T, usize);
+/// The width of the column that names bits.
+const BITS_COLUMN: usize = 20;
+
+/// Text in that column: what is written, then spaces, one at least.
+struct Column<T>(T);
 
 impl<T: fmt::Display> fmt::Display for Column<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -281,13 +284,12 @@ impl<T: fmt::Display> fmt::Display for Column<T> {
             }
         }
         let mut count = Count(0);
-        fmt::write(&mut count, format_args!("{}", self.0))?;
-        write!(f, "{}{:rest$}", self.0, "", rest = self.1.saturating_sub(count.0).max(1))
+        write!(count, "{}", self.0)?;
+        self.0.fmt(f)?;
+        // A width that is computed could panic.
+        (0..BITS_COLUMN.saturating_sub(count.0).max(1)).try_for_each(|_| f.write_char(' '))
     }
 }
-
-/// The width of the column that names bits.
-const BITS_COLUMN: usize = 20;
 
 /// A format, and what of it a machine has, in words: levels and what their entries cover, which bits mean what and where, memory
 /// types, which addresses exist. All of it comes from the description ([`Format`](crate::paging::Format)), so a format of your own has
@@ -341,7 +343,7 @@ impl<M: Mmu> Legend<M> {
 
     /// A row: the bits, the meaning, and the entries that have it just there.
     fn row(&self, f: &mut fmt::Formatter<'_>, meaning: Meaning, mask: u64, first: &Place<M>) -> fmt::Result {
-        write!(f, "\n  {}", Column(Mask(mask), BITS_COLUMN))?;
+        write!(f, "\n  {}", Column(Mask(mask)))?;
         first.describe(meaning, f)?;
         let has = |kind, level| self.mask(meaning, kind, level) == mask;
         let exists = |kind, level| Place::new(self.0, level, kind).is_some();
@@ -409,22 +411,22 @@ impl<M: Mmu> Legend<M> {
                 (_, true) => "tables or leaves",
                 (_, false) => "tables",
             };
-            write!(f, "\n  {:<BITS_COLUMN$}{count} entries of {size}: {kinds}; level {level} here", at.name)?;
+            write!(f, "\n  {}{count} entries of {size}: {kinds}; level {level} here", Column(at.name))?;
         }
         let leaf = format.leaf.mask();
         if format.present & leaf != 0 {
-            write!(f, "\n  {}present if any is set", Column(Mask(format.present), BITS_COLUMN))?;
+            write!(f, "\n  {}present if any is set", Column(Mask(format.present)))?;
         }
         match format.levels.first().map(|at| at.leaf_test) {
             Some(LeafTest::AnySet(mask)) if mask & leaf != 0 => {
-                write!(f, "\n  {}a leaf if any is set, a table otherwise", Column(Mask(mask), BITS_COLUMN))
+                write!(f, "\n  {}a leaf if any is set, a table otherwise", Column(Mask(mask)))
             }
             _ => Ok(()),
         }
     }
 
     fn memory_types(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\n  {:<BITS_COLUMN$}", "memory types")?;
+        write!(f, "\n  {}", Column("memory types"))?;
         let mut between = "";
         for code in 0..16 {
             if let Some(memory) = self.0.memory_type(code) {
@@ -442,7 +444,7 @@ impl<M: Mmu> fmt::Display for Legend<M> {
         let (name, levels, bits) = (format.name, self.0.levels(), 8_u32 << M::Word::SHIFT);
         write!(f, "{name}: {levels} levels of {bits}-bit entries")?;
         let translated = self.0.virtual_bits();
-        write!(f, "\n  {:<BITS_COLUMN$}{translated} bits, the others ", "addresses")?;
+        write!(f, "\n  {}{translated} bits, the others ", Column("addresses"))?;
         match self.0.canonical() {
             Canonical::SignExtended => write!(f, "repeat bit {}", translated.saturating_sub(1))?,
             Canonical::ZeroExtended => f.write_str("are 0")?,
@@ -453,17 +455,17 @@ impl<M: Mmu> fmt::Display for Legend<M> {
         self.each_row(|meaning, mask, place| self.row(f, meaning, mask, place))?;
         self.memory_types(f)?;
         let absent = field(format.absent);
-        write!(f, "\n  {}payload (absent entries)", Column(Mask(absent), BITS_COLUMN))?;
+        write!(f, "\n  {}payload (absent entries)", Column(Mask(absent)))?;
         if format.table.is_some() {
             let every = format.limits_at_every_level();
             let which = if every { "tables" } else { "lower tables" };
-            write!(f, "\n  {:<BITS_COLUMN$}an access must be allowed by the {which} above a leaf too", "permissions")?;
+            write!(f, "\n  {}an access must be allowed by the {which} above a leaf too", Column("permissions"))?;
         }
         if format.break_before_make {
             write!(
                 f,
-                "\n  {:<BITS_COLUMN$}a live leaf is made absent and flushed before another takes its place",
-                "changes"
+                "\n  {}a live leaf is made absent and flushed before another takes its place",
+                Column("changes")
             )?;
         }
         Ok(())
@@ -544,14 +546,14 @@ impl<M: Mmu> fmt::Display for EntryBits<M> {
                 }
                 // Of what is reserved, only those that are set say something.
                 let named = if matches!(meaning, Meaning::Reserved | Meaning::Beyond) { set } else { mask };
-                write!(f, "\n  {}", Column(Mask(named), BITS_COLUMN))?;
+                write!(f, "\n  {}", Column(Mask(named)))?;
                 place.describe(meaning, f)?;
                 self.value(f, meaning, &place)?;
                 left &= !mask;
             }
         }
         if left != 0 {
-            write!(f, "\n  {}without a meaning here", Column(Mask(left), BITS_COLUMN))?;
+            write!(f, "\n  {}without a meaning here", Column(Mask(left)))?;
         }
         Ok(())
     }

@@ -50,7 +50,8 @@ impl FlushScope {
         self.globals
     }
 
-    /// Whether tables were unlinked: cached upper-level entries are concerned too, not only leaves.
+    /// Whether tables were unlinked, or linked where a CPU may remember that there was none: cached upper-level entries are concerned
+    /// too, not only leaves. (RISC-V: `sfence.vma` without an address. x86 with PAE: a load of CR3, which alone reads the root's entries.)
     pub const fn tables(&self) -> bool {
         self.tables
     }

@@ -109,6 +109,8 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             let page = PageRange::from_checked(fault.address.align_down(P::PAGE_SHIFT), page_size::<P>());
             let inner = self.inner();
             scope.add(inner.tables.lock(platform).tag(), page, inner.global);
+            // The CPU may remember that a table was not there (RISC-V), or have the root's entries in registers (x86's PAE).
+            scope.note_tables();
             let mut cpus = P::CpuSet::EMPTY;
             cpus.insert(platform.cpu());
             platform.flush_local(&FlushRequest { cpus, scope });

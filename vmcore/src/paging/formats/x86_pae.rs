@@ -19,8 +19,10 @@
 //! used. There are no protection keys, and bits 62..52 are reserved.
 //!
 //! The root is 32 bytes, at a frame below 4 GiB, since CR3 has 32 bits. Loading CR3 copies its four entries into the CPU, which does
-//! not look at them again: fill all four with [`Tables::pin_root_slots`](crate::paging::Tables::pin_root_slots) before
-//! the root is used. They then never change.
+//! not look at them again (section 5.4.1): load it again when a flush [notes tables](crate::paging::FlushScope::tables). A slot of the root that is filled
+//! while the root is loaded is seen by other CPUs by a fault that finds all in order, whose flush notes tables. Whoever has
+//! [`Tables`](crate::paging::Tables) alone fills all four slots with [`Tables::pin_root_slots`](crate::paging::Tables::pin_root_slots)
+//! before the root is used; they then never change.
 
 use super::bits;
 use super::x86_entry::{COMMON, Found, MAX_PHYSICAL_BITS, PRESENT, PT, large};
