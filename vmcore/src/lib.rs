@@ -62,7 +62,8 @@
 //! hold; RISC-V has them with Svpbmt. Left out: executing by the kernel alone in nested formats (EPT's mode-based execution, Arm's XNX), Arm's FEAT_S2FWB,
 //! 128-bit descriptors and permission indirection, sub-page permissions.
 //!
-//! A format of your own is an implementation of [`Mmu`](paging::Mmu): its description, and what this machine has of it.
+//! A format of your own is an implementation of [`Mmu`](paging::Mmu): its description, and what this machine has of it
+//! (`tests/any_mmu.rs` has one that exists nowhere). [`inspect::Legend`] tells a format's bits from its description.
 //!
 //! # Features
 //!

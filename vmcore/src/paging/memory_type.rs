@@ -100,7 +100,7 @@ impl Numbers {
     }
 
     /// The register that holds eight types: a byte for each, the first one in the lowest.
-    pub(super) const fn to_register(&self, types: &[MemoryType; 8]) -> u64 {
+    pub(super) const fn register(&self, types: &[MemoryType; 8]) -> u64 {
         let (mut value, mut shift) = (0, 0);
         let mut rest: &[MemoryType] = types;
         while let [first, others @ ..] = rest {
@@ -115,7 +115,7 @@ impl Numbers {
     }
 
     /// The eight types that a register holds; `None` if a byte is nobody's number.
-    pub(super) fn from_register(&self, value: u64) -> Option<[MemoryType; 8]> {
+    pub(super) fn types(&self, value: u64) -> Option<[MemoryType; 8]> {
         let mut types = [MemoryType::WriteBack; 8];
         for (memory, byte) in types.iter_mut().zip(value.to_le_bytes()) {
             *memory = self.memory(u32::from(byte))?;

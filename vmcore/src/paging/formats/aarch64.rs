@@ -86,13 +86,13 @@ impl MairLayout {
 
     /// The value of MAIR_EL1: a byte per type, index 0 in the lowest.
     pub const fn to_register(self) -> u64 {
-        NUMBERS.to_register(&self.0)
+        NUMBERS.register(&self.0)
     }
 
     /// The layout that a value of MAIR_EL1 means; `None` if a byte of it is reserved or has no name here (caches that differ within
     /// and without, allocation hints).
     pub fn from_register(value: u64) -> Option<Self> {
-        NUMBERS.from_register(value).map(Self)
+        NUMBERS.types(value).map(Self)
     }
 }
 

@@ -152,12 +152,12 @@ impl PatLayout {
 
     /// The value of IA32_PAT: a byte per type, index 0 in the lowest.
     pub const fn to_msr(self) -> u64 {
-        NUMBERS.to_register(&self.0)
+        NUMBERS.register(&self.0)
     }
 
     /// The layout that a value of IA32_PAT means; `None` if a byte of it is reserved.
     pub fn from_msr(value: u64) -> Option<Self> {
-        NUMBERS.from_register(value).map(Self)
+        NUMBERS.types(value).map(Self)
     }
 }
 

@@ -80,4 +80,21 @@ fn the_front_page_is_true() {
     let table: Vec<_> = page[start..].lines().take_while(|line| line.starts_with("//! |")).skip(2).collect();
     let expected: Vec<_> = rows.iter().map(|row| format!("//! {row}")).collect();
     assert_eq!(table, expected, "the table should be:\n{}", expected.join("\n"));
+
+    // The readme has the first columns, without links.
+    let plain = |cell: &str| {
+        let after_link = |part: &str| part.split_once(')').map_or("", |(_, rest)| rest).to_string();
+        let mut parts = cell.split("](");
+        let first = parts.next().unwrap_or("").to_string();
+        parts.fold(first, |text, part| text + &after_link(part)).replace(['[', '`'], "")
+    };
+    let short = |row: &String| {
+        let cells: Vec<_> = row.split(" | ").take(3).map(|cell| plain(cell.trim_start_matches("| "))).collect();
+        format!("| {} |", cells.join(" | "))
+    };
+    let readme = include_str!("../../../../../README.md");
+    let start = readme.find("| page tables |").unwrap();
+    let table: Vec<_> = readme[start..].lines().take_while(|line| line.starts_with('|')).skip(2).collect();
+    let expected: Vec<_> = rows.iter().map(short).collect();
+    assert_eq!(table, expected, "the readme's table should be:\n{}", expected.join("\n"));
 }
