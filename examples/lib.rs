@@ -8,4 +8,15 @@ mod tests {
         assert!(readme.contains(&format!("```rust\n{example}```")), "copy examples/smallest.rs into README.md");
         assert!(example.lines().count() < 80, "the smallest embedding is to stay small");
     }
+
+    #[test]
+    fn the_readme_names_every_example() {
+        let manifest = include_str!("Cargo.toml");
+        let names: Vec<_> =
+            manifest.lines().filter_map(|line| line.strip_suffix(".rs\"")?.strip_prefix("path = \"")).collect();
+        assert!(names.len() > 4, "{names:?}");
+        for name in names.into_iter().filter(|name| *name != "lib") {
+            assert!(include_str!("../README.md").contains(name), "say in README.md what {name} shows");
+        }
+    }
 }

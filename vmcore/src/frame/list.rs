@@ -8,7 +8,7 @@
 //! A frame is on at most one list; only frames with metadata can be.
 
 use crate::addr::Frame;
-use crate::frame::{FrameUse, Frames, OutOfFrames, allocate_one};
+use crate::frame::{FrameUse, Frames, OutOfFrames, allocate_one, free_one};
 
 /// Frames linked through their metadata. Dropping the list forgets the frames (they leak); it owns no platform to free them with.
 #[derive(Debug)]
@@ -65,6 +65,21 @@ impl FrameList {
     /// How many frames are lacking; those taken so far stay in the list.
     pub fn fill_with_tables<F: Frames>(&mut self, frames: &F, count: u64) -> Result<(), OutOfFrames> {
         self.fill(frames, FrameUse::Table, count)
+    }
+
+    /// Gives every frame that is recorded as a table back to `frames`, and says how many those were: what
+    /// [`fill_with_tables`](Self::fill_with_tables) took and nothing used, and what [`Gather`](crate::paging::Gather) collected. One that is recorded
+    /// otherwise is left alone. O(frames).
+    ///
+    /// # Safety
+    /// Nothing refers to the frames any more: no entry leads to them, and every CPU that could remember one has been flushed.
+    pub unsafe fn free_tables<F: Frames>(&mut self, frames: &F) -> u64 {
+        let mut freed = 0;
+        while let Some(frame) = self.pop(frames) {
+            // SAFETY: the caller vouches for it.
+            freed += u64::from(unsafe { free_one(frames, frame, FrameUse::Table) }.is_ok());
+        }
+        freed
     }
 
     /// Takes zeroed frames, recorded as used for `purpose`, until the list has `count`.

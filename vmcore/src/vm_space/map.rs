@@ -187,7 +187,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
     }
 
     /// Finds the addresses for a window.
-    fn place(
+    pub(super) fn place(
         &self,
         index: &Index<P, Window<P, M>>,
         tables: &Tables<M>,
@@ -512,7 +512,7 @@ pub(super) fn leaf_for<P: Platform>(
 }
 
 /// Refuses what the format cannot represent, so that no fault meets it later: the access, the memory type, the frames.
-fn check_encoding<P: Platform, M: Mmu>(
+pub(super) fn check_encoding<P: Platform, M: Mmu>(
     area: &AreaInner<P>,
     tables: &Tables<M>,
     access: Access,
@@ -532,6 +532,6 @@ fn check_encoding<P: Platform, M: Mmu>(
 }
 
 /// The highest level at which leaves are tried.
-fn largest<M: Mmu>(tables: &Tables<M>) -> usize {
+pub(super) fn largest<M: Mmu>(tables: &Tables<M>) -> usize {
     tables.mmu().levels().saturating_sub(1)
 }

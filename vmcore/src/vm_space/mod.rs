@@ -19,6 +19,16 @@
 //! gives pages up locks the tables of one space after another. What an operation needs is reserved before the first
 //! lock; if it turns out short, the locks are given up, the reserve is topped up, and the operation looks again.
 //!
+//! # What is mapped already
+//!
+//! Three ways to go on with the tables of a loader or another kernel, for three kinds of embedder:
+//!
+//! | | the tables | their mappings | for whom |
+//! |---|---|---|---|
+//! | [`Space::adopt_runs`] | the space's own, made anew | windows: shown by `inspect`, unmapped and faulted like all others | who keeps some of what a loader mapped (an image, a framebuffer), and wants its tables back |
+//! | [`Space::adopt_foreign`] | somebody else's, shared by root slot | readable, avoided by the gap search, never touched | who lives beside another kernel or firmware that goes on changing its tables |
+//! | [`Tables::adopt`](crate::paging::Tables::adopt) | the loader's, taken over where they are and changed from then on | entries: no areas, no windows | who uses [`Tables`] alone, or has no memory for tables of its own yet |
+//!
 //! # Contexts
 //!
 //! | call | from | locks, one after another or nested | allocates | takes as long as |
@@ -29,6 +39,7 @@
 //! | [`Space::unmap`] | system calls | index, area, tables, CPUs | nothing for whole windows; records, a block of the index and tables where parts stay | windows and tables |
 //! | [`Space::kernel`], [`Space::user`] | start, system calls | the kernel's index and tables | root, tables of root slots, a record | root slots |
 //! | [`Space::adopt_foreign`] | start | index, tables | a block of the index | root slots |
+//! | [`Space::adopt_runs`] | start | area, registry, pools; index, tables | for each window three records and a slot; tables | windows × registered; the other's leaves |
 //! | [`Space::destroy`], drop of a `Space` | system calls | index, area, tables, CPUs | no | windows and tables |
 //! | [`Space::activate`] | any but NMI | CPUs (also the kernel's), tables | no | constant |
 //! | [`Space::deactivate`] | any but NMI | CPUs | no | constant |
@@ -62,6 +73,7 @@
 //! [`Area::size`]: crate::vm_area::Area::size
 //! [`Area::take_section`]: crate::vm_area::Area::take_section
 
+mod adopt;
 mod error;
 mod fault;
 mod index;
@@ -74,6 +86,7 @@ use core::fmt;
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
+pub use self::adopt::{AdoptError, Adoption};
 pub use self::error::SpaceError;
 pub use self::fault::{Fault, Resolution};
 pub use self::index::IndexSlot;

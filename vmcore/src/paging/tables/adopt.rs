@@ -20,6 +20,7 @@ impl<M: Mmu> Tables<M> {
     /// Takes over every table that the range's translations go through, the root included: each is recorded as a
     /// [table](FrameUse::Table) with its entries counted, from where on the range can be changed. Tables that the range touches in part are taken over with
     /// all their entries; what those lead to outside of the range stays foreign. Gives how many tables were taken over. Cost: O(tables and entries).
+    /// [`vm_space`](crate::vm_space) says for whom this is, and what other ways there are.
     ///
     /// # Errors
     /// Nothing was changed: [`TableError::Foreign`] where a table cannot be reached, has no record, is recorded as used (also for a table that is met twice, such

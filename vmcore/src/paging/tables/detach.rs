@@ -1,7 +1,7 @@
 //! Dropping what tables hold without looking at it: they are a cache. Tearing down a space is the same walk over all of it.
 
-use crate::addr::PageRange;
-use crate::frame::Frames;
+use crate::addr::{PageRange, VirtAddr};
+use crate::frame::{FrameUse, Frames, free_one};
 use crate::paging::{Entry, Mmu, TableError, Tables};
 
 use super::Gather;
@@ -80,5 +80,24 @@ impl<M: Mmu> Tables<M> {
                 }
             }
         }
+    }
+
+    /// Gives the root back to `frames`: the end of tables that are empty. What they held was [detached](Self::detach) or unmapped before.
+    ///
+    /// # Errors
+    /// The tables are given back: something is in the root still ([`TableError::Conflict`] at its first entry), or it is not recorded as a table.
+    ///
+    /// # Safety
+    /// No CPU translates with the root any more, nor remembers anything of it.
+    pub unsafe fn free_root<F: Frames>(self, frames: &F) -> Result<(), (Self, TableError)> {
+        let foreign = TableError::Foreign(VirtAddr::new(0));
+        let top = self.mmu.levels().saturating_sub(1);
+        let Some(root) = Table::own(frames, self.mmu, top, self.root) else { return Err((self, foreign)) };
+        if let Some(used) = (0..root.len()).find(|index| self.mmu.is_present(root.load(*index))) {
+            let shift = self.mmu.level(top).map_or(0, |at| at.shift);
+            return Err((self, TableError::Conflict(VirtAddr::new((used as u64) << shift))));
+        }
+        // SAFETY: the root is empty, and the caller vouches that nothing refers to it.
+        unsafe { free_one(frames, self.root, FrameUse::Table) }.map_err(|_| (self, foreign))
     }
 }

@@ -79,7 +79,7 @@ const NO_LIMIT: Limits = Limits::NONE;
 pub struct Gather {
     /// What is to be forgotten.
     pub scope: FlushScope,
-    /// Tables that were unlinked: they may be freed when the flush is acknowledged, not before.
+    /// Tables that were unlinked: they may be freed ([`FrameList::free_tables`]) when the flush is acknowledged, not before.
     pub tables: FrameList,
 }
 

@@ -1,6 +1,6 @@
 //! Reading a tree as runs: pages side by side that map consecutive frames in the same way, whatever the size of their leaves.
 
-use crate::addr::{Frame, PageRange};
+use crate::addr::{Frame, PageRange, VirtAddr};
 use crate::frame::Frames;
 use crate::paging::walk::MAX_LEVELS;
 use crate::paging::{Entry, Leaf, Limits, Mmu, Tables};
@@ -18,6 +18,8 @@ pub struct Runs<'a, F, M: Mmu> {
     page_shift: u32,
     /// A leaf that did not fit the run before it.
     ahead: Option<(PageRange, Leaf)>,
+    /// The first address that could not be read.
+    unreadable: Option<VirtAddr>,
 }
 
 impl<'a, F: Frames, M: Mmu> Runs<'a, F, M> {
@@ -27,7 +29,14 @@ impl<'a, F: Frames, M: Mmu> Runs<'a, F, M> {
             allowed: [Limits::NONE; MAX_LEVELS],
             page_shift: mmu.page_shift(),
             ahead: None,
+            unreadable: None,
         }
+    }
+
+    /// The first address, of those that were read so far, at which the tables cannot be read: an entry is malformed, or leads to a table that the
+    /// embedder does not reach. What lies there is in no run.
+    pub const fn unreadable(&self) -> Option<VirtAddr> {
+        self.unreadable
     }
 
     /// What comes next that is not absent, or the part of it that lies in the range.
@@ -67,9 +76,13 @@ impl<'a, F: Frames, M: Mmu> Runs<'a, F, M> {
     /// The next leaf, or the part of it that lies in the range.
     fn next_leaf(&mut self) -> Option<(PageRange, Leaf)> {
         loop {
-            // A table that cannot be reached is passed over, as a CPU of this machine could not use it either.
-            if let TableRun { pages, content: RunContent::Leaves(leaf), .. } = self.next_found()? {
-                return Some((pages, leaf));
+            let TableRun { pages, content, .. } = self.next_found()?;
+            match content {
+                RunContent::Leaves(leaf) => return Some((pages, leaf)),
+                // Passed over: the one faults on every access, the other is not known to be a table.
+                RunContent::Reserved(_) | RunContent::Unreachable(_) => {
+                    self.unreadable.get_or_insert(pages.start());
+                }
             }
         }
     }

@@ -635,3 +635,58 @@ proptest! {
         prop_assert_eq!(world.frames.used_for(FrameUse::Table), 1, "every table came back");
     }
 }
+
+#[test]
+fn runs_say_where_tables_cannot_be_read() {
+    let mut world = World::new();
+    world.map(world.range(0, 600), leaf(0x400), 0).unwrap();
+    let mmu = world.tables.mmu();
+    let all = world.halves()[0].unwrap();
+    let unreadable = |world: &World, range| {
+        let mut runs = world.tables.runs(&world.frames, range);
+        (runs.by_ref().map(|(pages, _)| pages.pages(12)).sum::<u64>(), runs.unreadable())
+    };
+    assert_eq!(unreadable(&world, all), (600, None));
+    // Instead of the first table of leaves, one in memory that nobody reaches; and a malformed entry behind it.
+    let walk = world.tables.walk(&world.frames, VirtAddr::new(0));
+    let step = *walk.steps().find(|step| step.level == 1).unwrap();
+    let directory = Table::own(&world.frames, mmu, 1, step.table).unwrap();
+    directory.store(0, mmu.encode_table(1, Frame::new(1 << 30)).unwrap());
+    directory.store(9, 1 << 7 | 1 << 13 | 1);
+    assert_eq!(unreadable(&world, all), (88, Some(VirtAddr::new(0))));
+    assert_eq!(unreadable(&world, world.range(7, 1)), (0, Some(VirtAddr::new(7 << 12))));
+    assert_eq!(unreadable(&world, world.range(512, 1024)), (88, None));
+    assert_eq!(unreadable(&world, world.range(512, 1 << 18)), (88, Some(VirtAddr::new(9 << 21))));
+    directory.store(0, step.word);
+    directory.store(9, 0);
+    assert_eq!(unreadable(&world, all), (600, None));
+}
+
+#[test]
+fn what_was_made_can_be_given_back() {
+    let mut world = World::new();
+    let mut spare = world.spare(8);
+    world.tables.map(&world.frames, world.range(0, 600), leaf(0x400), 0, &mut spare).unwrap();
+    // SAFETY: nothing used what is left over.
+    assert_eq!((unsafe { spare.free_tables(&world.frames) }, spare.len()), (4, 0));
+    let (root, mmu) = (world.tables.root(), world.tables.mmu());
+    // SAFETY: only one of the two values changes the tables.
+    let copy = unsafe { Tables::new(mmu, root, TAG) };
+    // SAFETY: no CPU uses the root, which is not empty still.
+    let (copy, error) = unsafe { copy.free_root(&world.frames) }.unwrap_err();
+    assert_eq!(error, TableError::Conflict(VirtAddr::new(0)));
+    let mut gather = Gather::default();
+    world.tables.detach(&world.frames, world.range(0, 600), &mut gather).unwrap();
+    // SAFETY: no CPU has seen the tables.
+    assert_eq!(unsafe { gather.tables.free_tables(&world.frames) }, 4);
+    // SAFETY: no CPU uses the root.
+    unsafe { copy.free_root(&world.frames) }.map_err(|(_, error)| error).unwrap();
+    assert_eq!(world.frames.used_for(FrameUse::Table), 0);
+    assert_eq!(world.frames.available(), COUNT as u64);
+    // It is nobody's table any more.
+    // SAFETY: refused.
+    let copy = unsafe { Tables::new(mmu, root, TAG) };
+    // SAFETY: as above.
+    let (_, error) = unsafe { copy.free_root(&world.frames) }.unwrap_err();
+    assert_eq!(error, TableError::Foreign(VirtAddr::new(0)));
+}

@@ -22,6 +22,8 @@ pub(super) fn all() {
     shown(list.len());
     shown(list.is_empty());
     shown(list.fill_with_tables(&Probe, hidden(2)));
+    // SAFETY: this program is linked to be looked at; it is not run with the expectation to work.
+    shown(unsafe { list.free_tables(&Probe) });
     shown(list.pop(&Probe));
 
     let record = hidden(FrameMeta::new());

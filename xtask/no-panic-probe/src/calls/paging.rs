@@ -91,9 +91,11 @@ fn tables(leaf: Leaf) {
     displayed(walk);
     shown(tables.translate(&Probe, address));
     displayed(TableDump { tables: &tables, frames: &Probe, range });
-    for run in tables.runs(&Probe, range) {
+    let mut runs = tables.runs(&Probe, range);
+    for run in &mut runs {
         shown(run);
     }
+    shown(runs.unreadable());
     shown(tables.tables_to_map(&Probe, range, hidden(None), hidden(1)));
     shown(tables.tables_to_map_at_most(range));
     shown(tables.tables_to_split(&Probe, range));
@@ -175,6 +177,11 @@ fn operations(leaf: Leaf) {
         shown(writer.leave());
     }
     recursive(&mut tables, &other, &mut spare, &mut gather);
+    // SAFETY: as above.
+    if let Err((tables, error)) = unsafe { tables.free_root(&Probe) } {
+        debugged(tables);
+        displayed(error);
+    }
 }
 
 /// The recursive self-map, and mounts.

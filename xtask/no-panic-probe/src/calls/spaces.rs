@@ -4,10 +4,10 @@ use vmcore::{
     Platform as _,
     addr::{Frame, VirtAddr},
     inspect::{Bytes, Explain, SpaceMap, SpaceTables},
-    paging::{Access, Mmu as _},
+    paging::{Access, Mmu as _, Tables, Tag, X86_64},
     static_vec::StaticMemory,
     vm_area::{Area, AreaKind},
-    vm_space::{Fault, IndexSlot, MapRequest, Place, Space},
+    vm_space::{Adoption, Fault, IndexSlot, MapRequest, Place, Space},
 };
 
 use super::{areas::finished, debugged, displayed, hidden, shown};
@@ -94,6 +94,17 @@ fn one(space: &Space<Probe>) {
             }
             // SAFETY: this program is linked to be looked at; it is not run with the expectation to work.
             shown(unsafe { space.adopt_foreign(Frame::new(hidden(1)), range) });
+            let decide = |pages, leaf| {
+                shown((pages, leaf));
+                hidden(Adoption::WindowFor(hidden(Access::READ), ()))
+            };
+            // SAFETY: as above.
+            let loader = hidden(unsafe { Tables::new(X86_64::new(hidden(40)), Frame::new(hidden(1)), Tag(hidden(1))) });
+            // SAFETY: as above.
+            match unsafe { space.adopt_runs(&loader, range, decide) } {
+                Ok(windows) => shown(windows),
+                Err(error) => displayed(error),
+            }
         }
         Err(error) => displayed(error),
     }
