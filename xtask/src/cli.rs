@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{bench_guest, boot, build, check_mmu, ci, lint, no_panic, setup, test};
+use crate::{bench, bench_guest, boot, build, check_mmu, ci, lint, no_panic, setup, test};
 
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version, about = "Build, boot, test and measure vmcore and its reference kernel", long_about = None, disable_help_subcommand = true)]
@@ -18,6 +18,7 @@ struct Arguments {
 enum Command {
     Boot(boot::Arguments),
     Test(test::Arguments),
+    Bench(bench::Arguments),
     BenchGuest(bench_guest::Arguments),
     CheckMmu(check_mmu::Arguments),
     /// Install what the other commands need: QEMU, firmware for UEFI, and xorriso
@@ -49,6 +50,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     match Arguments::parse().command {
         Command::Boot(arguments) => boot::command(&arguments)?,
         Command::Test(arguments) => return test::command(&arguments),
+        Command::Bench(arguments) => bench::command(&arguments)?,
         Command::BenchGuest(arguments) => bench_guest::command(&arguments)?,
         Command::CheckMmu(arguments) => check_mmu::command(&arguments)?,
         Command::Setup { yes } => setup::command(yes)?,

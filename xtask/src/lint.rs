@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::{
     build::{Guest, guest_cargo, guest_target},
     process,
-    workspace::{KERNEL, Workspace, cargo},
+    workspace::{BENCHES, KERNEL, Workspace, cargo},
 };
 
 /// `cargo xtask lint`.
@@ -75,6 +75,9 @@ pub(crate) fn command() -> Result<()> {
     documented(&["--package", "vmcore", "--all-features"], "vmcore with all features")?;
     for member in workspace.host_libraries() {
         documented(&["--package", &member.name, "--lib"], &member.name)?;
+    }
+    if workspace.members.iter().any(|member| member.name == BENCHES) {
+        documented(&["--package", BENCHES, "--lib"], BENCHES)?;
     }
     for member in workspace.program_libraries() {
         process::run(

@@ -9,9 +9,11 @@
 //! | `limine`, `firmware` | a bootable image with the Limine bootloader; firmware for UEFI |
 //! | `qemu`, `qmp`, `session` | the machine's command line, its control channel, and one run of it |
 //! | `boot`, `test`, `bench_guest` | the commands that run the kernel |
+//! | `bench` | page tables beside other crates' |
 //! | `check_mmu` | page tables against an emulator's MMU |
 //! | `lint`, `no_panic`, `ci` | the commands that check the sources |
 
+mod bench;
 mod bench_guest;
 mod boot;
 mod build;

@@ -16,6 +16,9 @@ use crate::process;
 /// The kernel's package.
 pub(crate) const KERNEL: &str = "refkernel";
 
+/// The benchmarks' package: it brings many packages that nothing else needs, so it is built where it is asked for only.
+pub(crate) const BENCHES: &str = "benches";
+
 /// One member of the workspace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Member {
@@ -103,9 +106,11 @@ impl Workspace {
         member.below_programs(&self.root)
     }
 
-    /// Members outside the default ones whose library is for the host too: the kernel's library and its interface.
+    /// Members outside the default ones whose library is for the host too: the kernel's library and its interface. Not the benchmarks.
     pub(crate) fn host_libraries(&self) -> impl Iterator<Item = &Member> {
-        self.members.iter().filter(|member| !member.default && member.has_library && !member.below_programs(&self.root))
+        self.members.iter().filter(|member| {
+            !member.default && member.has_library && member.name != BENCHES && !member.below_programs(&self.root)
+        })
     }
 }
 
@@ -137,6 +142,8 @@ mod tests {
              "targets": [{"kind": ["lib"]}, {"kind": ["bin"]}]},
             {"name": "refkernel-runtime", "id": "t", "manifest_path": "/w/refkernel/programs/runtime/Cargo.toml",
              "targets": [{"kind": ["lib"]}]},
+            {"name": "benches", "id": "b", "manifest_path": "/w/benches/Cargo.toml",
+             "targets": [{"kind": ["lib"]}, {"kind": ["bin"]}, {"kind": ["bench"]}]},
             {"name": "demo", "id": "d", "manifest_path": "/w/refkernel/programs/demo/Cargo.toml",
              "targets": [{"kind": ["bin"]}, {"kind": ["custom-build"]}]}
         ]}"#;

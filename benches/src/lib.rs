@@ -1,0 +1,27 @@
+//! `vmcore`'s page tables measured against other crates' and against bare stores.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `arena` | memory for tables, the same kind for everybody |
+//! | `subject` | what every candidate is asked to do |
+//! | `floor` | loops that do only the stores |
+//! | `vmcore` | the library |
+//! | `peers` | other crates |
+//! | `walker` | reads anybody's tables, and shares code with nobody |
+//! | `check` | that everybody does the same work |
+//! | `rows` | the operations that are measured, each from its preparation to its cleaning up |
+//! | `measure` | interleaved rounds |
+//! | `table` | the figures as a table |
+
+#![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on ends")]
+
+pub mod arena;
+pub mod check;
+pub mod floor;
+pub mod measure;
+pub mod peers;
+pub mod rows;
+pub mod subject;
+pub mod table;
+pub mod vmcore;
+pub mod walker;

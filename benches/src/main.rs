@@ -1,0 +1,75 @@
+//! The benchmarks' command; `cargo xtask bench` builds and runs it.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::{Context as _, Result, bail};
+use benches::{
+    check,
+    measure::{Effort, measure},
+    rows::Row,
+    table,
+};
+use clap::Parser;
+
+/// Measure page tables: vmcore's, other crates' and bare stores
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Only the rows with these names; see --list
+    rows: Vec<String>,
+    /// Print the names of the rows
+    #[arg(long)]
+    list: bool,
+    /// Only ranges of 65,536 pages, and fewer rounds
+    #[arg(long)]
+    quick: bool,
+    /// Rounds of each candidate, per row and size
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: Option<u32>,
+    /// Pages of a range; may be given several times
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pages: Vec<u64>,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    if arguments.list {
+        Row::ALL.iter().for_each(|row| println!("{:<18} {}", row.name(), row.title()));
+        return Ok(());
+    }
+    if let Some(wrong) = arguments.rows.iter().find(|name| Row::ALL.iter().all(|row| row.name() != **name)) {
+        bail!("no row is called {wrong}; --list names them");
+    }
+    let wanted = |row: &Row| arguments.rows.is_empty() || arguments.rows.iter().any(|name| name == row.name());
+    let sizes = match (&arguments.pages[..], arguments.quick) {
+        ([], true) => vec![65_536],
+        ([], false) => vec![1, 512, 65_536, 1_048_576],
+        (given, _) => given.to_vec(),
+    };
+    let (rounds, seconds) = if arguments.quick { (100, 3) } else { (300, 8) };
+    let effort = Effort { rounds: arguments.rounds.unwrap_or(rounds), limit: Duration::from_secs(seconds) };
+
+    eprintln!("Checking that every candidate does the same work …");
+    check::all().context("not everybody does the same work")?;
+    println!(
+        "{}, fastest of up to {} rounds; * leaves emptied tables where they are\n",
+        processor(),
+        2 * effort.rounds
+    );
+    for pages in sizes {
+        println!("{}", table::head(pages));
+        let mut figures = BTreeMap::new();
+        for row in Row::ALL.into_iter().filter(wanted) {
+            figures.insert(row, measure(row, pages, effort));
+            println!("{}", table::line(row, &figures));
+        }
+        println!();
+    }
+    Ok(())
+}
+
+/// What the machine calls its processor, where it can be asked.
+fn processor() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    name.map_or("an unknown processor", |(_, name)| name).to_owned()
+}
