@@ -1,4 +1,4 @@
-//! `cargo xtask check-mmu`: vmcore's page tables against the MMU of QEMU's system emulators.
+//! `cargo xtask check-mmu`: vmcore's page tables against the MMU of QEMU's system emulators, and of Bochs for EPT.
 //!
 //! The check is a program of its own, `mmu-check`, so that this one needs no `vmcore`; here it gets what it needs.
 
@@ -13,10 +13,18 @@ use crate::{
 const PROGRAM: &str = "mmu-check";
 
 /// Emulators for every architecture, and assemblers for the guests.
-const NEEDS: &[Need] =
-    &[Need::Qemu, Need::QemuAarch64, Need::QemuRiscv, Need::BinutilsX86, Need::BinutilsAarch64, Need::BinutilsRiscv];
+const NEEDS: &[Need] = &[
+    Need::Qemu,
+    Need::QemuAarch64,
+    Need::QemuRiscv,
+    Need::QemuRiscv32,
+    Need::Bochs,
+    Need::BinutilsX86,
+    Need::BinutilsAarch64,
+    Need::BinutilsRiscv,
+];
 
-/// Compare page tables built by vmcore with what QEMU's MMU makes of them
+/// Compare page tables built by vmcore with what an emulator's MMU makes of them
 ///
 /// Random tables of each format are put into an emulated machine, where a small guest tries thousands of addresses: which memory
 /// answers, or which fault there is, must be what was asked for. Ends with a table of what was compared.

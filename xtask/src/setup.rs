@@ -29,6 +29,9 @@ pub(crate) enum Need {
     Xorriso,
     QemuAarch64,
     QemuRiscv,
+    QemuRiscv32,
+    /// Bochs, and its display for terminals, which some systems package apart.
+    Bochs,
     /// Assemblers and linkers, under the names that `mmu-check` looks for.
     BinutilsX86,
     BinutilsAarch64,
@@ -47,6 +50,8 @@ impl Need {
             Self::Xorriso => process::find("xorriso").is_some(),
             Self::QemuAarch64 => process::find("qemu-system-aarch64").is_some(),
             Self::QemuRiscv => process::find("qemu-system-riscv64").is_some(),
+            Self::QemuRiscv32 => process::find("qemu-system-riscv32").is_some(),
+            Self::Bochs => process::find("bochs").is_some(),
             Self::BinutilsX86 => {
                 cfg!(target_arch = "x86_64") && cfg!(target_os = "linux") && process::find("ld").is_some()
                     || has_binutils("x86_64")
@@ -64,6 +69,8 @@ impl Need {
             Self::Xorriso => "xorriso, which makes bootable images",
             Self::QemuAarch64 => "QEMU for AArch64",
             Self::QemuRiscv => "QEMU for RISC-V",
+            Self::QemuRiscv32 => "QEMU for 32-bit RISC-V",
+            Self::Bochs => "Bochs",
             Self::BinutilsX86 => "an assembler for x86-64",
             Self::BinutilsAarch64 => "an assembler for AArch64",
             Self::BinutilsRiscv => "an assembler for RISC-V",
@@ -80,6 +87,9 @@ impl Need {
             // Names that Debian's packages provide, whichever of them holds the program in a release.
             Self::QemuAarch64 => ["qemu-system-aarch64", "qemu-system-aarch64-core", "qemu-system-aarch64", "qemu"],
             Self::QemuRiscv => ["qemu-system-riscv64", "qemu-system-riscv-core", "qemu-system-riscv", "qemu"],
+            Self::QemuRiscv32 => ["qemu-system-riscv32", "qemu-system-riscv-core", "qemu-system-riscv", "qemu"],
+            // On Debian it brings Bochs itself.
+            Self::Bochs => ["bochs-term", "bochs", "bochs", "bochs"],
             Self::BinutilsX86 => {
                 ["binutils-x86-64-linux-gnu", "binutils-x86_64-linux-gnu", "binutils", "x86_64-elf-binutils"]
             }

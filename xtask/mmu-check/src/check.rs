@@ -133,7 +133,8 @@ fn choose<M: Mmu, const SHIFT: u32>(subject: &Subject<M>, world: &World<'_, M, S
                 2 => inside ^ 1 << rng.u32(6..64) ^ 1 << rng.u32(6..64),
                 _ => inside,
             }
-        }) & !(SLOT - 1);
+        });
+        let slot = subject.halves.held(slot & !(SLOT - 1), subject.virtual_bits);
         tried += 1;
         let usable = match world.model.find(slot) {
             Some((window, physical)) => {

@@ -26,9 +26,11 @@ use anyhow::{Context as _, Result, bail};
 use vmcore::paging::Access;
 
 use crate::{
+    bochs::{self, Bochs},
     formats::Registers,
     probe::{Probe, Raw},
-    ram::{self, Map, Ram},
+    qemu::Qemu,
+    ram::{Map, Ram},
 };
 
 const IMAGE: u64 = 16 << 20;
@@ -48,6 +50,13 @@ const PATIENCE: Duration = Duration::from_secs(120);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mode(pub(crate) u64);
 
+/// What emulates the machine.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Emulator {
+    Qemu(Qemu),
+    Bochs(Bochs),
+}
+
 /// An emulated machine.
 pub(crate) struct Machine {
     /// The guest's name, and its source.
@@ -57,16 +66,13 @@ pub(crate) struct Machine {
     pub(crate) prefixes: &'static [&'static str],
     pub(crate) assembler: &'static [&'static str],
     pub(crate) linker: &'static [&'static str],
-    pub(crate) program: &'static str,
-    pub(crate) options: &'static [&'static str],
-    /// Started as a kernel would be, rather than put into memory with the CPU set to it.
-    pub(crate) direct: bool,
-    /// The emulator's exit status when the guest has ended.
-    pub(crate) success: i32,
+    pub(crate) emulator: Emulator,
     pub(crate) base: u64,
     pub(crate) memory: Map,
     /// Memory that nothing else uses, as ranges: where mapped pages are.
     pub(crate) targets: &'static [(u64, u64)],
+    /// The same, where base pages do not reach and larger ones do.
+    pub(crate) far: &'static [(u64, u64)],
     /// Physical addresses from here on lead to no memory, and accesses fault for that reason.
     pub(crate) nowhere: Option<u64>,
     pub(crate) privileged: Mode,
@@ -94,24 +100,37 @@ impl Machine {
     }
 
     pub(crate) fn is_target(&self, physical: u64) -> bool {
-        self.targets.iter().any(|(start, end)| (*start..*end).contains(&physical))
+        self.targets.iter().chain(self.far).any(|(start, end)| (*start..*end).contains(&physical))
     }
 
     pub(crate) fn is_nowhere(&self, physical: u64) -> bool {
         self.nowhere.is_some_and(|start| physical >= start)
     }
 
-    /// Assembles and links the guest in `directory`.
+    /// Assembles and links the guest, and what its emulator starts first, in `directory`.
     pub(crate) fn build(&self, directory: &Path) -> Result<PathBuf> {
-        let file = |extension| directory.join(format!("{}.{extension}", self.guest));
-        std::fs::write(file("S"), self.source).context("writing the guest's source")?;
+        match self.emulator {
+            Emulator::Qemu(_) => self.assemble(directory, self.guest, self.source, self.base + IMAGE, &[]),
+            Emulator::Bochs(_) => {
+                // Both are put where they belong as they are.
+                let plain = &["--oformat", "binary"];
+                self.assemble(directory, bochs::LOADER, bochs::LOADER_SOURCE, bochs::LOADER_START, plain)?;
+                self.assemble(directory, self.guest, self.source, self.base + IMAGE, plain)
+            }
+        }
+    }
+
+    fn assemble(&self, directory: &Path, name: &str, source: &str, start: u64, format: &[&str]) -> Result<PathBuf> {
+        let [source_file, object, image] =
+            ["S", "o", "image"].map(|extension| directory.join(format!("{name}.{extension}")));
+        std::fs::write(&source_file, source).context("writing the guest's source")?;
         let mut assembler = self.tool("as")?;
         assembler.args(self.assembler).args(["--defsym", &format!("BASE={:#x}", self.base), "-o"]);
-        run(assembler.arg(file("o")).arg(file("S")))?;
+        run(assembler.arg(&object).arg(source_file))?;
         let mut linker = self.tool("ld")?;
-        linker.args(self.linker).args(["-n", "-e", "start", "--build-id=none", "-z", "noexecstack"]);
-        run(linker.arg(format!("-Ttext={:#x}", self.base + IMAGE)).arg("-o").arg(file("elf")).arg(file("o")))?;
-        Ok(file("elf"))
+        linker.args(self.linker).args(format).args(["-n", "-e", "start", "--build-id=none", "-z", "noexecstack"]);
+        run(linker.arg(format!("-Ttext={start:#x}")).arg("-o").arg(&image).arg(object))?;
+        Ok(image)
     }
 
     fn tool(&self, name: &str) -> Result<Command> {
@@ -148,38 +167,14 @@ impl Machine {
         }
         ram.write_words(self.base + PROBES, &words)?;
 
-        let mut command = Command::new(self.program);
-        command.args([
-            "-accel",
-            "tcg",
-            "-display",
-            "none",
-            "-nic",
-            "none",
-            "-no-reboot",
-            "-serial",
-            "none",
-            "-monitor",
-            "none",
-        ]);
-        command.args(["-m", &format!("{}M", ram::size(self.memory) >> 20)]);
-        let path = ram.path().to_string_lossy().replace(',', ",,");
-        command.args([
-            "-object",
-            &format!("memory-backend-file,id=ram,size={},mem-path={path},share=on", ram::size(self.memory)),
-        ]);
-        command.args(self.options);
-        if self.direct {
-            command.arg("-kernel").arg(image);
-        } else {
-            let path = image.to_string_lossy().replace(',', ",,");
-            command.args(["-device", &format!("loader,file={path},cpu-num=0")]);
+        match self.emulator {
+            Emulator::Qemu(qemu) => qemu.run(image, ram, self.memory)?,
+            Emulator::Bochs(bochs) => bochs.run(image, self.base + IMAGE, ram, self.memory)?,
         }
-        let end = self.wait(&mut command)?;
         let done = ram.read_words(self.base + EXCHANGE + 8, 1)?.first().copied().unwrap_or(0);
-        if end != Some(self.success) || done != probes.len() as u64 {
+        if done != probes.len() as u64 {
             let at = usize::try_from(done).ok().and_then(|index| probes.get(index));
-            bail!("{}: ended with {end:?} after {done} of {} probes, at {at:x?}", self.program, probes.len());
+            bail!("the guest ended after {done} of {} probes, at {at:x?}", probes.len());
         }
         let words = ram.read_words(self.base + PROBES, probes.len() * 8)?;
         Ok(words
@@ -187,23 +182,22 @@ impl Machine {
             .map(|out| Raw { value: out[3], cause: out[4], detail: out[5], address: out[6], place: out[7] })
             .collect())
     }
+}
 
-    /// Runs the emulator to its end and gives its exit status; none if it had to be stopped.
-    fn wait(&self, command: &mut Command) -> Result<Option<i32>> {
-        command.stdin(Stdio::null());
-        let mut child = command.spawn().with_context(|| format!("{} cannot be started", self.program))?;
-        let begin = Instant::now();
-        loop {
-            if let Some(status) = child.try_wait()? {
-                return Ok(status.code());
-            }
-            if begin.elapsed() > PATIENCE {
-                child.kill()?;
-                child.wait()?;
-                return Ok(None);
-            }
-            std::thread::sleep(Duration::from_millis(5));
+/// Runs an emulator to its end and gives its exit status, none if it was ended by a signal. It is stopped when it takes too long.
+pub(crate) fn wait(command: &mut Command) -> Result<Option<i32>> {
+    let mut child = command.stdin(Stdio::null()).spawn().with_context(|| format!("{command:?} cannot be started"))?;
+    let begin = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status.code());
         }
+        if begin.elapsed() > PATIENCE {
+            child.kill()?;
+            child.wait()?;
+            bail!("{command:?} was stopped after {} seconds", PATIENCE.as_secs());
+        }
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

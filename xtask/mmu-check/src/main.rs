@@ -1,4 +1,4 @@
-//! Holds page tables that `vmcore` built against an MMU that nobody here wrote: that of QEMU's system emulators.
+//! Holds page tables that `vmcore` built against MMUs that nobody here wrote: those of QEMU's system emulators, and of Bochs for EPT.
 //!
 //! Per format, random tables are built on the host and put into a machine's memory. A guest of a few dozen instructions tries
 //! thousands of addresses, reading, writing and executing, in its privileged mode and as a program, and writes down what came of each:
@@ -8,16 +8,19 @@
 //! |---|---|
 //! | `formats` | what is particular to each format |
 //! | `guest` | the guest, the machine around it, and what they share with the host |
+//! | `qemu`, `bochs` | how each emulator is started, and comes to the memory |
 //! | `ram`, `pool` | the machine's memory as a file; frames for tables in it |
 //! | `model`, `world` | the naive map; random tables beside it |
 //! | `probe`, `check` | one access; all of them, compared |
 
+mod bochs;
 mod check;
 mod formats;
 mod guest;
 mod model;
 mod pool;
 mod probe;
+mod qemu;
 mod ram;
 mod world;
 
@@ -70,8 +73,12 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     let directory = tempfile::tempdir().context("making a directory")?;
     let check = Check { seed: arguments.seed, rounds: arguments.rounds, directory: directory.path().to_owned() };
     let mut rows = Vec::new();
-    for format in formats {
-        eprintln!("{}: {} rounds from seed {} …", format.name, check.rounds, check.seed);
+    for (index, format) in formats.iter().enumerate() {
+        let (number, count, rounds, seed) = (index + 1, formats.len(), check.rounds, check.seed);
+        eprintln!(
+            "[{number:>2}/{count}] {}: {rounds} rounds from seed {seed}, and one with a fault planted …",
+            format.name
+        );
         rows.push((format.name, (format.run)(&check)?));
     }
     print(&rows);
@@ -83,7 +90,7 @@ fn print(rows: &[(&str, Tally)]) {
     let line = |cells: [&dyn std::fmt::Display; 8]| {
         let [name, rest @ ..] = cells;
         let rest: String = rest.iter().map(|cell| format!("{cell:>12}")).collect();
-        println!("{name:<22}{rest}");
+        println!("{name:<28}{rest}");
     };
     line([
         &"format",

@@ -18,6 +18,12 @@ pub(crate) struct Window {
 }
 
 impl Window {
+    /// The addresses, multiples of `size`, from which on that many bytes are in the window.
+    pub(crate) fn aligned(self, size: u64) -> impl Iterator<Item = u64> {
+        let starts = (self.first.div_ceil(size)..=self.last / size).map(move |number| number * size);
+        starts.filter(move |start| self.last - start >= size - 1)
+    }
+
     fn part(self, first: u64, last: u64) -> Self {
         Self { first, last, physical: self.physical + (first - self.first), ..self }
     }

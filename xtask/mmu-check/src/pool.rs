@@ -75,9 +75,11 @@ impl<const SHIFT: u32> Drop for Pool<SHIFT> {
     }
 }
 
-// SAFETY: as for `FrameRegion`, to which everything is forwarded; its frames are of 2^`SHIFT` bytes.
+// SAFETY: as for `FrameRegion`, to which everything is forwarded; its frames are of 2^`SHIFT` bytes. No CPU uses tables that are still being
+// built on the host, so there is nothing to invalidate.
 unsafe impl<const SHIFT: u32> Frames for Pool<SHIFT> {
     const PAGE_SHIFT: u32 = SHIFT;
+    const INVALIDATES_NOW: bool = true;
 
     fn allocate_frames(&self, request: FrameRequest) -> Option<Frame> {
         self.region.allocate(request)

@@ -45,6 +45,11 @@ impl<'s, M: Mmu, const SHIFT: u32> World<'s, M, SHIFT> {
         let tables = unsafe { Tables::new(subject.mmu, root, Tag(0)) };
         let (model, gather) = (Model::default(), Gather::default());
         let mut world = Self { subject, pool, tables, model, pages: [0; 2], grouped: 0, spare, gather };
+        if subject.root_is_read_once {
+            let everything = subject.mmu.range(0, 1 << subject.virtual_bits)?;
+            world.spare.fill_with_tables(&world.pool, 1 << M::FORMAT.levels[subject.mmu.levels() - 1].index_bits)?;
+            world.tables.pin_root_slots(&world.pool, everything, &mut world.spare)?;
+        }
         world.map_guest(rng)?;
         for _ in 0..PLACES {
             world.map_place(rng)?;
@@ -53,17 +58,19 @@ impl<'s, M: Mmu, const SHIFT: u32> World<'s, M, SHIFT> {
             world.change(rng)?;
         }
         world.group(rng)?;
+        world.move_far(rng)?;
         Ok(world)
     }
 
     /// A random address that exists, and prefers to be at an end.
     pub(crate) fn address(subject: &Subject<M>, rng: &mut Rng) -> u64 {
         let translated = u64::MAX >> (64 - subject.virtual_bits);
+        let near = 1 << (subject.virtual_bits - 2).min(32);
         let address = match rng.u32(0..8) {
-            0 => rng.u64(0..1 << 32),
-            1 => translated - rng.u64(0..1 << 32),
-            2 => (translated >> 1) - rng.u64(0..1 << 32),
-            3 => (translated >> 1) + 1 + rng.u64(0..1 << 32),
+            0 => rng.u64(0..near),
+            1 => translated - rng.u64(0..near),
+            2 => (translated >> 1) - rng.u64(0..near),
+            3 => (translated >> 1) + 1 + rng.u64(0..near),
             _ => rng.u64(..),
         };
         subject.halves.extend(address, subject.virtual_bits)
@@ -73,21 +80,22 @@ impl<'s, M: Mmu, const SHIFT: u32> World<'s, M, SHIFT> {
     fn map_guest(&mut self, rng: &mut Rng) -> Result<()> {
         let machine = self.subject.machine;
         let code = Access::READ | Access::EXECUTE;
-        let mut fixed = Vec::new();
+        let leaf = |physical: u64, access: Access| Leaf::new(Frame::new(physical >> SHIFT)).access(access).used();
         if machine.runs_under_tables {
             let (start, end) = machine.guest_memory();
-            fixed.push((start, end - start, start, code | Access::WRITE));
+            let range = self.subject.mmu.range(start, end - start)?;
+            self.map(range, leaf(start, code | Access::WRITE), usize::MAX, true)?;
         }
-        for (physical, access) in machine.pages().into_iter().zip([code, code | Access::USER]) {
-            let address = Self::address(self.subject, rng) >> SHIFT << SHIFT;
-            fixed.push((address, 1 << SHIFT, physical, access));
-        }
-        for (address, size, physical, access) in fixed {
-            let told = if M::FORMAT.leaf.user.mask == 0 { access.difference(Access::USER) } else { access };
-            let leaf = Leaf::new(Frame::new(physical >> SHIFT)).access(told).used();
-            let range = self.subject.mmu.range(address, size)?;
-            ensure!(self.map(range, leaf, usize::MAX, true)?, "the guest's own pages overlap: use another seed");
-            self.pages = [self.pages[1], address];
+        let program = if M::FORMAT.leaf.user.mask == 0 { code } else { code | Access::USER };
+        for (mode, access) in [code, program].into_iter().enumerate() {
+            loop {
+                let address = Self::address(self.subject, rng) >> SHIFT << SHIFT;
+                let range = self.subject.mmu.range(address, 1 << SHIFT)?;
+                if self.map(range, leaf(machine.pages()[mode], access), usize::MAX, true)? {
+                    self.pages[mode] = address;
+                    break;
+                }
+            }
         }
         Ok(())
     }
@@ -173,8 +181,7 @@ impl<'s, M: Mmu, const SHIFT: u32> World<'s, M, SHIFT> {
             let (Some(group), Some(at)) = (mmu.contiguous(level), mmu.level(level)) else { continue };
             let (count, size) = (1_u64 << group.count_shift, 1_u64 << (at.shift + group.count_shift));
             for window in self.model.windows().iter().filter(|window| !window.fixed) {
-                let starts = (window.first.div_ceil(size)..=window.last / size).map(|number| number * size);
-                for start in starts.filter(|start| window.last - start >= size - 1).take(8) {
+                for start in window.aligned(size).take(8) {
                     let walk = self.tables.walk(&self.pool, VirtAddr::new(start));
                     let physical = window.physical + (start - window.first);
                     let Some(step) = walk.steps().last().filter(|step| step.level == level) else { continue };
@@ -193,6 +200,31 @@ impl<'s, M: Mmu, const SHIFT: u32> World<'s, M, SHIFT> {
                         self.grouped += 1;
                     }
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Has larger leaves lead to where base pages do not reach: no operation on a range does so, since it might have to split them.
+    fn move_far(&mut self, rng: &mut Rng) -> Result<()> {
+        let mmu = self.subject.mmu;
+        let Some((start, end)) = rng.choice(self.subject.machine.far) else { return Ok(()) };
+        let windows: Vec<_> = self.model.windows().iter().filter(|window| !window.fixed).copied().collect();
+        for level in 1..mmu.levels() {
+            let Some(at) = mmu.level(level) else { continue };
+            let size = 1_u64 << at.shift;
+            for first in windows.iter().flat_map(|window| window.aligned(size).take(8)) {
+                let walk = self.tables.walk(&self.pool, VirtAddr::new(first));
+                let Some(step) = walk.steps().last().filter(|step| step.level == level) else { continue };
+                let Entry::Leaf(leaf) = step.entry else { continue };
+                if rng.bool() {
+                    continue;
+                }
+                let physical = rng.u64(start.div_ceil(size)..end / size) * size;
+                let word = mmu.encode_leaf(level, Leaf { frame: Frame::new(physical >> SHIFT), ..leaf })?;
+                // SAFETY: the walk's last step, in a table that is the pool's and a whole frame; nobody else has the tables.
+                unsafe { M::Word::store(self.pool.frame_pointer(step.table), step.index, word) };
+                self.model.change(first, first + (size - 1), |window| Some(Window { physical, ..window }));
             }
         }
         Ok(())

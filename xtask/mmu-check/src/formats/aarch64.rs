@@ -2,17 +2,17 @@
 //!
 //! Arm Architecture Reference Manual (DDI 0487): TCR_EL1, SCTLR_EL1, ESR_EL1 ("ISS encoding for an exception from a Data Abort",
 //! "... an Instruction Abort"). PSTATE.PAN is set at EL1, so that it may not use what is EL0's. QEMU 7.2 has no FEAT_HAFDBS: an entry
-//! that is not marked as accessed faults. Stage 2 is tried with stage 1 off: VTCR_EL2, HCR_EL2.
+//! that is not marked as accessed faults. Stage 2 is tried with stage 1 off: VTCR_EL2, HCR_EL2. With 16 KiB it has three levels here: QEMU 7.2
+//! refuses the fourth, which FEAT_LPA2 allows.
 
 use vmcore::paging::{AArch64, AArch64Stage2, Access, Granule, Half, MemoryType, Mmu as _};
 
-use super::{Halves, Marks, Registers, Subject, Translation};
+use super::{GIB, Halves, Marks, Registers, Subject, Translation};
 use crate::{
-    guest::{Machine, Mode},
+    guest::{Emulator, Machine, Mode},
     probe::{Fault, Raw, Report},
+    qemu::Qemu,
 };
-
-const GIB: u64 = 1 << 30;
 
 /// QEMU's `virt`, begun at EL2.
 static VIRT: Machine = Machine {
@@ -21,13 +21,16 @@ static VIRT: Machine = Machine {
     prefixes: &["aarch64-linux-gnu-", "aarch64-elf-"],
     assembler: &[],
     linker: &[],
-    program: "qemu-system-aarch64",
-    options: &["-machine", "virt,virtualization=on,gic-version=3,memory-backend=ram", "-cpu", "max"],
-    direct: false,
-    success: 0,
+    emulator: Emulator::Qemu(Qemu {
+        program: "qemu-system-aarch64",
+        options: &["-machine", "virt,virtualization=on,gic-version=3,memory-backend=ram", "-cpu", "max"],
+        direct: false,
+        success: 0,
+    }),
     base: GIB,
     memory: &[(GIB, 4096 * GIB)],
     targets: &[(2 * GIB, 4097 * GIB)],
+    far: &[],
     nowhere: Some(1 << 43),
     // SPSR: EL1h with PAN and EL0t, interrupts masked.
     privileged: Mode(0x40_03c5),
@@ -85,13 +88,16 @@ fn registers<G: Granule>(mmu: AArch64<G>, root: u64, page: u64) -> Registers {
 
 fn stage2_registers<G: Granule>(mmu: AArch64Stage2<G>, root: u64, page: u64) -> Registers {
     let (size, levels) = (64 - u64::from(mmu.virtual_bits()), mmu.levels() as u64);
-    // TG0, and SL0: where the walk begins, counted from below.
-    let (granule, begin) = match mmu.page_shift() {
-        12 => (0, levels - 2),
-        14 => (2, levels - 1),
+    // TG0, and SL0: where the walk begins, counted from below; a fifth level is in SL2.
+    let (granule, begin) = match (mmu.page_shift(), levels) {
+        (12, 5) => (0, 1 << 27),
+        (12, _) => (0, levels - 2),
+        (14, _) => (2, levels - 1),
         _ => (1, levels - 1),
     };
-    let control = 1 << 31 | 5 << 16 | granule << 14 | 0x3500 | begin << 6 | size;
+    // PS, and DS.
+    let (physical, lpa2) = if mmu.physical_bits() > 48 { (6, u64::from(mmu.page_shift() < 16)) } else { (5, 0) };
+    let control = 1 << 31 | physical << 16 | granule << 14 | 0x3500 | begin << 6 | lpa2 << 32 | size;
     [0, 0, 0, SYSTEM, page, HYPERVISOR_RW | HYPERVISOR_VM, root, control, 0]
 }
 
@@ -162,14 +168,15 @@ pub(crate) fn subject<G: Granule>(name: &'static str, half: Half, bits: u32) -> 
         reported,
         translation: Some(translation),
         marks: Marks::Software,
+        root_is_read_once: false,
     }
 }
 
-pub(crate) fn stage2<G: Granule>(name: &'static str, bits: u32) -> Subject<AArch64Stage2<G>> {
+pub(crate) fn stage2<G: Granule>(name: &'static str, bits: u32, physical_bits: u32) -> Subject<AArch64Stage2<G>> {
     Subject {
         name,
         machine: &VIRT,
-        mmu: AArch64Stage2::new(bits, 48),
+        mmu: AArch64Stage2::new(bits, physical_bits),
         virtual_bits: bits,
         halves: Halves::Lower,
         registers: stage2_registers,
@@ -177,5 +184,6 @@ pub(crate) fn stage2<G: Granule>(name: &'static str, bits: u32) -> Subject<AArch
         reported,
         translation: None,
         marks: Marks::Software,
+        root_is_read_once: false,
     }
 }

@@ -5,13 +5,12 @@
 
 use vmcore::paging::{Access, Mmu as _, RiscV64};
 
-use super::{Halves, Marks, Registers, Subject};
+use super::{GIB, Halves, Marks, Registers, Subject};
 use crate::{
-    guest::{Machine, Mode},
+    guest::{Emulator, Machine, Mode},
     probe::{Fault, Raw, Report},
+    qemu::Qemu,
 };
-
-const GIB: u64 = 1 << 30;
 
 /// QEMU's `virt`.
 static VIRT: Machine = Machine {
@@ -20,13 +19,16 @@ static VIRT: Machine = Machine {
     prefixes: &["riscv64-linux-gnu-", "riscv64-elf-"],
     assembler: &["-march=rv64ima_zicsr"],
     linker: &["-m", "elf64lriscv"],
-    program: "qemu-system-riscv64",
-    options: &["-machine", "virt,memory-backend=ram", "-bios", "none", "-cpu", "rv64,svpbmt=on,svnapot=on"],
-    direct: false,
-    success: 0,
+    emulator: Emulator::Qemu(Qemu {
+        program: "qemu-system-riscv64",
+        options: &["-machine", "virt,memory-backend=ram", "-bios", "none", "-cpu", "rv64,svpbmt=on,svnapot=on"],
+        direct: false,
+        success: 0,
+    }),
     base: 2 * GIB,
     memory: &[(2 * GIB, 4096 * GIB)],
     targets: &[(3 * GIB, 4098 * GIB)],
+    far: &[],
     nowhere: None,
     // MPP of mstatus.
     privileged: Mode(1 << 11),
@@ -47,7 +49,7 @@ fn registers(mmu: RiscV64, root: u64, _: u64) -> Registers {
     [mode << 60 | root >> 12, PBMTE, 0, 0, 0, 0, 0, 0, 0]
 }
 
-fn report(raw: &Raw) -> Report {
+pub(super) fn report(raw: &Raw) -> Report {
     const BREAKPOINT: u64 = 3;
     let access = match raw.cause {
         BREAKPOINT => return Report::Done,
@@ -74,6 +76,7 @@ fn subject(name: &'static str, mmu: RiscV64, virtual_bits: u32) -> Subject<RiscV
         reported: |_| Fault::Page,
         translation: None,
         marks: Marks::Hardware,
+        root_is_read_once: false,
     }
 }
 

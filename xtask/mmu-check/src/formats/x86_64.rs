@@ -5,30 +5,39 @@
 
 use vmcore::paging::{Access, Mmu as _, PatLayout, X86_64};
 
-use super::{Halves, Marks, Registers, Subject};
+use super::{GIB, Halves, Marks, Registers, Subject};
 use crate::{
-    guest::{Machine, Mode},
+    guest::{Emulator, Machine, Mode},
     probe::{Fault, Raw, Report},
+    qemu::Qemu,
 };
 
-const GIB: u64 = 1 << 30;
-
 /// QEMU's PC: memory below and above the hole for devices under 4 GiB.
-static PC: Machine = Machine {
+pub(super) const PC: Machine = Machine {
     guest: "x86_64",
     source: include_str!("../../guest/x86_64.S"),
     prefixes: &["x86_64-linux-gnu-", "x86_64-elf-", if cfg!(target_arch = "x86_64") { "" } else { "x86_64-" }],
     assembler: &["--64"],
     linker: &["-m", "elf_x86_64"],
-    program: "qemu-system-x86_64",
-    options: &["-machine", "pc,memory-backend=ram", "-cpu", "max", "-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"],
-    // By the PVH note; the firmware that does it uses some memory below 1 MiB and below the hole.
-    direct: true,
-    // The exit device's status for 0x10.
-    success: 33,
+    emulator: Emulator::Qemu(Qemu {
+        program: "qemu-system-x86_64",
+        options: &[
+            "-machine",
+            "pc,memory-backend=ram",
+            "-cpu",
+            "max",
+            "-device",
+            "isa-debug-exit,iobase=0xf4,iosize=0x04",
+        ],
+        // By the PVH note; the firmware that does it uses some memory below 1 MiB and below the hole.
+        direct: true,
+        // The exit device's status for 0x10.
+        success: 33,
+    }),
     base: 0,
     memory: &[(0, 3 * GIB), (4 * GIB, 893 * GIB)],
     targets: &[(GIB, 2 * GIB), (4 * GIB, 897 * GIB)],
+    far: &[],
     nowhere: None,
     // CS, then SS.
     privileged: Mode(0x10_0008),
@@ -40,19 +49,21 @@ static PC: Machine = Machine {
         vec![0xb8, a, b, c, d, 0xcc]
     },
 };
+static LONG_MODE: Machine = PC;
 
-const PAE: u64 = 1 << 5;
-const PGE: u64 = 1 << 7;
+// CR4.
+pub(super) const PAE: u64 = 1 << 5;
+pub(super) const PGE: u64 = 1 << 7;
 const LA57: u64 = 1 << 12;
-const SMEP: u64 = 1 << 20;
-const SMAP: u64 = 1 << 21;
+pub(super) const SMEP: u64 = 1 << 20;
+pub(super) const SMAP: u64 = 1 << 21;
 
 fn registers(mmu: X86_64, root: u64, _: u64) -> Registers {
     let five = if mmu.levels() == 5 { LA57 } else { 0 };
     [root, PAE | PGE | SMEP | SMAP | five, PatLayout::STANDARD.to_msr(), 0, 0, 0, 0, 0, 0]
 }
 
-fn report(raw: &Raw) -> Report {
+pub(super) fn report(raw: &Raw) -> Report {
     const BREAKPOINT: u64 = 3;
     const GENERAL_PROTECTION: u64 = 13;
     const PAGE_FAULT: u64 = 14;
@@ -76,7 +87,7 @@ fn report(raw: &Raw) -> Report {
     }
 }
 
-fn reported(fault: Fault) -> Fault {
+pub(super) fn reported(fault: Fault) -> Fault {
     match fault {
         Fault::Absent(_) => Fault::Absent(None),
         Fault::Denied(_) => Fault::Denied(None),
@@ -85,12 +96,23 @@ fn reported(fault: Fault) -> Fault {
 }
 
 fn subject(name: &'static str, mmu: X86_64, virtual_bits: u32) -> Subject<X86_64> {
-    let (machine, halves, marks) = (&PC, Halves::Both, Marks::Hardware);
-    Subject { name, machine, mmu, virtual_bits, halves, registers, report, reported, translation: None, marks }
+    Subject {
+        name,
+        machine: &LONG_MODE,
+        mmu,
+        virtual_bits,
+        halves: Halves::Both,
+        registers,
+        report,
+        reported,
+        translation: None,
+        marks: Marks::Hardware,
+        root_is_read_once: false,
+    }
 }
 
 /// The width of physical addresses of QEMU's own CPUs.
-const PHYSICAL_BITS: u32 = 40;
+pub(super) const PHYSICAL_BITS: u32 = 40;
 
 pub(crate) fn four_levels() -> Subject<X86_64> {
     subject("x86-64, 4 levels", X86_64::new(PHYSICAL_BITS), 48)
