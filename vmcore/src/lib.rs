@@ -18,7 +18,7 @@
 //! | [`addr`] | addresses, frame numbers and ranges, checked once when they are made |
 //! | [`static_vec`] | a vector that begins in lent static memory and grows into frames |
 //! | [`frame`] | what the embedder supplies, and each frame's metadata |
-//! | [`Machine`] | what exists once: pools, the registry of memory types, counters |
+//! | [`Machine`] | what exists once: pools, the registry of memory types, the tags of spaces, counters |
 //! | [`paging`] | formats as descriptions, entries as values, tables, flush values |
 //! | [`page_tree`] | the radix tree from page offset to page |
 //! | [`vm_area`] | what backs memory |
@@ -36,28 +36,29 @@
 //!
 //! # Formats
 //!
-//! | format | address bits | leaves | memory types | chosen | tables limit | global | software bits | key bits | groups | payload bits |
-//! |---|---|---|---|---|---|---|---|---|---|---|
-//! | [`X86`](paging::X86) | 32 | 4 KiB, 4 MiB | WB WT WC WP UC- UC | wu | every level | yes | 3 | – | – | 31 |
-//! | [`X86Pae`](paging::X86Pae) | 32 | 4 KiB, 2 MiB | WB WT WC WP UC- UC | wxu | but the top | yes | 3 | – | – | 63 |
-//! | [`X86_64`](paging::X86_64) | 48, 57 | 4 KiB, 2 MiB, 1 GiB | WB WT WC WP UC- UC | wxu | every level | yes | 3 | 4 | – | 63 |
-//! | [`Ept`](paging::Ept) | 48, 57 | 4 KiB, 2 MiB, 1 GiB | WB WT WC WP UC | rwx | every level | – | 5 | – | – | 52 |
-//! | [`RiscV32`](paging::RiscV32) | 32 | 4 KiB, 4 MiB | WB | rwxu | – | yes | 2 | – | – | 31 |
-//! | [`RiscV64`](paging::RiscV64) | 39, 48, 57 | 4 KiB, 2 MiB, 1 GiB, 512 GiB, 256 TiB | WB WC DEV | rwxu | – | yes | 2 | – | 64 KiB | 63 |
-//! | [`AArch64`](paging::AArch64), [`Granule4K`](paging::Granule4K) | 25–48 | 4 KiB, 2 MiB, 1 GiB | WB WT WC DEV nGnRE nGRE GRE | wxu | every level | yes | 3 | – | 64 KiB, 32 MiB, 16 GiB | 63 |
-//! | [`AArch64`](paging::AArch64), [`Granule4KLpa2`](paging::Granule4KLpa2) | 25–52 | 4 KiB, 2 MiB, 1 GiB, 512 GiB | WB WT WC DEV nGnRE nGRE GRE | wxu | every level | yes | 3 | – | 64 KiB, 32 MiB, 16 GiB | 63 |
-//! | [`AArch64`](paging::AArch64), [`Granule16K`](paging::Granule16K) | 25–48 | 16 KiB, 32 MiB | WB WT WC DEV nGnRE nGRE GRE | wxu | every level | yes | 3 | – | 2 MiB, 1 GiB | 63 |
-//! | [`AArch64`](paging::AArch64), [`Granule16KLpa2`](paging::Granule16KLpa2) | 25–52 | 16 KiB, 32 MiB, 64 GiB | WB WT WC DEV nGnRE nGRE GRE | wxu | every level | yes | 3 | – | 2 MiB, 1 GiB | 63 |
-//! | [`AArch64`](paging::AArch64), [`Granule64K`](paging::Granule64K) | 25–52 | 64 KiB, 512 MiB, 4 TiB | WB WT WC DEV nGnRE nGRE GRE | wxu | every level | yes | 3 | – | 2 MiB, 16 GiB | 63 |
-//! | [`AArch64Stage2`](paging::AArch64Stage2), [`Granule4K`](paging::Granule4K) | 25–48 | 4 KiB, 2 MiB, 1 GiB | WB WT WC DEV nGnRE nGRE GRE | rwx | – | – | 3 | – | 64 KiB, 32 MiB, 16 GiB | 63 |
-//! | [`AArch64Stage2`](paging::AArch64Stage2), [`Granule4KLpa2`](paging::Granule4KLpa2) | 25–52 | 4 KiB, 2 MiB, 1 GiB, 512 GiB | WB WT WC DEV nGnRE nGRE GRE | rwx | – | – | 3 | – | 64 KiB, 32 MiB, 16 GiB | 63 |
-//! | [`AArch64Stage2`](paging::AArch64Stage2), [`Granule16K`](paging::Granule16K) | 25–48 | 16 KiB, 32 MiB | WB WT WC DEV nGnRE nGRE GRE | rwx | – | – | 3 | – | 2 MiB, 1 GiB | 63 |
-//! | [`AArch64Stage2`](paging::AArch64Stage2), [`Granule16KLpa2`](paging::Granule16KLpa2) | 25–52 | 16 KiB, 32 MiB, 64 GiB | WB WT WC DEV nGnRE nGRE GRE | rwx | – | – | 3 | – | 2 MiB, 1 GiB | 63 |
-//! | [`AArch64Stage2`](paging::AArch64Stage2), [`Granule64K`](paging::Granule64K) | 25–52 | 64 KiB, 512 MiB, 4 TiB | WB WT WC DEV nGnRE nGRE GRE | rwx | – | – | 3 | – | 2 MiB, 16 GiB | 63 |
+//! | format | address bits | leaves | memory types | chosen | tables limit | global | software bits | key bits | groups | payload bits | tag bits |
+//! |---|---|---|---|---|---|---|---|---|---|---|---|
+//! | [`X86`](paging::X86) | 32 | 4 KiB, 4 MiB | WB WT WC WP UC- UC | wu | every level | yes | 3 | – | – | 31 | – |
+//! | [`X86Pae`](paging::X86Pae) | 32 | 4 KiB, 2 MiB | WB WT WC WP UC- UC | wxu | but the top | yes | 3 | – | – | 63 | – |
+//! | [`X86_64`](paging::X86_64) | 48, 57 | 4 KiB, 2 MiB, 1 GiB | WB WT WC WP UC- UC | wxu | every level | yes | 3 | 4 | – | 63 | 12 |
+//! | [`Ept`](paging::Ept) | 48, 57 | 4 KiB, 2 MiB, 1 GiB | WB WT WC WP UC | rwx | every level | – | 5 | – | – | 52 | 16 |
+//! | [`RiscV32`](paging::RiscV32) | 32 | 4 KiB, 4 MiB | WB | rwxu | – | yes | 2 | – | – | 31 | 9 |
+//! | [`RiscV64`](paging::RiscV64) | 39, 48, 57 | 4 KiB, 2 MiB, 1 GiB, 512 GiB, 256 TiB | WB WC DEV | rwxu | – | yes | 2 | – | 64 KiB | 63 | 16 |
+//! | [`AArch64`](paging::AArch64), [`Granule4K`](paging::Granule4K) | 25–48 | 4 KiB, 2 MiB, 1 GiB | WB WT WC DEV nGnRE nGRE GRE | wxu | every level | yes | 3 | – | 64 KiB, 32 MiB, 16 GiB | 63 | 16 |
+//! | [`AArch64`](paging::AArch64), [`Granule4KLpa2`](paging::Granule4KLpa2) | 25–52 | 4 KiB, 2 MiB, 1 GiB, 512 GiB | WB WT WC DEV nGnRE nGRE GRE | wxu | every level | yes | 3 | – | 64 KiB, 32 MiB, 16 GiB | 63 | 16 |
+//! | [`AArch64`](paging::AArch64), [`Granule16K`](paging::Granule16K) | 25–48 | 16 KiB, 32 MiB | WB WT WC DEV nGnRE nGRE GRE | wxu | every level | yes | 3 | – | 2 MiB, 1 GiB | 63 | 16 |
+//! | [`AArch64`](paging::AArch64), [`Granule16KLpa2`](paging::Granule16KLpa2) | 25–52 | 16 KiB, 32 MiB, 64 GiB | WB WT WC DEV nGnRE nGRE GRE | wxu | every level | yes | 3 | – | 2 MiB, 1 GiB | 63 | 16 |
+//! | [`AArch64`](paging::AArch64), [`Granule64K`](paging::Granule64K) | 25–52 | 64 KiB, 512 MiB, 4 TiB | WB WT WC DEV nGnRE nGRE GRE | wxu | every level | yes | 3 | – | 2 MiB, 16 GiB | 63 | 16 |
+//! | [`AArch64Stage2`](paging::AArch64Stage2), [`Granule4K`](paging::Granule4K) | 25–48 | 4 KiB, 2 MiB, 1 GiB | WB WT WC DEV nGnRE nGRE GRE | rwx | – | – | 3 | – | 64 KiB, 32 MiB, 16 GiB | 63 | 16 |
+//! | [`AArch64Stage2`](paging::AArch64Stage2), [`Granule4KLpa2`](paging::Granule4KLpa2) | 25–52 | 4 KiB, 2 MiB, 1 GiB, 512 GiB | WB WT WC DEV nGnRE nGRE GRE | rwx | – | – | 3 | – | 64 KiB, 32 MiB, 16 GiB | 63 | 16 |
+//! | [`AArch64Stage2`](paging::AArch64Stage2), [`Granule16K`](paging::Granule16K) | 25–48 | 16 KiB, 32 MiB | WB WT WC DEV nGnRE nGRE GRE | rwx | – | – | 3 | – | 2 MiB, 1 GiB | 63 | 16 |
+//! | [`AArch64Stage2`](paging::AArch64Stage2), [`Granule16KLpa2`](paging::Granule16KLpa2) | 25–52 | 16 KiB, 32 MiB, 64 GiB | WB WT WC DEV nGnRE nGRE GRE | rwx | – | – | 3 | – | 2 MiB, 1 GiB | 63 | 16 |
+//! | [`AArch64Stage2`](paging::AArch64Stage2), [`Granule64K`](paging::Granule64K) | 25–52 | 64 KiB, 512 MiB, 4 TiB | WB WT WC DEV nGnRE nGRE GRE | rwx | – | – | 3 | – | 2 MiB, 16 GiB | 63 | 16 |
 //!
 //! *Chosen* are the permissions that a leaf may have or lack (reading, writing, executing, by programs): the others are always there, or,
 //! in nested formats, the guest's affair. *Tables limit*: an access must be allowed by the tables' entries too. *Groups* are leaves
-//! that a TLB may keep as one (Arm's contiguous hint, RISC-V's Svnapot). *Payload* is what an absent entry holds for its owner. All
+//! that a TLB may keep as one (Arm's contiguous hint, RISC-V's Svnapot). *Payload* is what an absent entry holds for its owner. *Tag bits* are
+//! the most that a machine can have (PCID, VPID, ASID, VMID). All
 //! have the marks of use and of writing. Memory types are those that a [PAT layout](paging::PatLayout) or [MAIR layout](paging::MairLayout) can
 //! hold; RISC-V has them with Svpbmt. Left out: executing by the kernel alone in nested formats (EPT's mode-based execution, Arm's XNX), Arm's FEAT_S2FWB,
 //! 128-bit descriptors and permission indirection, sub-page permissions.

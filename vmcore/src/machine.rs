@@ -1,4 +1,4 @@
-//! What exists once on a machine: the MMU, the pools, the registry of memory types, the counters.
+//! What exists once on a machine: the MMU, the pools, the registry of memory types, the tags of spaces, the counters.
 //!
 //! The embedder makes one [`Machine`] and keeps it where its [`Platform`] handle finds it. Making it needs no memory; before
 //! there are frames, the pools can be lent static pages ([`Machine::lend`]).
@@ -9,15 +9,18 @@
 //! Whoever maps physical memory by its address (a fixed area, the kernel's linear map) enters it here first; two entries
 //! that overlap and disagree are refused.
 
+mod tags;
+
 use core::alloc::Layout;
 use core::fmt;
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
+use self::tags::Tags;
 use crate::addr::{Frame, FrameRange};
 use crate::frame::{CLASS_SIZES, CLASSES, FrameRequest, FrameUse, Frames, Need, OutOfFrames, Pool, Reserve};
 use crate::lock::{Lock, Rank};
-use crate::paging::MemoryType;
+use crate::paging::{MemoryType, Mmu, Tag};
 use crate::platform::Platform;
 use crate::static_vec::{GrowthMemory, OutOfMemory};
 use crate::word::{AtomicU32, AtomicUsize, Ordering};
@@ -152,6 +155,9 @@ pub struct MachineCounters {
     pub pool_objects: u64,
     /// Frees that were refused because the frame's recorded use contradicted them.
     pub refused_frees: usize,
+    /// Spaces that have a tag of their own. It stays below [`Mmu::tags`](crate::paging::Mmu::tags), and below 4096; once it
+    /// has come that far, further spaces run without one.
+    pub tags: usize,
 }
 
 /// How many CPUs' lock orders are watched in debug builds.
@@ -162,6 +168,7 @@ pub struct Machine<P: Platform> {
     mmu: P::Mmu,
     pools: [Pool<P::RawMutex>; CLASSES],
     registry: Lock<P, Registry>,
+    tags: Tags,
     dropped_flushes: AtomicUsize,
     quarantined_frames: AtomicUsize,
     refused_frees: AtomicUsize,
@@ -186,6 +193,7 @@ impl<P: Platform> Machine<P> {
                 Pool::new(h),
             ],
             registry: Lock::new(Rank::Registry, Registry { first: None }),
+            tags: Tags::new(),
             dropped_flushes: AtomicUsize::new(0),
             quarantined_frames: AtomicUsize::new(0),
             refused_frees: AtomicUsize::new(0),
@@ -215,7 +223,7 @@ impl<P: Platform> Machine<P> {
         pages
     }
 
-    /// What is counted. O(size classes).
+    /// What is counted. O(size classes and tags).
     pub fn counters(&self) -> MachineCounters {
         let (mut pool_pages, mut pool_objects) = (0, 0);
         for pool in &self.pools {
@@ -229,6 +237,7 @@ impl<P: Platform> Machine<P> {
             pool_pages,
             pool_objects,
             refused_frees: self.refused_frees.load(Ordering::Relaxed),
+            tags: self.tags.in_use(),
         }
     }
 
@@ -292,6 +301,16 @@ impl<P: Platform> Machine<P> {
     #[inline]
     pub(crate) fn pools(&self) -> &[Pool<P::RawMutex>; CLASSES] {
         &self.pools
+    }
+
+    /// A tag for a space of the host's format; tag 0 if there is none left.
+    pub(crate) fn take_tag(&self) -> Tag {
+        self.tags.take(self.mmu.tags())
+    }
+
+    /// Takes a space's tag back. No CPU has its root loaded, and no flush of it is outstanding.
+    pub(crate) fn give_tag_back(&self, tag: Tag) {
+        self.tags.give_back(tag);
     }
 
     /// Counts a flush value that was dropped with `frames` frames in it.

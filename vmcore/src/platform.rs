@@ -19,8 +19,12 @@ pub trait CpuSet: Clone + Send + Sync + fmt::Debug {
     /// Removes a CPU.
     fn remove(&mut self, cpu: usize);
 
-    /// Whether the CPU is in the set.
+    /// Whether the CPU is in the set, or may be: true for one that the set cannot tell from others in it.
     fn contains(&self, cpu: usize) -> bool;
+
+    /// Whether the CPU is in the set beyond doubt: false for one that the set cannot tell from others. A CPU of which this says
+    /// yes may keep what it remembers of a space that it comes back to ([`Space::activate`](crate::vm_space::Space::activate)).
+    fn surely_contains(&self, cpu: usize) -> bool;
 
     /// Whether no CPU is.
     fn is_empty(&self) -> bool;
@@ -58,7 +62,12 @@ impl<const WORDS: usize> CpuSet for CpuMask<WORDS> {
 
     #[inline]
     fn contains(&self, cpu: usize) -> bool {
-        self.all || self.words.get(cpu / 64).is_some_and(|word| word & (1 << (cpu % 64)) != 0)
+        self.all || self.surely_contains(cpu)
+    }
+
+    #[inline]
+    fn surely_contains(&self, cpu: usize) -> bool {
+        self.words.get(cpu / 64).is_some_and(|word| word & (1 << (cpu % 64)) != 0)
     }
 
     #[inline]
@@ -92,9 +101,12 @@ impl<const WORDS: usize> fmt::Debug for CpuMask<WORDS> {
 /// # Safety
 /// - Clones are handles to the same platform: [`machine`](Self::machine) always gives the same machine.
 /// - [`cpu`](Self::cpu) is the index of the CPU that runs the caller.
-/// - The sets of [`CpuSet`](Self::CpuSet) remember every CPU that was inserted until it is removed.
+/// - The sets of [`CpuSet`](Self::CpuSet) remember every CPU that was inserted until it is removed, and
+///   [surely contain](CpuSet::surely_contains) no other.
 /// - The pages of [`Mmu`](Self::Mmu) and of [`Frames`] are of one size.
 /// - After [`flush_local`](Self::flush_local), this CPU uses no translation of the request's scope that was made before.
+/// - A scope is carried out on what a CPU remembers, not on what it has loaded: a CPU that has left the space since forgets what it
+///   remembers under the space's tag all the same ([`FlushScope`](crate::paging::FlushScope) says how, for each architecture).
 /// - When [`flush`](Self::flush) returns, no CPU of the request's set can use a translation of the request's scope that was made
 ///   before the call. The library frees frames on the strength of it.
 pub unsafe trait Platform: Frames + Clone {
@@ -121,7 +133,7 @@ pub unsafe trait Platform: Frames + Clone {
     /// The index of the CPU that runs the caller.
     fn cpu(&self) -> usize;
 
-    /// Makes every CPU of the request forget the translations in the request's scope, and waits for them.
+    /// Makes every CPU of the request forget the translations in the request's scope, whatever root it has loaded by then, and waits for them.
     ///
     /// Called with no library lock held. The set may include the caller. May wait for other CPUs, and then has to serve their requests meanwhile if it waits
     /// with interrupts off; must not call the library's operations on spaces.

@@ -13,7 +13,7 @@ use common::{KERNEL_START, PAGE, World, at};
 use proptest::prelude::*;
 use vmcore::addr::{Frame, FrameRange, PageRange};
 use vmcore::frame::FrameUse;
-use vmcore::paging::{Access, DetachedFlush, Flush, MemoryType, Mmu};
+use vmcore::paging::{Access, DetachedFlush, Flush, MemoryType, Mmu, X86_64};
 use vmcore::sim::Sim;
 use vmcore::vm_area::{Area, AreaError, AreaKind, SectionLayout};
 use vmcore::vm_space::{Fault, MapRequest, Space, SpaceError};
@@ -224,9 +224,12 @@ fn page_range(start: u64, pages: u64) -> PageRange {
 }
 
 impl Model {
-    fn new() -> Self {
+    /// With tags, CPUs keep what they remember of a space that they leave.
+    fn new(tags: bool) -> Self {
         let device = FrameRange::new(Frame::new(DEVICE), DEVICE_PAGES).unwrap();
-        let world = World::of(Sim::builder().frames(512).cpus(CPUS).device(device));
+        let world = World::of(
+            Sim::of(if tags { X86_64::new(40).pcid() } else { X86_64::new(40) }).frames(512).cpus(CPUS).device(device),
+        );
         let empty = |number| ModelSpace { space: None, number, pages: BTreeMap::new() };
         Self {
             world,
@@ -512,7 +515,7 @@ impl Model {
         }
         match to {
             Some(to) => self.world.enter(cpu, self.spaces[to].space.as_ref().unwrap()),
-            None => self.world.sim.load(cpu, self.world.kernel().root(), vmcore::paging::Tag(0)),
+            None => self.world.enter(cpu, self.world.kernel()),
         }
         if let Some(from) = from {
             common::forget(cpu, self.spaces[from].space.as_ref().unwrap());
@@ -1033,8 +1036,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_operation_agrees_with_the_model(ops in prop::collection::vec(op(), 1..240), spaces_first: bool) {
-        let mut model = Model::new();
+    fn every_operation_agrees_with_the_model(ops in prop::collection::vec(op(), 1..240), spaces_first: bool, tags: bool) {
+        let mut model = Model::new(tags);
         for op in beginning().iter().chain(&ops) {
             model.step(op);
         }

@@ -5,10 +5,10 @@ mod common;
 use common::{KERNEL_START, PAGE, USER_READ, USER_WRITE, World, at, load, map, store, touch, unmap};
 use vmcore::Platform;
 use vmcore::frame::FrameUse;
-use vmcore::paging::{Access, DetachedFlush, Mmu};
+use vmcore::paging::{Access, DetachedFlush, Mmu, RiscV64};
 use vmcore::sim::Sim;
 use vmcore::vm_area::{Area, AreaError, AreaKind, SectionLayout};
-use vmcore::vm_space::{Fault, MapRequest, Space, SpaceError};
+use vmcore::vm_space::{Fault, MapRequest, Resolution, Space, SpaceError};
 
 const A: u64 = 0x40_0000;
 
@@ -431,4 +431,21 @@ fn many_windows_are_unmapped_together() {
     drop(area);
     space.destroy().map_err(|(_, error)| error).unwrap().complete();
     world.finish();
+}
+
+/// RISC-V: a CPU may remember that an entry was absent, above the leaf as well.
+#[test]
+fn a_fault_forgets_that_there_was_no_table() {
+    let sim = Sim::of(RiscV64::sv39(40)).frames(512).build();
+    let bounds = sim.machine().mmu().range(0xffff_ffff_8000_0000, 1 << 30).unwrap();
+    let kernel = Space::kernel(&sim, bounds, None, ()).unwrap();
+    let space = Space::user(&kernel, ()).unwrap();
+    sim.activate(0, &space.activate(0));
+    let area = Area::new(&sim, AreaKind::Open { size: PAGE }, 0).unwrap();
+    space.map(&MapRequest::new(&area).at(A).access(Access::READ)).unwrap();
+    assert!(sim.read_u64(0, at(A), true).is_err());
+    assert_eq!(space.fault(Fault::new(A, USER_READ)).unwrap().complete(), Resolution::Mapped);
+    assert!(sim.read_u64(0, at(A), true).unwrap_err().from_tlb, "the root's entry, which it remembers as absent");
+    assert_eq!(space.fault(Fault::new(A, USER_READ)).unwrap().complete(), Resolution::Spurious);
+    assert_eq!(sim.read_u64(0, at(A), true), Ok(0));
 }

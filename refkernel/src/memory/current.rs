@@ -44,15 +44,15 @@ unsafe fn replace(next: *mut UserSpace) -> *mut UserSpace {
     let before = current.load(Ordering::Relaxed);
     if before != next {
         // SAFETY: by the contract, or null.
-        let root = match unsafe { next.as_ref() } {
-            Some(space) => space.activate(cpu).root,
-            None => kernel_space().activate(cpu).root,
+        let activation = match unsafe { next.as_ref() } {
+            Some(space) => space.activate(cpu),
+            None => kernel_space().activate(cpu),
         };
         // SAFETY: the kernel's space, or one that shares its root slots and by the contract stays.
-        unsafe { load(root.as_u64()) };
+        unsafe { load(&activation) };
         current.store(next, Ordering::Relaxed);
-        // SAFETY: whoever made it current keeps it until this call returns. Another root is loaded, and the write to
-        // CR3 dropped all translations of this one, none of which is global.
+        // SAFETY: whoever made it current keeps it until this call returns. Another root is loaded, and activations are carried
+        // out as they come, in `load`.
         unsafe {
             if let Some(before) = before.as_ref() {
                 before.deactivate(cpu);

@@ -26,7 +26,7 @@ use vmcore::Platform;
 use vmcore::addr::{Frame, FrameRange};
 use vmcore::paging::{Access, MemoryType, Mmu};
 use vmcore::vm_area::Area;
-use vmcore::vm_space::{IndexMemory, MapRequest, Space};
+use vmcore::vm_space::{Activation, ActivationFlush, IndexMemory, MapRequest, Space};
 use x86_64::PhysAddr;
 use x86_64::registers::control::{Cr3, Cr3Flags};
 use x86_64::structures::paging::PhysFrame;
@@ -154,19 +154,25 @@ pub(super) fn switch() {
     let activation = kernel_space().activate(Kernel.cpu());
     // SAFETY: `make` mapped the text, the data and the stack where they are, with the access that they need, and RAM where
     // the library's pointers lead. The space lives for ever.
-    unsafe { load(activation.root.as_u64()) };
-    // The loader's translations may have been global.
-    forget_everything();
+    unsafe { load(&activation) };
 }
 
-/// Loads a root table.
+/// Loads a root table, and forgets what the activation says.
+///
+/// Process-context identifiers are not used (QEMU's TCG has none), so every tag is 0 and each write of CR3 drops all but global
+/// translations: that is what an activation asks for at least. The first one on a processor asks for everything, as the loader's
+/// translations may have been global.
 ///
 /// # Safety
 ///
 /// The root is that of the kernel's space, or of one that shares its root slots and stays until another root is loaded.
-pub(super) unsafe fn load(root: u64) {
+pub(super) unsafe fn load(activation: &Activation) {
+    let root = PhysFrame::containing_address(PhysAddr::new_truncate(activation.root.as_u64()));
     // SAFETY: such tables show all that the kernel uses where it is; programs' addresses are nothing that it relies on.
-    unsafe { Cr3::write(PhysFrame::containing_address(PhysAddr::new_truncate(root)), Cr3Flags::empty()) };
+    unsafe { Cr3::write(root, Cr3Flags::empty()) };
+    if activation.flush > ActivationFlush::Tag {
+        forget_everything();
+    }
 }
 
 /// Unmaps the boot tables and the boot stack. Nothing uses them any more.

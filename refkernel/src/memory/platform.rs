@@ -109,13 +109,13 @@ const SINGLE_PAGES_MAX: u64 = 32;
 /// Makes this processor forget. Intel SDM Vol. 3A, 5.10.4.1: `invlpg` drops the page (global or not) and all cached
 /// upper-level entries; a write to CR3 all but global pages; a change of CR4.PGE everything.
 fn forget(request: &FlushRequest<CpuMask>) {
-    let scope = &request.scope;
+    let scope = request.scope.widened(SINGLE_PAGES_MAX, Kernel::PAGE_SHIFT);
     let mut all = scope.is_everything();
     for entry in scope.entries() {
         // Without tags a space that is not loaded has left nothing, and one that is has it at these addresses.
         match entry.range {
-            Some(range) if range.pages(Kernel::PAGE_SHIFT) <= SINGLE_PAGES_MAX => forget_pages(range),
-            _ => all = true,
+            Some(range) => forget_pages(range),
+            None => all = true,
         }
     }
     if all && scope.globals() {

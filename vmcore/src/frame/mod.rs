@@ -108,10 +108,12 @@ pub unsafe trait Frames {
     /// it, what would replace a live entry of such a format is refused.
     const INVALIDATES_NOW: bool = false;
 
-    /// Makes every CPU that may use the tables with this tag forget what it knows of the range, global entries and pointers
-    /// to tables included, and waits until they have. Called between the two halves of replacing a live entry (absent, then
+    /// Makes every CPU forget what it remembers of the range under this tag, and waits until they have: also those that have another
+    /// tag loaded and may come back to this one; also global entries, and pointers to tables under any tag, where the range is one that
+    /// all spaces share. Called between the two halves of replacing a live entry (absent, then
     /// new), for formats that demand that. May be called under a library lock and with interrupts off: it must use what
-    /// needs no answer from software (Arm's broadcast invalidation). The default does nothing, which
+    /// needs no answer from software (Arm's broadcast invalidation: TLBI VAE1IS, or VAAE1IS for shared ranges, which reach CPUs
+    /// whatever they have loaded). The default does nothing, which
     /// [`INVALIDATES_NOW`](Self::INVALIDATES_NOW) says.
     fn invalidate_now(&self, tag: u16, range: PageRange) {
         let _ = (tag, range);

@@ -176,6 +176,13 @@ pub unsafe trait Mmu: Copy + Send + Sync + fmt::Debug {
         true
     }
 
+    /// How many tags this machine has to tell the TLB entries of one space from another's, tag 0 included: 1 is none but tag 0,
+    /// with which every load of a root flushes. A [`Machine`](crate::Machine) makes use of 4096 at the most.
+    #[inline]
+    fn tags(&self) -> u32 {
+        1
+    }
+
     /// The groups of leaves of this level that this machine's TLB may keep as one.
     #[inline]
     fn contiguous(&self, level: usize) -> Option<Contiguous> {

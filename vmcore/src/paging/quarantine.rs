@@ -189,7 +189,7 @@ impl<P: Platform, T> Flush<P, T> {
         &self.inner.pending.request
     }
 
-    /// Whether no CPU can hold anything of it, so that completing it flushes nothing.
+    /// Whether no CPU can use anything of it before it has forgotten it, so that completing it flushes nothing.
     pub fn is_empty(&self) -> bool {
         let request = self.request();
         request.scope.is_empty() || request.cpus.is_empty()
@@ -242,7 +242,7 @@ impl<P: Platform, T> Flush<P, T> {
 impl<P: Platform, T> Drop for Flush<P, T> {
     fn drop(&mut self) {
         if self.is_empty() {
-            // No CPU can hold anything of it: it is complete as it is.
+            // No CPU can use anything of it: it is complete as it is.
             let inner = &mut *self.inner;
             inner.pending.release(&inner.platform);
         } else {
@@ -276,8 +276,10 @@ impl<P: Platform, T> DetachedFlush<P, T> {
     /// Frees what waited and gives the outcome.
     ///
     /// # Safety
-    /// Every CPU of the request's set has forgotten the request's scope since [`detach`](Flush::detach), or cannot use it before it
-    /// has checked the space's generation.
+    /// Every CPU of the request's set has forgotten the request's scope since [`detach`](Flush::detach), whether or not it has left the space
+    /// meanwhile; or it cannot use what it remembers before it has compared the space's
+    /// [generation](crate::vm_space::Space::generation), and then forgets all of the tag. To have loaded another root is not enough, unless
+    /// the tag is 0 (and the scope not of [globals](crate::paging::FlushScope::globals)).
     pub unsafe fn acknowledged(self) -> T {
         let mut inner = self.flush.into_inner();
         inner.pending.release(&inner.platform);

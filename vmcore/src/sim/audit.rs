@@ -4,14 +4,40 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::cpu::{Cpu, Surroundings, is_root, walker};
+use super::cpu::{Cpu, Surroundings, gone, is_root, walker};
 use super::judge::ViolationKind;
 use super::regime::Step;
 use super::tlb::{Cached, Owner};
 use super::walker::{Found, Stop};
 
 impl Cpu {
-    /// Sentences about whatever still refers to one of the frames, which are being freed.
+    /// What is remembered under a tag that is about to be loaded, if it is about an earlier life of a frame.
+    pub(super) fn gone_under(&self, around: Surroundings<'_>, tag: u16) -> Option<String> {
+        let page_shift = self.hardware.regime().page_shift();
+        for (owner, first, cached) in self.tlb.entries().filter(|(owner, ..)| *owner == Owner::Tagged(tag)) {
+            let page_of = |page: u64| Some((page, gone(around.memory, cached.frame + page, cached.filled_at)?));
+            if let Some((page, reason)) = (0..cached.pages).find_map(page_of) {
+                let address = (first + page) << page_shift;
+                if !(around.is_lasting)(address) {
+                    let frame = cached.frame + page;
+                    return Some(format!("leads {address:#x} ({owner:?}) to frame {frame:#x}, which {reason}"));
+                }
+            }
+            if let Some(reason) = gone(around.memory, cached.root, cached.filled_at) {
+                return Some(format!("holds translations of the root in frame {:#x}, which {reason}", cached.root));
+            }
+        }
+        self.structures.pointers().filter(|pointer| pointer.0 == tag).find_map(|(_, _, address, pointer)| {
+            [pointer.table, pointer.root].into_iter().find_map(|table| {
+                let reason = gone(around.memory, table, pointer.filled_at)?;
+                Some(format!(
+                    "has a cached pointer for {address:#x} to or below the table in frame {table:#x}, which {reason}"
+                ))
+            })
+        })
+    }
+
+    /// Sentences about whatever still refers to one of the frames, which are being freed, and can be used.
     pub(super) fn references_to(&self, around: Surroundings<'_>, first: u64, count: u64, into: &mut Vec<String>) {
         let freed = |frame: u64| frame >= first && frame - first < count;
         let cpu = self.number;
@@ -33,7 +59,7 @@ impl Cpu {
         }
         for (owner, page, cached) in self.tlb.entries() {
             let overlaps = cached.frame < first.saturating_add(count) && first < cached.frame + cached.pages;
-            if overlaps {
+            if overlaps && !self.is_dormant_owner(owner) {
                 let frame = cached.frame.max(first);
                 let address = (page + (frame - cached.frame)) << self.hardware.regime().page_shift();
                 if !(around.is_lasting)(address) {
@@ -45,7 +71,7 @@ impl Cpu {
             }
         }
         for (tag, shift, address, pointer) in self.structures.pointers() {
-            if freed(pointer.table) {
+            if freed(pointer.table) && !self.is_dormant(tag) {
                 into.push(format!(
                     "the table in frame {:#x} is freed while CPU {cpu} still has a cached pointer to it for \
                      {address:#x} and the {} KiB from there (tag {tag}): the flush did not note tables, was missing \
@@ -57,12 +83,19 @@ impl Cpu {
         }
     }
 
-    /// Sentences about whatever the tables, walked now, no longer hold.
+    fn is_dormant_owner(&self, owner: Owner) -> bool {
+        matches!(owner, Owner::Tagged(tag) if self.is_dormant(tag))
+    }
+
+    /// Sentences about whatever the tables, walked now, no longer hold, and the CPU could use.
     pub(super) fn stale(&self, around: Surroundings<'_>, into: &mut Vec<String>) {
         let cpu = self.number;
         let walker = walker(&self.hardware, around, cpu);
         let page_shift = self.hardware.regime().page_shift();
         for (owner, first, cached) in self.tlb.entries() {
+            if self.is_dormant_owner(owner) {
+                continue;
+            }
             let mut root = cached.root;
             if !is_root(around.memory, root, cached.filled_at) {
                 match (owner, self.root) {
@@ -109,6 +142,9 @@ impl Cpu {
             }
         }
         for (tag, shift, address, pointer) in self.structures.pointers() {
+            if self.is_dormant(tag) {
+                continue;
+            }
             let mut now = None;
             if is_root(around.memory, pointer.root, pointer.filled_at) {
                 let _ = walker.walk(walker.start_at(pointer.root), address, None, |at, table, rights| {
@@ -132,7 +168,7 @@ impl Cpu {
     pub(super) fn stale_absences(&self, around: Surroundings<'_>, into: &mut Vec<String>) {
         let walker = walker(&self.hardware, around, self.number);
         for absence in &self.absences {
-            if !is_root(around.memory, absence.root, around.memory.now()) {
+            if self.is_dormant(absence.tag) || !is_root(around.memory, absence.root, around.memory.now()) {
                 continue;
             }
             let found = walker.walk(walker.start_at(absence.root), absence.address, None, |_, _, _| {});
@@ -159,6 +195,7 @@ impl Cpu {
         let page_shift = self.hardware.regime().page_shift();
         for (owner, first, cached) in self.tlb.entries() {
             let root = match (owner, self.root) {
+                _ if self.is_dormant_owner(owner) => continue,
                 _ if is_root(around.memory, cached.root, cached.filled_at) => cached.root,
                 (Owner::Global, Some((loaded, _))) => loaded,
                 _ => continue,
@@ -175,7 +212,7 @@ impl Cpu {
             }
         }
         for (tag, shift, address, pointer) in self.structures.pointers() {
-            if !is_root(around.memory, pointer.root, pointer.filled_at) {
+            if self.is_dormant(tag) || !is_root(around.memory, pointer.root, pointer.filled_at) {
                 continue;
             }
             let mut now = None;

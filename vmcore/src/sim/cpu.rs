@@ -24,6 +24,7 @@ use super::walker::{Found, Start, Stop, Walker};
 use crate::addr::{Frame, PhysAddr, VirtAddr};
 use crate::frame::FrameUse;
 use crate::paging::{Access, FlushScope, MemoryType, Tag};
+use crate::vm_space::ActivationFlush;
 use crate::word::Ordering;
 
 /// Why an access was not made.
@@ -181,8 +182,18 @@ impl Cpu {
         self.hardware.regime().page_shift()
     }
 
+    /// Loads a root, and forgets what is asked with it.
+    pub(super) fn activate(&mut self, around: Surroundings<'_>, root: u64, tag: u16, flush: ActivationFlush) {
+        match flush {
+            ActivationFlush::Nothing => {}
+            ActivationFlush::Tag => self.forget_tag(tag),
+            ActivationFlush::Everything => self.forget_everything(),
+        }
+        self.load(around, root, tag);
+    }
+
     /// Loads a root: with tag 0 everything of that tag is forgotten except global translations; with another tag nothing
-    /// is.
+    /// is, and what is remembered under it can be used from now on.
     pub(super) fn load(&mut self, around: Surroundings<'_>, root: u64, tag: u16) {
         if tag == 0 {
             self.forget_tag(0);
@@ -204,6 +215,16 @@ impl Cpu {
                 ),
             );
         }
+        if let Some(sentence) = self.gone_under(around, tag) {
+            around.judge.report(
+                ViolationKind::StaleTag,
+                format!(
+                    "CPU {} loads the root in frame {root:#x} under tag {tag}, under which it still {sentence}: what it remembers under \
+                     the tag was to be forgotten, or a flush left out what it remembers under tags that are not loaded",
+                    self.number
+                ),
+            );
+        }
         self.root = Some((root, tag));
         walker(&self.hardware, around, self.number).check_cleared(root);
         self.read_top(around);
@@ -217,6 +238,11 @@ impl Cpu {
             })),
             _ => None,
         };
+    }
+
+    /// Whether what is remembered under the tag cannot be used at the moment: another is loaded.
+    pub(super) fn is_dormant(&self, tag: u16) -> bool {
+        self.root.is_some_and(|(_, loaded)| loaded != tag)
     }
 
     fn forget_tag(&mut self, tag: u16) {

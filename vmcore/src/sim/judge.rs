@@ -50,6 +50,8 @@ pub enum ViolationKind {
     StaleAbsence,
     /// A root was loaded under a tag under which the CPU still holds another root's translations.
     TagReused,
+    /// A root was loaded under a tag under which the CPU still remembers frames that have been freed since.
+    StaleTag,
 }
 
 /// A broken rule, in a sentence.

@@ -42,6 +42,10 @@
 //! - **Contiguous mismatch** (Arm, RISC-V): the members of a group that a TLB may keep as one do not agree.
 //! - **Stale absence** (RISC-V): [`Sim::check_absences`] finds that a CPU remembers that nothing is mapped where something is.
 //! - **Tag reused**: a root is loaded under a tag under which the CPU still holds another root's translations.
+//! - **Stale tag**: a root is loaded under a tag under which the CPU still remembers a frame that was freed meanwhile.
+//!
+//! What a CPU remembers under a tag that it has not loaded, it cannot use. So frames that it leads to may be freed, and translations change,
+//! and the judge looks at it when that tag is loaded again.
 //!
 //! # What the CPUs do
 //!
@@ -60,7 +64,7 @@
 //! A flush takes away exactly what its scope says: a range of a tag (of a large leaf only that part), a whole tag
 //! without its global entries unless the scope says so, pointers to tables only if it notes tables. Where it says both,
 //! pointers of every tag go, since all spaces reach the same tables. Loading a root with tag 0 forgets that tag's
-//! entries that are not global; with another tag, nothing.
+//! entries that are not global; with another tag, nothing but what an activation asks for.
 //!
 //! Each CPU has one lock, held for a whole access: a flush returns when the access that used the old translation is
 //! over. Lock order: CPU, lasting ranges, free frames, violations.
@@ -115,6 +119,7 @@ use crate::frame::{FrameMeta, FrameRequest, FrameUse, Frames, allocate_one};
 use crate::machine::Machine;
 use crate::paging::{Access, FlushRequest, FlushScope, Tag, X86_64};
 use crate::platform::{CpuMask, CpuSet, Platform};
+use crate::vm_space::Activation;
 use crate::word::{AtomicU32, AtomicU64, Ordering};
 
 /// How many flushes the log keeps.
@@ -284,6 +289,12 @@ impl<M: SimFormat> Sim<M> {
     /// still holds another root's translations under it.
     pub fn load(&self, cpu: usize, root: Frame, tag: Tag) {
         self.with_cpu(cpu, |cpu, around| cpu.load(around, root.number(), tag.0));
+    }
+
+    /// Loads what the activation of a space says, and forgets what it says: a context switch. Everything else stays.
+    pub fn activate(&self, cpu: usize, activation: &Activation) {
+        let root = Frame::containing(activation.root, M::PAGE_SHIFT);
+        self.with_cpu(cpu, |cpu, around| cpu.activate(around, root.number(), activation.tag.0, activation.flush));
     }
 
     /// The format and the registers of a CPU.

@@ -491,10 +491,45 @@ fn the_root_of_a_dead_space() {
     hand.sim.load(0, other.root, Tag(2));
     free(&hand.sim, hand.root, FrameUse::Table);
     hand.sim.check_translations();
+    assert!(hand.kinds().is_empty(), "nothing can use what it remembers under another tag");
+    hand.sim.load(0, other.root, Tag(1));
+    assert_eq!(hand.kinds(), [ViolationKind::TagReused, ViolationKind::StaleTag]);
+    hand.sim.check_translations();
     let violations = hand.sim.take_violations();
     assert!(violations.iter().all(|violation| violation.kind == ViolationKind::StaleTranslation));
     assert!(violations.iter().any(|violation| violation.sentence.contains("which is gone")), "{violations:?}");
     assert!(!violations.iter().any(|violation| violation.sentence.contains("Global")), "{violations:?}");
+}
+
+/// What a CPU remembers under a tag is judged when the tag is loaded: frames that were freed meanwhile must have been forgotten.
+#[test]
+fn what_is_remembered_under_another_tag() {
+    let hand = Hand::recording();
+    let frame = hand.map(1, P);
+    hand.map(2, P);
+    hand.sim.access(0, at(0x1000), Access::READ).unwrap();
+    hand.sim.access(0, at(0x2000), Access::READ).unwrap();
+    let other = Hand::new(hand.sim.clone());
+    hand.kinds();
+    hand.sim.load(0, other.root, Tag(2));
+    // A page goes, and one that takes its place is mapped: unseen until the tag is loaded.
+    hand.sim.set_physical_word(hand.pt, 1, 0);
+    free(&hand.sim, frame, FrameUse::Page);
+    hand.sim.check_translations();
+    assert!(hand.kinds().is_empty());
+    hand.sim.load(0, hand.root, Tag(1));
+    assert_eq!(hand.kinds(), [ViolationKind::StaleTag]);
+    hand.sim.load(0, other.root, Tag(2));
+    hand.sim.apply_on(0, &request(|scope| scope.add(Tag(1), pages(1, 1), false)));
+    hand.sim.load(0, hand.root, Tag(1));
+    assert!(hand.kinds().is_empty(), "a flush reaches what is remembered under a tag that is not loaded");
+    // The same of a table: it is enough that its pointer is remembered.
+    hand.sim.load(0, other.root, Tag(2));
+    hand.sim.set_physical_word(hand.pd, 0, 0);
+    hand.sim.apply_on(0, &request(|scope| scope.add(Tag(1), pages(0, 512), false)));
+    free(&hand.sim, hand.pt, FrameUse::Table);
+    hand.sim.load(0, hand.root, Tag(1));
+    assert_eq!(hand.kinds(), [ViolationKind::StaleTag]);
 }
 
 #[test]

@@ -104,11 +104,12 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             }
         };
         if resolution == Resolution::Spurious {
-            // Formats whose fault does not drop the stale entry by itself would fault for ever.
+            // Formats whose fault does not drop the stale entry by itself would fault for ever. It may be one above the leaf:
+            // RISC-V lets a CPU remember that there was no table.
             let mut scope = FlushScope::new();
             let page = PageRange::from_checked(fault.address.align_down(P::PAGE_SHIFT), page_size::<P>());
             let inner = self.inner();
-            scope.add(inner.tables.lock(platform).tag(), page, inner.global);
+            scope.add(inner.tag, page, inner.global);
             // The CPU may remember that a table was not there (RISC-V), or have the root's entries in registers (x86's PAE).
             scope.note_tables();
             let mut cpus = P::CpuSet::EMPTY;
@@ -179,9 +180,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             return Err(error.into());
         }
         if !gather.scope.is_empty() {
-            inner.note_change();
-            let cpus = inner.cpus.lock(platform);
-            pending.absorb(platform, gather, &cpus);
+            inner.absorb(platform, gather, pending);
         }
         Ok(Attempt::Done(Resolution::Mapped))
     }

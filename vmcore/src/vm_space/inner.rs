@@ -3,11 +3,12 @@
 use core::mem::offset_of;
 use core::ptr::NonNull;
 
-use crate::addr::PageRange;
+use crate::addr::{Frame, PageRange};
 use crate::frame::{FrameUse, Reserve, free_one};
-use crate::lock::{Guard, Lock};
-use crate::paging::{Deferred, Mmu, ReleaseStep, Tables};
+use crate::lock::{Guard, Lock, Rank};
+use crate::paging::{Deferred, Gather, Mmu, Pending, ReleaseStep, Tables, Tag};
 use crate::platform::Platform;
+use crate::vm_space::cpus::SpaceCpus;
 use crate::vm_space::index::Index;
 use crate::vm_space::window::Window;
 use crate::word::{AtomicUsize, Ordering};
@@ -27,8 +28,10 @@ pub(crate) struct SpaceInner<P: Platform, M: Mmu> {
     pub(crate) kernel: Option<NonNull<SpaceInner<P, M>>>,
     pub(crate) index: Lock<P, Index<P, Window<P, M>>>,
     pub(crate) tables: Lock<P, Tables<M>>,
-    /// The CPUs that may hold translations of the space.
-    pub(crate) cpus: Lock<P, P::CpuSet>,
+    /// The root and the tag of the tables, which never change.
+    pub(crate) root: Frame,
+    pub(crate) tag: Tag,
+    pub(crate) cpus: Lock<P, SpaceCpus<P::CpuSet>>,
     /// Counts the changes that took something away.
     generation: AtomicUsize,
     tickets: AtomicUsize,
@@ -45,11 +48,11 @@ impl<P: Platform, M: Mmu> SpaceInner<P, M> {
     pub(crate) const fn new(
         bounds: PageRange,
         kernel: Option<NonNull<SpaceInner<P, M>>>,
-        index: Lock<P, Index<P, Window<P, M>>>,
-        tables: Lock<P, Tables<M>>,
-        cpus: Lock<P, P::CpuSet>,
+        index: Index<P, Window<P, M>>,
+        tables: Tables<M>,
         data: P::SpaceData,
     ) -> Self {
+        let (root, tag) = (tables.root(), tables.tag());
         Self {
             references: AtomicUsize::new(1),
             sharers: AtomicUsize::new(0),
@@ -57,9 +60,11 @@ impl<P: Platform, M: Mmu> SpaceInner<P, M> {
             bounds,
             global: kernel.is_none(),
             kernel,
-            index,
-            tables,
-            cpus,
+            index: Lock::new(Rank::Index, index),
+            tables: Lock::new(Rank::Table, tables),
+            root,
+            tag,
+            cpus: Lock::new(Rank::Cpus, SpaceCpus::NONE),
             generation: AtomicUsize::new(0),
             tickets: AtomicUsize::new(0),
             data,
@@ -76,10 +81,17 @@ impl<P: Platform, M: Mmu> SpaceInner<P, M> {
         self.references.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a change that took something away from the tables, before the CPUs to be flushed are looked up: a CPU that
-    /// keeps the root lazily sees that it has to flush by itself.
-    pub(crate) fn note_change(&self) {
-        self.generation.fetch_add(1, Ordering::AcqRel);
+    /// Adds what a change gathered to its flush. Called after the tables were changed: the CPUs that use the space are to be
+    /// flushed, and those that do not will forget when they are activated.
+    pub(crate) fn absorb(&self, platform: &P, gather: Gather, pending: &mut Pending<P>) {
+        let mut cpus = self.cpus.lock(platform);
+        let concerned = if gather.scope.is_empty() {
+            cpus.active()
+        } else {
+            self.generation.fetch_add(1, Ordering::AcqRel);
+            cpus.note_change()
+        };
+        pending.absorb(platform, gather, concerned);
     }
 
     /// A number that no other change of this space has: what is gated by one change carries it. Called with the index locked.
@@ -124,8 +136,8 @@ pub(crate) unsafe fn release_space<P: Platform, M: Mmu>(platform: &P, space: Non
             return;
         }
         // SAFETY: it was the last reference, so the value can be moved out.
-        let mut inner = unsafe { space.read() };
-        let root = inner.tables.get_mut().root();
+        let inner = unsafe { space.read() };
+        let (root, tag) = (inner.root, inner.tag);
         // The reference that it held to the kernel's space goes next (there is no deeper chain).
         at = inner.kernel;
         if let Some(kernel) = at {
@@ -137,6 +149,7 @@ pub(crate) unsafe fn release_space<P: Platform, M: Mmu>(platform: &P, space: Non
         if unsafe { free_one(platform, root, FrameUse::Table) }.is_err() {
             platform.machine().note_refused_free();
         }
+        platform.machine().give_tag_back(tag);
         let mut reserve = Reserve::new(platform);
         // SAFETY: the memory was taken for this type and nobody refers to it.
         unsafe { reserve.put_object(space) };

@@ -41,9 +41,10 @@
 //! | [`Space::adopt_foreign`] | start | index, tables | a block of the index | root slots |
 //! | [`Space::adopt_runs`] | start | area, registry, pools; index, tables | for each window three records and a slot; tables | windows × registered; the other's leaves |
 //! | [`Space::destroy`], drop of a `Space` | system calls | index, area, tables, CPUs | no | windows and tables |
-//! | [`Space::activate`] | any but NMI | CPUs (also the kernel's), tables | no | constant |
+//! | [`Space::activate`] | any but NMI | CPUs (also the kernel's), one after another | no | constant |
 //! | [`Space::deactivate`] | any but NMI | CPUs | no | constant |
-//! | [`Space::range`], [`Space::root`], [`Space::walk`] | any but NMI | tables | no | levels |
+//! | [`Space::root`], [`Space::tag`], [`Space::generation`] | any | none | no | constant |
+//! | [`Space::range`], [`Space::walk`] | any but NMI | tables | no | levels |
 //! | [`Space::window_after`], [`Space::windows`], [`Space::frame_at`] | any but NMI | index, area, tables | no | a window's nodes |
 //! | [`Area::new`], [`Area::fixed`] | system calls | registry | records; a guarded one: its sections | constant, sections |
 //! | [`Area::resize`], [`Area::give_section`] | system calls | area, tables, CPUs of each space that shows it | a record, nodes of two cut edges | windows and pages |
@@ -52,7 +53,7 @@
 //! | drop of an `Area` | system calls | registry | no | pages, if it is the last reference |
 //! | [`Flush::complete`](crate::paging::Flush::complete) | system calls, page faults | index, area, registry, one after another | no | the platform's flush; what was given up |
 //! | [`Machine::register`](crate::Machine::register), [`unregister`](crate::Machine::unregister) | system calls | registry | a record | entries |
-//! | [`Machine::lend`](crate::Machine::lend), [`counters`](crate::Machine::counters) | any but NMI | pools | no | pages lent |
+//! | [`Machine::lend`](crate::Machine::lend), [`counters`](crate::Machine::counters) | any but NMI | pools | no | pages lent, tags |
 //!
 //! Each may be made with interrupts off. Locks are held for as long as the last column says, for one page or window at a time where areas and
 //! spaces of others are concerned. An interrupt handler may call what it likes of these only if the embedder's lock
@@ -74,6 +75,7 @@
 //! [`Area::take_section`]: crate::vm_area::Area::take_section
 
 mod adopt;
+mod cpus;
 mod error;
 mod fault;
 mod index;
@@ -96,7 +98,6 @@ pub use self::map::{MapRequest, Place};
 use self::window::WindowState;
 use crate::addr::{Frame, PageRange, PhysAddr, RangeError, RangeFault, VirtAddr};
 use crate::frame::{FrameList, Need, OutOfFrames, Reserve};
-use crate::lock::{Lock, Rank};
 use crate::machine::FrameMemory;
 use crate::paging::{Access, Flush, Gather, Mmu, Pending, TableRun, Tables, Tag, Walk};
 use crate::platform::{CpuSet, Platform};
@@ -105,15 +106,31 @@ use crate::vm_area::AreaKind;
 use crate::word::Ordering;
 
 /// What a CPU needs to run in a space.
+#[must_use = "the space counts on the CPU having loaded and forgotten what it says"]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Activation {
     /// The physical address of the root table.
     pub root: PhysAddr,
-    /// The tag for its TLB entries.
+    /// The tag for its TLB entries; tag 0 if it has none of its own.
     pub tag: Tag,
-    /// How many changes have taken something away so far: a CPU that keeps a root lazily flushes if this has moved on.
+    /// What the CPU forgets as it loads the root.
+    pub flush: ActivationFlush,
+    /// How many changes have taken something away so far ([`Space::generation`]).
     pub generation: usize,
+}
+
+/// What a CPU forgets as it loads a root. Each includes those before it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[non_exhaustive]
+pub enum ActivationFlush {
+    /// Nothing: all that it remembers under the tag is up to date.
+    Nothing,
+    /// Every translation that is not global, and every pointer to a table, under the space's tag.
+    Tag,
+    /// Whatever it remembers, of every tag, global or not: it has not been in the kernel's space before, or that has
+    /// changed since it left.
+    Everything,
 }
 
 /// What is at some addresses of a space.
@@ -184,12 +201,12 @@ impl<P: Platform> Space<P> {
             Some(lent) => StaticVec::lent_with_memory(lent, memory),
             None => StaticVec::with_memory(memory),
         };
-        let shift = mmu.level(mmu.levels().saturating_sub(1)).map_or(63, |top| top.shift);
-        let root_slots = (bounds.last().as_u64() >> shift) - (bounds.start().as_u64() >> shift) + 1;
-        Self::new(platform, mmu, bounds, None, slots, root_slots, data)
+        // Its leaves are global where the format has such, so a tag would tell nothing apart.
+        Self::new(platform, mmu, Tag::default(), bounds, None, slots, data)
     }
 
-    /// A user space below the kernel's: the lower half without its first page, and the kernel's root slots.
+    /// A user space below the kernel's: the lower half without its first page, and the kernel's root slots. It gets one of the
+    /// machine's tags, if one is left; without, it works as well, and every activation flushes.
     ///
     /// Cost: O(root slots of the kernel); takes a root table and a pool object. No pages are copied.
     ///
@@ -200,7 +217,9 @@ impl<P: Platform> Space<P> {
         let mmu = platform.machine().mmu();
         let bounds = user_bounds::<P>(mmu)?;
         let slots = StaticVec::with_memory(FrameMemory::new(platform.clone()));
-        Self::new(platform, mmu, bounds, Some(kernel), slots, 0, data)
+        let tag = platform.machine().take_tag();
+        Self::new(platform, mmu, tag, bounds, Some(kernel), slots, data)
+            .inspect_err(|_| platform.machine().give_tag_back(tag))
     }
 }
 
@@ -217,10 +236,10 @@ impl<P: Platform, M: Mmu> Space<P, M> {
     fn new(
         platform: &P,
         mmu: M,
+        tag: Tag,
         bounds: PageRange,
         kernel: Option<&Self>,
         slots: StaticVec<IndexSlot, FrameMemory<P>>,
-        root_slots: u64,
         data: P::SpaceData,
     ) -> Result<Self, SpaceError> {
         if mmu.page_shift() != P::PAGE_SHIFT {
@@ -228,12 +247,17 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         }
         let mut reserve = Reserve::new(platform);
         let mut need = Need::object::<SpaceInner<P, M>>();
-        need.tables = 1 + root_slots;
+        need.tables = 1;
+        if kernel.is_none() {
+            // The tables of its root slots are made now, for all who share them.
+            let shift = mmu.level(mmu.levels().saturating_sub(1)).map_or(63, |top| top.shift);
+            need.tables += (bounds.last().as_u64() >> shift) - (bounds.start().as_u64() >> shift) + 1;
+        }
         reserve.top_up(&need)?;
         let lacking = SpaceError::OutOfFrames(OutOfFrames { wanted: 1 });
         let root = reserve.tables.pop(platform).ok_or(lacking)?;
         // SAFETY: the root was just taken from the reserve: exclusive, zeroed and recorded as a table.
-        let mut tables = unsafe { Tables::new(mmu, root, Tag::default()) };
+        let mut tables = unsafe { Tables::new(mmu, root, tag) };
         let shared = match kernel {
             Some(kernel) => {
                 let inner = kernel.inner();
@@ -262,14 +286,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             kernel.inner().add_reference();
             kernel.inner().sharers.fetch_add(1, Ordering::AcqRel);
         }
-        let inner = SpaceInner::new(
-            bounds,
-            kernel.map(|kernel| kernel.inner),
-            Lock::new(Rank::Index, Index::new(slots)),
-            Lock::new(Rank::Table, tables),
-            Lock::new(Rank::Cpus, P::CpuSet::EMPTY),
-            data,
-        );
+        let inner = SpaceInner::new(bounds, kernel.map(|kernel| kernel.inner), Index::new(slots), tables, data);
         // SAFETY: the memory was just taken for this type, and nobody else knows it.
         unsafe { object.write(inner) };
         Ok(Self { platform: platform.clone(), inner: object })
@@ -290,9 +307,9 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         unsafe { self.inner.as_ref() }
     }
 
-    /// Whether some CPU may hold translations of it, or a space shares its root slots.
+    /// Whether some CPU may use it, or a space shares its root slots.
     fn is_active(&self) -> bool {
-        self.inner().sharers.load(Ordering::Acquire) != 0 || !self.inner().cpus.lock(&self.platform).is_empty()
+        self.inner().sharers.load(Ordering::Acquire) != 0 || !self.inner().cpus.lock(&self.platform).active().is_empty()
     }
 
     /// The addresses that the space covers.
@@ -307,7 +324,12 @@ impl<P: Platform, M: Mmu> Space<P, M> {
 
     /// The physical frame of the root table.
     pub fn root(&self) -> Frame {
-        self.inner().tables.lock(&self.platform).root()
+        self.inner().root
+    }
+
+    /// The tag of its TLB entries: its own alone, or tag 0.
+    pub fn tag(&self) -> Tag {
+        self.inner().tag
     }
 
     /// The range of `size` bytes from `start`, checked once for this space.
@@ -323,35 +345,91 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         }
     }
 
-    /// Notes that a CPU is about to use the space, and says what to load. Loading it is the embedder's step.
+    /// Notes that a CPU is about to use the space, and says what to load and what to forget. Both are the embedder's step, which is
+    /// made on that CPU before anything else activates a space there (interrupts and preemption off, or at least not switching).
     ///
     /// From here on, changes of the space, and of the kernel's space whose root slots it shares, flush that CPU too. O(1), no
     /// allocation.
+    ///
+    /// # What `flush` asks for
+    ///
+    /// After the load nothing may be used that was remembered before it, nor anything that the CPU found meanwhile by walking the
+    /// root before it.
+    ///
+    /// | | `Nothing` | `Tag` | `Everything` |
+    /// |---|---|---|---|
+    /// | x86-64, CR4.PCIDE set | CR3 = root, tag in bits 11..0, bit 63 | the same without bit 63 | the same, then INVPCID type 2 or a change of CR4.PGE |
+    /// | x86, and x86-64 without PCIDs | – | a write of CR3 | the same, then a change of CR4.PGE |
+    /// | Arm | TTBR0_EL1 = root, tag in bits 63..48 | TLBI ASIDE1, DSB, then the same; with tag 0 a root without entries is loaded in between | TLBI VMALLE1 while a root without entries is loaded |
+    /// | RISC-V | satp = mode, tag, root | the same, then SFENCE.VMA x0, tag | the same, then SFENCE.VMA x0, x0 |
+    /// | EPT | VPID = tag | INVEPT type 1 of the root, INVVPID type 1 of the tag | INVEPT and INVVPID type 2 |
+    ///
+    /// (Intel SDM volume 3A, 5.10.4.1; volume 3C, 29.4.3; RISC-V Privileged Architecture, "Supervisor Memory-Management Fence Instruction". Arm may
+    /// raise a TLB conflict abort where translations from before the load and from after it meet, hence the order.) Without tags each
+    /// activation says at least `Tag`. Forgetting more than is asked is always right.
+    ///
+    /// ```
+    /// # #[cfg(feature = "sim")] {
+    /// use vmcore::paging::{Access, Mmu, X86_64};
+    /// use vmcore::vm_area::{Area, AreaKind};
+    /// use vmcore::vm_space::{ActivationFlush, MapRequest, Space};
+    /// use vmcore::{Platform, sim::Sim};
+    /// let sim = Sim::of(X86_64::new(40).pcid()).build();
+    /// let bounds = sim.machine().mmu().range(0xffff_ff80_0000_0000, 0x80_0000_0000).unwrap();
+    /// let kernel = Space::kernel(&sim, bounds, None, Default::default()).unwrap();
+    /// let (one, two) = (Space::user(&kernel, ()).unwrap(), Space::user(&kernel, ()).unwrap());
+    /// let switch = |to: &Space<Sim>, from: &Space<Sim>| {
+    ///     let activation = to.activate(0);
+    ///     sim.activate(0, &activation); // a kernel writes CR3 here
+    ///     // SAFETY: another root is loaded.
+    ///     unsafe { from.deactivate(0) };
+    ///     activation.flush
+    /// };
+    /// assert_eq!(switch(&one, &kernel), ActivationFlush::Everything); // the first space on this CPU
+    /// assert_eq!(switch(&two, &one), ActivationFlush::Tag); // its tag may have been another's
+    /// assert_eq!(switch(&one, &two), ActivationFlush::Nothing);
+    /// # let area = Area::new(&sim, AreaKind::Open { size: 0x1000 }, 0).unwrap();
+    /// let range = two.map(&MapRequest::new(&area).access(Access::READ).populated()).unwrap();
+    /// two.unmap(range).unwrap().complete(); // interrupts nobody: `two` is active nowhere
+    /// assert_eq!(switch(&two, &one), ActivationFlush::Tag);
+    /// # }
+    /// ```
     pub fn activate(&self, cpu: usize) -> Activation {
-        if let Some(kernel) = self.inner().kernel {
+        let inner = self.inner();
+        let kernel_is_current = match inner.kernel {
             // SAFETY: the space holds a reference to the kernel's.
-            unsafe { kernel.as_ref() }.cpus.lock(&self.platform).insert(cpu);
-        }
-        self.inner().cpus.lock(&self.platform).insert(cpu);
-        let tables = self.inner().tables.lock(&self.platform);
-        Activation { root: tables.root().start(P::PAGE_SHIFT), tag: tables.tag(), generation: self.generation() }
+            Some(kernel) => unsafe { kernel.as_ref() }.cpus.lock(&self.platform).activate(cpu),
+            None => true,
+        };
+        let is_current = inner.cpus.lock(&self.platform).activate(cpu);
+        let flush = if !kernel_is_current || (inner.global && !is_current) {
+            ActivationFlush::Everything
+        } else if !is_current || inner.tag == Tag::default() {
+            ActivationFlush::Tag
+        } else {
+            ActivationFlush::Nothing
+        };
+        let root = inner.root.start(P::PAGE_SHIFT);
+        Activation { root, tag: inner.tag, flush, generation: self.generation() }
     }
 
-    /// How many changes of the space, and of the kernel's space whose root slots it shares, have taken something away so far.
+    /// How many changes of the space, and of the kernel's space whose root slots it shares, have taken something away so far. A CPU that
+    /// remembers something of the space and has not been flushed can tell by it whether that is still true.
     pub fn generation(&self) -> usize {
         let own = self.inner().generation();
         // SAFETY: the space holds a reference to the kernel's.
         self.inner().kernel.map_or(own, |kernel| own.wrapping_add(unsafe { kernel.as_ref() }.generation()))
     }
 
-    /// Notes that a CPU uses the space no more, so that changes need not flush it. O(1), no allocation.
+    /// Notes that a CPU uses the space no more, so that changes need not flush it. What it remembers under the space's tag may stay: the next
+    /// activation says whether it still holds. O(1), no allocation.
     ///
     /// # Safety
-    /// On that CPU another root is loaded, which does not share this space's root slots, and all of this space's translations have been flushed (global
-    /// ones too, if it is the kernel's); or the CPU calls [`activate`](Self::activate) again and flushes if the [generation](Self::generation) has moved on, before it uses the
-    /// root or anything that it remembers of it.
+    /// The space's root is not loaded on that CPU any more, so that the hardware cannot walk it (for the kernel's space: nor one that shares
+    /// its root slots). Each [`Activation`] that it had of the space was carried out in full before; and so will be each that
+    /// it has of any space before it uses that space. Flushes that ask this CPU for something are still carried out.
     pub unsafe fn deactivate(&self, cpu: usize) {
-        self.inner().cpus.lock(&self.platform).remove(cpu);
+        self.inner().cpus.lock(&self.platform).deactivate(cpu);
     }
 
     /// Reads the entries that translate `address`, level by level; its `Display` explains them. O(levels).
@@ -519,11 +597,7 @@ unsafe fn tear_down<P: Platform, M: Mmu>(platform: &P, space: NonNull<SpaceInner
     if inner.global {
         inner.tables.lock(platform).unpin_root_slots(platform, inner.bounds, &mut gather);
     }
-    inner.note_change();
-    {
-        let cpus = inner.cpus.lock(platform);
-        pending.absorb(platform, gather, &cpus);
-    }
+    inner.absorb(platform, gather, &mut pending);
     // SAFETY: the handle's reference is given up to the flush, once; gated windows hold their own.
     unsafe { pending.defer(SpaceInner::deferred(space)) };
     pending

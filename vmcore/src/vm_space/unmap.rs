@@ -67,11 +67,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             }
             position += index.replace(position, parts);
         }
-        inner.note_change();
-        {
-            let cpus = inner.cpus.lock(platform);
-            pending.absorb(platform, gather, &cpus);
-        }
+        inner.absorb(platform, gather, &mut pending);
         drop(index);
         Flush::new(platform.clone(), pending, ())
     }
@@ -93,8 +89,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let (state, area) = unsafe { (pointer.as_ref().state, pointer.as_ref().area.as_ref()) };
         if state == WindowState::Gated {
             // Whoever unmapped it first waits for the flush; what this caller is told is true only after one as well.
-            let tag = inner.tables.lock(platform).tag();
-            gather.scope.add(tag, middle, inner.global);
+            gather.scope.add(inner.tag, middle, inner.global);
             return unchanged;
         }
         let mut area_state = area.lock(platform);
@@ -133,8 +128,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         if area_state.is_returning() {
             // The area gave pages up before, and that flush is outstanding: the tables hold nothing of them any more, but
             // these addresses must not be reused before every CPU has forgotten them.
-            let tag = inner.tables.lock(platform).tag();
-            gather.scope.add(tag, middle, inner.global);
+            gather.scope.add(inner.tag, middle, inner.global);
         }
         parts
     }
@@ -163,8 +157,7 @@ pub(super) unsafe fn gate_whole<P: Platform, M: Mmu>(
     unsafe { defer_gated(inner, window, ticket, pending) };
     if area_state.is_returning() {
         // As when a part is unmapped.
-        let tag = inner.tables.lock(platform).tag();
-        gather.scope.add(tag, range, inner.global);
+        gather.scope.add(inner.tag, range, inner.global);
     }
 }
 
@@ -214,7 +207,7 @@ pub(super) fn clear_tables<P: Platform, M: Mmu>(
         // The tables were checked and are this space's own, so this cannot be. If it were, leaves would be left behind: nothing
         // that they lead to may be released.
         pending.note_lost();
-        gather.scope.add(tables.tag(), part, inner.global);
+        gather.scope.add(inner.tag, part, inner.global);
     }
 }
 

@@ -143,12 +143,10 @@ impl<P: Platform, M: Mmu> Window<P, M> {
             }
             if matches!(change, ViewChange::Forget { .. }) || window.state == WindowState::Gated {
                 // The tables may hold nothing any more, but another CPU still may: what the area gives up must outlast that too.
-                gather.scope.add(tables.tag(), range, space.global);
+                gather.scope.add(space.tag, range, space.global);
             }
         }
-        space.note_change();
-        let cpus = space.cpus.lock(platform);
-        pending.absorb(platform, gather, &cpus);
+        space.absorb(platform, gather, pending);
     }
 
     /// Called when the flush of a gated window is acknowledged.

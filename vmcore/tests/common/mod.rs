@@ -3,8 +3,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
 
 use vmcore::Platform;
-use vmcore::addr::{Frame, PageRange, VirtAddr};
-use vmcore::paging::{Access, Mmu, Tag};
+use vmcore::addr::{PageRange, VirtAddr};
+use vmcore::paging::{Access, Mmu};
 use vmcore::sim::{FrameCounts, Sim, SimBuilder, Translation};
 use vmcore::vm_area::{Area, AreaError, AreaKind};
 use vmcore::vm_space::{Fault, MapRequest, Space, SpaceError};
@@ -63,7 +63,7 @@ impl World {
 
     /// Switches a CPU from a user space back to the kernel's root.
     pub fn leave(&self, cpu: usize, space: &Space<Sim>) {
-        self.sim.load(cpu, self.kernel().root(), Tag(0));
+        self.enter(cpu, self.kernel());
         forget(cpu, space);
     }
 
@@ -83,14 +83,12 @@ impl World {
 }
 
 pub fn enter(sim: &Sim, cpu: usize, space: &Space<Sim>) {
-    let activation = space.activate(cpu);
-    sim.load(cpu, Frame::containing(activation.root, 12), activation.tag);
+    sim.activate(cpu, &space.activate(cpu));
 }
 
 /// Notes that a CPU has left a space.
 pub fn forget(cpu: usize, space: &Space<Sim>) {
-    // SAFETY: callers have loaded another root there, or none. All spaces have tag 0, so loading a root forgets what is not
-    // global; only the kernel's space has global entries, and CPUs leave that one by being switched off.
+    // SAFETY: callers have loaded another root there, or none; activations are carried out by `enter`, and flushes by the machine.
     unsafe { space.deactivate(cpu) }
 }
 

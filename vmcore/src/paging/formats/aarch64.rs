@@ -27,7 +27,7 @@
 //! break-before-make. The upper half (TTBR1) and the lower (TTBR0) each are a value with roots of its own. Bit 63 of a table, NS of a leaf (5), GP (50) and nT
 //! (16) are left 0.
 
-use super::UNUSED;
+use super::{UNUSED, arm_tag_bits};
 use super::granule::{Found, Granule, Stage};
 use crate::paging::memory_type::{Indexed, Numbers};
 use crate::paging::{Canonical, Combinations, Flag, Format, MemoryType, Mmu, Permissions};
@@ -156,6 +156,13 @@ impl<G: Granule> AArch64<G> {
         self
     }
 
+    /// The same with tags of so many bits, 8 or 16: the ASID of TTBR0_EL1 or TTBR1_EL1 (ID_AA64MMFR0_EL1.ASIDBits says how many there
+    /// are, and TCR_EL1.AS is to be set for 16). Other numbers are taken as the next lower of these, or as none.
+    pub const fn asid_bits(mut self, bits: u32) -> Self {
+        self.found.tag_bits = arm_tag_bits(bits);
+        self
+    }
+
     /// Which half it is.
     pub const fn half(&self) -> Half {
         self.half
@@ -186,6 +193,11 @@ unsafe impl<G: Granule> Mmu for AArch64<G> {
     #[inline]
     fn physical_bits(&self) -> u32 {
         self.found.physical_bits
+    }
+
+    #[inline]
+    fn tags(&self) -> u32 {
+        1 << self.found.tag_bits
     }
 
     #[inline]

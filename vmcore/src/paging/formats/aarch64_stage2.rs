@@ -19,6 +19,7 @@
 //! The root is one table: where the first level would be several tables side by side (concatenated), there is one more level instead. With
 //! 4 KiB that is so between 40 and 42 bits, for which some machines have no such level; they take 39.
 
+use super::arm_tag_bits;
 use super::granule::{Found, Granule, Stage};
 use crate::paging::memory_type::Numbers;
 use crate::paging::{Combinations, Flag, Format, MemoryType, Mmu, Permissions};
@@ -73,6 +74,13 @@ impl<G: Granule> AArch64Stage2<G> {
         self.found.hardware_dirty = true;
         self
     }
+
+    /// The same with tags of so many bits, 8 or 16: the VMID of VTTBR_EL2 (ID_AA64MMFR1_EL1.VMIDBits says how many there are, and
+    /// VTCR_EL2.VS is to be set for 16). Other numbers are taken as the next lower of these, or as none.
+    pub const fn vmid_bits(mut self, bits: u32) -> Self {
+        self.found.tag_bits = arm_tag_bits(bits);
+        self
+    }
 }
 
 // SAFETY: the descriptions are those of the manual's VMSAv8-64: tables of 8-byte entries fill a frame of the granule's size at most, shifts
@@ -94,6 +102,11 @@ unsafe impl<G: Granule> Mmu for AArch64Stage2<G> {
     #[inline]
     fn physical_bits(&self) -> u32 {
         self.found.physical_bits
+    }
+
+    #[inline]
+    fn tags(&self) -> u32 {
+        1 << self.found.tag_bits
     }
 
     #[inline]

@@ -120,6 +120,7 @@ pub struct Ept {
     five_levels: bool,
     execute_only: bool,
     ignore_pat: bool,
+    vpid: bool,
 }
 
 impl Ept {
@@ -133,6 +134,7 @@ impl Ept {
             five_levels: false,
             execute_only: false,
             ignore_pat: false,
+            vpid: false,
         }
     }
 
@@ -153,6 +155,14 @@ impl Ept {
         self.ignore_pat = true;
         self
     }
+
+    /// The same with virtual-processor identifiers (the VM-execution control "enable VPID"; section 29.1): 65,536 tags, of which 0 is
+    /// the host's own. They tell combined translations apart. What is kept of guest-physical addresses alone is told apart by the
+    /// root (section 29.4.1): to forget a tag is to forget its root too, by INVEPT.
+    pub const fn vpid(mut self) -> Self {
+        self.vpid = true;
+        self
+    }
 }
 
 // SAFETY: the description above is that of the manual's EPT: 512 entries of 8 bytes fill a frame of 4 KiB, shifts grow by 9 from 12,
@@ -169,6 +179,11 @@ unsafe impl Mmu for Ept {
     #[inline]
     fn physical_bits(&self) -> u32 {
         self.physical_bits
+    }
+
+    #[inline]
+    fn tags(&self) -> u32 {
+        if self.vpid { 1 << 16 } else { 1 }
     }
 
     #[inline]

@@ -236,12 +236,14 @@ granule!(
     Granule64K, 16, 52, 52, 3, sixty_four_kib, "64 KiB"
 );
 
-/// What is found when the kernel starts, for either stage: the widths of addresses, and whether the hardware marks what is dirty.
+/// What is found when the kernel starts, for either stage: the widths of addresses, whether the hardware marks what
+/// is dirty, and how wide tags are.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Found<G: Granule> {
     address_bits: u32,
     pub(super) physical_bits: u32,
     pub(super) hardware_dirty: bool,
+    pub(super) tag_bits: u8,
     granule: PhantomData<G>,
 }
 
@@ -252,6 +254,7 @@ impl<G: Granule> Found<G> {
             address_bits: clamp(address_bits, MIN_BITS, G::MAX_BITS),
             physical_bits: clamp(physical_bits, MIN_PHYSICAL_BITS, G::MAX_PHYSICAL_BITS),
             hardware_dirty: false,
+            tag_bits: 0,
             granule: PhantomData,
         }
     }

@@ -56,6 +56,15 @@ const fn in_place(low: u32, high: u32) -> AddressField {
     AddressField { address_low: low, entry_low: low, width: high - low }
 }
 
+/// How many bits Arm's tags have, where `bits` were found: 8, 16, or none.
+const fn arm_tag_bits(bits: u32) -> u8 {
+    match bits {
+        0..=7 => 0,
+        8..=15 => 8,
+        _ => 16,
+    }
+}
+
 /// `value`, or the nearer end of `low..=high`.
 const fn clamp(value: u32, low: u32, high: u32) -> u32 {
     if value < low {

@@ -36,6 +36,7 @@ const FORMAT: Format = Format {
 #[derive(Clone, Copy, Debug)]
 pub struct RiscV32 {
     physical_bits: u32,
+    tag_bits: u8,
 }
 
 impl RiscV32 {
@@ -43,7 +44,13 @@ impl RiscV32 {
     ///
     /// Widths outside of 20 to 34 are taken as the nearer of the two.
     pub const fn new(physical_bits: u32) -> Self {
-        Self { physical_bits: clamp(physical_bits, MIN_PHYSICAL_BITS, MAX_PHYSICAL_BITS) }
+        Self { physical_bits: clamp(physical_bits, MIN_PHYSICAL_BITS, MAX_PHYSICAL_BITS), tag_bits: 0 }
+    }
+
+    /// The same with tags of so many bits, 9 at most: the ASIDs, found as [`RiscV64::asid_bits`](super::RiscV64::asid_bits) says.
+    pub const fn asid_bits(mut self, bits: u32) -> Self {
+        self.tag_bits = clamp(bits, 0, 9) as u8;
+        self
     }
 }
 
@@ -61,6 +68,11 @@ unsafe impl Mmu for RiscV32 {
     #[inline]
     fn physical_bits(&self) -> u32 {
         self.physical_bits
+    }
+
+    #[inline]
+    fn tags(&self) -> u32 {
+        1 << self.tag_bits
     }
 
     #[inline]

@@ -65,12 +65,13 @@ pub struct RiscV64 {
     levels: u8,
     memory_types: bool,
     napot: bool,
+    tag_bits: u8,
 }
 
 impl RiscV64 {
     const fn new(physical_bits: u32, levels: u8) -> Self {
         let physical_bits = clamp(physical_bits, MIN_PHYSICAL_BITS, MAX_PHYSICAL_BITS);
-        Self { physical_bits, levels, memory_types: false, napot: false }
+        Self { physical_bits, levels, memory_types: false, napot: false, tag_bits: 0 }
     }
 
     /// Sv39 on a machine with `physical_bits` bits of physical address, without Svpbmt and Svnapot.
@@ -101,6 +102,13 @@ impl RiscV64 {
         self.napot = true;
         self
     }
+
+    /// The same with tags of so many bits, 16 at most: the ASIDs. How many bits there are is found by writing ones to satp's field and
+    /// reading it back (section "Supervisor Address Translation and Protection (satp) Register").
+    pub const fn asid_bits(mut self, bits: u32) -> Self {
+        self.tag_bits = clamp(bits, 0, 16) as u8;
+        self
+    }
 }
 
 // SAFETY: the description above is that of the manual: 512 entries of 8 bytes fill a frame of 4 KiB, shifts grow by 9 from 12, and the
@@ -117,6 +125,11 @@ unsafe impl Mmu for RiscV64 {
     #[inline]
     fn physical_bits(&self) -> u32 {
         self.physical_bits
+    }
+
+    #[inline]
+    fn tags(&self) -> u32 {
+        1 << self.tag_bits
     }
 
     #[inline]

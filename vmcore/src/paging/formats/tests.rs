@@ -308,3 +308,17 @@ fn silly_widths_are_the_nearest_that_exist() {
         assert_eq!((arm.virtual_bits(), arm.physical_bits()), (nearest(25, 52), nearest(32, 52)));
     }
 }
+
+#[test]
+fn tags_are_as_many_as_the_registers_have() {
+    assert_eq!([X86::new(40).tags(), X86Pae::new(52).tags(), X86_64::new(52).tags(), Ept::new(52).tags()], [1; 4]);
+    assert_eq!([X86_64::new(52).five_levels().pcid().tags(), Ept::new(52).vpid().tags()], [1 << 12, 1 << 16]);
+    for (bits, riscv32, riscv64, arm) in
+        [(0, 0, 0, 0), (2, 2, 2, 0), (8, 8, 8, 8), (14, 9, 14, 8), (16, 9, 16, 16), (u32::MAX, 9, 16, 16)]
+    {
+        assert_eq!(RiscV32::new(34).asid_bits(bits).tags(), 1 << riscv32);
+        assert_eq!(RiscV64::sv39(56).asid_bits(bits).tags(), 1 << riscv64);
+        assert_eq!(AArch64::<Granule4K>::bits_48(Half::Lower, 48).asid_bits(bits).tags(), 1 << arm);
+        assert_eq!(AArch64Stage2::<Granule4K>::new(48, 48).vmid_bits(bits).tags(), 1 << arm);
+    }
+}

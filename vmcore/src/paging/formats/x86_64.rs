@@ -45,6 +45,7 @@ pub struct X86_64 {
     five_levels: bool,
     /// Whether the processor has 1 GiB leaves.
     gigabyte_leaves: bool,
+    process_contexts: bool,
 }
 
 impl X86_64 {
@@ -58,7 +59,8 @@ impl X86_64 {
 
     /// The same with another layout, for example the one that is found in IA32_PAT ([`PatLayout::from_msr`]).
     pub const fn with_pat(physical_bits: u32, layout: PatLayout) -> Self {
-        Self { found: Found::new(physical_bits, MAX_PHYSICAL_BITS, layout), five_levels: false, gigabyte_leaves: true }
+        let found = Found::new(physical_bits, MAX_PHYSICAL_BITS, layout);
+        Self { found, five_levels: false, gigabyte_leaves: true, process_contexts: false }
     }
 
     /// The same with five levels: addresses of 57 bits, for when CR4.LA57 is set.
@@ -71,6 +73,14 @@ impl X86_64 {
     /// would be one is malformed.
     pub const fn without_gigabyte_leaves(mut self) -> Self {
         self.gigabyte_leaves = false;
+        self
+    }
+
+    /// The same with process-context identifiers, for when CR4.PCIDE is set (CPUID 1, bit 17 of ECX; section 5.10.1): 4096 tags. What
+    /// a CPU forgets then is that of the tag in CR3 alone, so have INVPCID, or flush everything in its place
+    /// ([`FlushScope`](crate::paging::FlushScope)).
+    pub const fn pcid(mut self) -> Self {
+        self.process_contexts = true;
         self
     }
 
@@ -94,6 +104,11 @@ unsafe impl Mmu for X86_64 {
     #[inline]
     fn physical_bits(&self) -> u32 {
         self.found.physical_bits
+    }
+
+    #[inline]
+    fn tags(&self) -> u32 {
+        if self.process_contexts { 1 << 12 } else { 1 }
     }
 
     #[inline]

@@ -23,9 +23,9 @@ pub(super) fn all() {
     format(hidden(X86Pae::new(bits)));
     format(hidden(pae));
     format(hidden(X86_64::new(bits).five_levels()));
-    format(hidden(Ept::new(bits).five_levels().execute_only().ignore_guest_pat()));
-    format(hidden(RiscV32::new(bits)));
-    format(hidden(RiscV64::sv39(bits)));
+    format(hidden(Ept::new(bits).five_levels().execute_only().ignore_guest_pat().vpid()));
+    format(hidden(RiscV32::new(bits).asid_bits(bits)));
+    format(hidden(RiscV64::sv39(bits).asid_bits(bits)));
     format(hidden(RiscV64::sv48(bits).svpbmt()));
     format(hidden(RiscV64::sv57(bits).svnapot()));
     granule::<Granule4K>();
@@ -42,13 +42,14 @@ pub(super) fn all() {
 
 fn granule<G: Granule>() {
     let (half, bits) = (hidden(Half::Upper), hidden(48));
-    let mmu = AArch64::<G>::new(half, bits, bits).with_mair(hidden(MairLayout::STANDARD)).hardware_dirty();
+    let mmu =
+        AArch64::<G>::new(half, bits, bits).with_mair(hidden(MairLayout::STANDARD)).hardware_dirty().asid_bits(bits);
     shown(mmu.half());
     shown(mmu.mair());
     format(hidden(mmu));
     format(hidden(AArch64::<G>::bits_39(half, bits)));
     format(hidden(AArch64::<G>::bits_48(half, bits)));
-    format(hidden(AArch64Stage2::<G>::new(bits, bits).hardware_dirty()));
+    format(hidden(AArch64Stage2::<G>::new(bits, bits).hardware_dirty().vmid_bits(bits)));
 }
 
 fn format<M: Mmu>(mmu: M) {

@@ -39,6 +39,7 @@ pub(super) fn all() {
     shown(mmu.level(hidden(1)));
     shown(mmu.page_shift());
     shown(mmu.virtual_bits());
+    shown(mmu.tags());
     shown(mmu.is_canonical(VirtAddr::new(hidden(1))));
     if let Err(error) = mmu.encode_leaf(hidden(1), leaf) {
         displayed(error);
@@ -65,6 +66,8 @@ pub(super) fn all() {
         shown(scope.is_everything());
         shown(scope.globals());
         shown(scope.tables());
+        shown(scope.shared_tables());
+        shown(scope.widened(hidden(1), hidden(12)));
         for entry in scope.entries() {
             shown(entry);
         }

@@ -44,6 +44,8 @@ fn one(space: &Space<Probe>) {
     shown(space.bounds());
     shown(space.data());
     shown(space.root());
+    shown(space.tag());
+    shown(space.generation());
     shown(space.activate(hidden(1)));
     // SAFETY: this program is linked to be looked at; it is not run with the expectation to work.
     unsafe { space.deactivate(hidden(1)) };

@@ -41,39 +41,40 @@ fn row<M: Mmu>(name: &str, address_bits: &str, mmu: M) -> String {
     };
     let bits = |count: u32| if count == 0 { "–".to_string() } else { count.to_string() };
     format!(
-        "| {name} | {address_bits} | {leaves} | {} | {chosen} | {limits} | {} | {} | {} | {groups} | {} |",
+        "| {name} | {address_bits} | {leaves} | {} | {chosen} | {limits} | {} | {} | {} | {groups} | {} | {} |",
         types.join(" "),
         if format.global.exists() { "yes" } else { "–" },
         bits(format.software.1),
         bits(format.key.1),
-        format.absent.1
+        format.absent.1,
+        bits(mmu.tags().trailing_zeros())
     )
 }
 
 /// The table on the crate's front page says what the descriptions say, of every format.
 #[test]
 fn the_front_page_is_true() {
-    let wide = |half| AArch64::<Granule64K>::new(half, 52, 52);
+    let wide = |half| AArch64::<Granule64K>::new(half, 52, 52).asid_bits(16);
     let link = |name: &str, more: &str| format!("[`{name}`](paging::{name}){more}");
     let granule = |name: &str| format!("[`AArch64`](paging::AArch64), {}", link(name, ""));
     let stage2 = |name: &str| format!("[`AArch64Stage2`](paging::AArch64Stage2), {}", link(name, ""));
     let rows = [
         row(&link("X86", ""), "32", X86::new(40)),
         row(&link("X86Pae", ""), "32", X86Pae::new(52)),
-        row(&link("X86_64", ""), "48, 57", X86_64::new(52).five_levels()),
-        row(&link("Ept", ""), "48, 57", Ept::new(52).five_levels()),
-        row(&link("RiscV32", ""), "32", RiscV32::new(34)),
-        row(&link("RiscV64", ""), "39, 48, 57", RiscV64::sv57(56).svpbmt().svnapot()),
-        row(&granule("Granule4K"), "25–48", AArch64::<Granule4K>::bits_48(Half::Lower, 48)),
-        row(&granule("Granule4KLpa2"), "25–52", AArch64::<Granule4KLpa2>::new(Half::Lower, 52, 52)),
-        row(&granule("Granule16K"), "25–48", AArch64::<Granule16K>::bits_48(Half::Lower, 48)),
-        row(&granule("Granule16KLpa2"), "25–52", AArch64::<Granule16KLpa2>::new(Half::Lower, 52, 52)),
+        row(&link("X86_64", ""), "48, 57", X86_64::new(52).five_levels().pcid()),
+        row(&link("Ept", ""), "48, 57", Ept::new(52).five_levels().vpid()),
+        row(&link("RiscV32", ""), "32", RiscV32::new(34).asid_bits(9)),
+        row(&link("RiscV64", ""), "39, 48, 57", RiscV64::sv57(56).svpbmt().svnapot().asid_bits(16)),
+        row(&granule("Granule4K"), "25–48", AArch64::<Granule4K>::bits_48(Half::Lower, 48).asid_bits(16)),
+        row(&granule("Granule4KLpa2"), "25–52", AArch64::<Granule4KLpa2>::new(Half::Lower, 52, 52).asid_bits(16)),
+        row(&granule("Granule16K"), "25–48", AArch64::<Granule16K>::bits_48(Half::Lower, 48).asid_bits(16)),
+        row(&granule("Granule16KLpa2"), "25–52", AArch64::<Granule16KLpa2>::new(Half::Lower, 52, 52).asid_bits(16)),
         row(&granule("Granule64K"), "25–52", wide(Half::Upper)),
-        row(&stage2("Granule4K"), "25–48", AArch64Stage2::<Granule4K>::new(48, 48)),
-        row(&stage2("Granule4KLpa2"), "25–52", AArch64Stage2::<Granule4KLpa2>::new(52, 52)),
-        row(&stage2("Granule16K"), "25–48", AArch64Stage2::<Granule16K>::new(48, 48)),
-        row(&stage2("Granule16KLpa2"), "25–52", AArch64Stage2::<Granule16KLpa2>::new(52, 52)),
-        row(&stage2("Granule64K"), "25–52", AArch64Stage2::<Granule64K>::new(52, 52)),
+        row(&stage2("Granule4K"), "25–48", AArch64Stage2::<Granule4K>::new(48, 48).vmid_bits(16)),
+        row(&stage2("Granule4KLpa2"), "25–52", AArch64Stage2::<Granule4KLpa2>::new(52, 52).vmid_bits(16)),
+        row(&stage2("Granule16K"), "25–48", AArch64Stage2::<Granule16K>::new(48, 48).vmid_bits(16)),
+        row(&stage2("Granule16KLpa2"), "25–52", AArch64Stage2::<Granule16KLpa2>::new(52, 52).vmid_bits(16)),
+        row(&stage2("Granule64K"), "25–52", AArch64Stage2::<Granule64K>::new(52, 52).vmid_bits(16)),
     ];
     let page = include_str!("../../../lib.rs");
     let start = page.find("//! | format |").unwrap();
