@@ -10,13 +10,13 @@
 //! | `walker` | reads anybody's tables, and shares code with nobody |
 //! | `check` | that everybody does the same work |
 //! | `rows` | the operations that are measured, each from its preparation to its cleaning up |
+//! | `clock` | how long something takes |
 //! | `measure` | interleaved rounds |
 //! | `table` | the figures as a table |
 
-#![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on ends")]
-
 pub mod arena;
 pub mod check;
+pub mod clock;
 pub mod floor;
 pub mod measure;
 pub mod peers;

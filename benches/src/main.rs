@@ -25,7 +25,7 @@ struct Arguments {
     /// Rounds of each candidate, per row and size
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
-    /// Pages of a range; may be given several times
+    /// Pages of a range: less than 512, or whole leaf tables; may be given several times
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pages: Vec<u64>,
 }
@@ -47,6 +47,10 @@ fn main() -> Result<()> {
     };
     let (rounds, seconds) = if arguments.quick { (100, 3) } else { (300, 8) };
     let effort = Effort { rounds: arguments.rounds.unwrap_or(rounds), limit: Duration::from_secs(seconds) };
+
+    if let Some(wrong) = sizes.iter().find(|pages| **pages > 512 && **pages % 512 != 0) {
+        bail!("{wrong} pages are more than a leaf table and not whole ones: give a multiple of 512");
+    }
 
     eprintln!("Checking that every candidate does the same work …");
     check::all().context("not everybody does the same work")?;

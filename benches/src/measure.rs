@@ -1,10 +1,12 @@
-//! Interleaved rounds: every candidate does one, then every candidate the next, begun by another one each time.
+//! Interleaved rounds: every candidate makes two, then every candidate the next two, begun by another one each time.
 //!
 //! A noisy machine slows whoever happens to be at work. So many short rounds are made, the order changes, and of each candidate the fastest round counts: what
 //! the machine took when nobody disturbed it. Only ratios between figures of one run mean anything.
 
 use std::{
+    cell::RefCell,
     collections::BTreeMap,
+    mem::ManuallyDrop,
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -23,7 +25,7 @@ use crate::{
 pub struct Effort {
     /// Rounds of each candidate, per row and size.
     pub rounds: u32,
-    /// When a row and size has taken this long, no more rounds are made than [`FEWEST_ROUNDS`].
+    /// When a row and size has taken this long, only the fewest rounds that say something are made.
     pub limit: Duration,
 }
 
@@ -41,11 +43,13 @@ pub trait Runner {
     fn keeps_tables(&self) -> bool;
 }
 
+/// A candidate with what it works on.
 struct Candidate<S> {
     row: Row,
     work: Rc<Work>,
     arena: &'static Arena,
-    subject: S,
+    /// Never dropped: its tables go with the arena's next use.
+    subject: ManuallyDrop<S>,
 }
 
 impl<S: Subject> Runner for Candidate<S> {
@@ -53,20 +57,62 @@ impl<S: Subject> Runner for Candidate<S> {
         S::NAME
     }
     fn round(&mut self) -> Duration {
-        rows::round(self.row, &mut self.subject, self.arena, &self.work)
+        rows::round(self.row, &mut *self.subject, self.arena, &self.work)
     }
     fn keeps_tables(&self) -> bool {
         S::NAME != FLOOR && self.row.keeps_tables::<S>()
     }
 }
 
-fn add<S: Subject + 'static>(row: Row, work: &Rc<Work>, candidates: &mut Vec<Box<dyn Runner>>) {
-    if row.suits::<S>() {
-        let arena = work.arena();
-        let mut subject = S::new(arena);
-        rows::prepare(row, &mut subject, work);
-        candidates.push(Box::new(Candidate { row, work: work.clone(), arena, subject }));
+/// Who takes part in a row.
+#[derive(Clone, Copy, Debug)]
+pub struct Entrant {
+    /// Its name.
+    pub name: &'static str,
+    make: fn(Row, &Rc<Work>) -> Box<dyn Runner>,
+}
+
+impl Entrant {
+    fn of<S: Subject + 'static>(row: Row) -> Option<Self> {
+        row.suits::<S>().then_some(Self { name: S::NAME, make: ready::<S> })
     }
+
+    /// Makes it ready for its first round. Only one of a name and size may be in use at a time on a thread: they share an arena.
+    pub fn make(self, row: Row, work: &Rc<Work>) -> Box<dyn Runner> {
+        (self.make)(row, work)
+    }
+}
+
+fn ready<S: Subject + 'static>(row: Row, work: &Rc<Work>) -> Box<dyn Runner> {
+    thread_local! {
+        static ARENAS: RefCell<BTreeMap<(&'static str, usize), &'static Arena>> = RefCell::default();
+    }
+    let frames = work.frames();
+    let arena =
+        ARENAS.with_borrow_mut(|arenas| *arenas.entry((S::NAME, frames)).or_insert_with(|| Arena::leaked(frames)));
+    arena.reset();
+    let mut subject = S::new(arena);
+    rows::prepare(row, &mut subject, work);
+    Box::new(Candidate { row, work: work.clone(), arena, subject: ManuallyDrop::new(subject) })
+}
+
+/// Who takes part in a row, the floor and `vmcore` first.
+pub fn entrants(row: Row) -> Vec<Entrant> {
+    let entrants = if row.relies_on_dirty() {
+        vec![Entrant::of::<Floor<true>>(row), Entrant::of::<Vmcore<true>>(row)]
+    } else {
+        vec![
+            Entrant::of::<Floor<false>>(row),
+            Entrant::of::<Vmcore<false>>(row),
+            Entrant::of::<peers::x86_64::X86_64>(row),
+            Entrant::of::<peers::page_table_multiarch::PageTableMultiarch>(row),
+            Entrant::of::<peers::page_table_generic::PageTableGeneric>(row),
+            Entrant::of::<peers::aarch64_paging::Aarch64Paging>(row),
+            Entrant::of::<peers::libkernel::Libkernel>(row),
+            Entrant::of::<peers::patina_paging::PatinaPaging>(row),
+        ]
+    };
+    entrants.into_iter().flatten().collect()
 }
 
 /// What was measured of a candidate.
@@ -81,29 +127,11 @@ pub struct Figure {
 /// Each candidate's figure, by name.
 pub type Figures = BTreeMap<&'static str, Figure>;
 
-/// Everybody who takes part in a row with ranges of so many pages, ready for the first round; and how many pages a round is about.
-pub fn candidates(row: Row, pages: u64) -> (Vec<Box<dyn Runner>>, u64) {
-    let work = Rc::new(Work::new(pages));
-    let mut candidates = Vec::new();
-    if row.relies_on_dirty() {
-        add::<Floor<true>>(row, &work, &mut candidates);
-        add::<Vmcore<true>>(row, &work, &mut candidates);
-    } else {
-        add::<Floor<false>>(row, &work, &mut candidates);
-        add::<Vmcore<false>>(row, &work, &mut candidates);
-        add::<peers::x86_64::X86_64>(row, &work, &mut candidates);
-        add::<peers::page_table_multiarch::PageTableMultiarch>(row, &work, &mut candidates);
-        add::<peers::page_table_generic::PageTableGeneric>(row, &work, &mut candidates);
-        add::<peers::aarch64_paging::Aarch64Paging>(row, &work, &mut candidates);
-        add::<peers::libkernel::Libkernel>(row, &work, &mut candidates);
-        add::<peers::patina_paging::PatinaPaging>(row, &work, &mut candidates);
-    }
-    (candidates, work.pages_of(row))
-}
-
 /// Measures a row with ranges of so many pages.
 pub fn measure(row: Row, pages: u64, effort: Effort) -> Figures {
-    let (mut candidates, total) = candidates(row, pages);
+    let work = Rc::new(Work::new(pages));
+    let total = work.pages_of(row) as f64;
+    let mut candidates: Vec<_> = entrants(row).into_iter().map(|entrant| entrant.make(row, &work)).collect();
     let begin = Instant::now();
     let mut best = vec![Duration::MAX; candidates.len()];
     for round in 0..effort.rounds {
@@ -119,7 +147,7 @@ pub fn measure(row: Row, pages: u64, effort: Effort) -> Figures {
         }
     }
     let figure = |candidate: &dyn Runner, time: Duration| Figure {
-        nanoseconds: time.as_secs_f64() * 1e9 / total as f64,
+        nanoseconds: time.as_secs_f64() * 1e9 / total,
         keeps_tables: candidate.keeps_tables(),
     };
     candidates.iter().zip(best).map(|(one, time)| (one.name(), figure(&**one, time))).collect()

@@ -4,19 +4,17 @@
 //! What was prepared directly before is warm in the caches, for every candidate alike.
 //!
 //! ```text
-//!   a range of 1 page, 1,024 of them:    p...............  p...............  p...      each in a leaf table of its own
+//!   a range of 1 page, 512 of them:      p..............k  .p.............k  ..p…      each in a leaf table and a place of its own
 //!   a range of 512 pages, 64 of them:    pppppppppppppppp  pppppppppppppppp  ppp…      each a whole leaf table
 //!   a range of 65,536 or 1,048,576:      pppppppppppppppppppppppppppppppppppppp…      128 or 2,048 leaf tables
 //!   a warm table:                        pppppppppppppppk  pppppppppppppppk  ppp…      k: a page that stays mapped
 //! ```
 
-use std::{
-    hint::black_box,
-    time::{Duration, Instant},
-};
+use std::{hint::black_box, time::Duration};
 
 use crate::{
     arena::Arena,
+    clock::timed,
     subject::{FIRST_ADDRESS, LEAF_TABLE, Offer, PAGE, Subject},
     walker,
 };
@@ -188,25 +186,30 @@ pub struct Work {
 }
 
 impl Work {
-    /// Ranges of so many pages: enough of them that a round can be timed.
+    /// Ranges of so many pages, which are less than a leaf table or whole ones: enough of them that a round can be timed.
     pub fn new(pages: u64) -> Self {
-        let count = (32_768 / pages).clamp(1, 1024);
+        let count = (32_768 / pages).clamp(1, 512);
         let spacing = (pages * PAGE).next_multiple_of(LEAF_TABLE);
-        let starts: Vec<u64> = (0..count).map(|index| FIRST_ADDRESS + index * spacing).collect();
+        // Small ranges lie elsewhere in each table: entries with the same place would share one set of the caches.
+        let offset = |index: u64| if pages < 512 { index % (512 - pages) * PAGE } else { 0 };
+        let starts: Vec<u64> = (0..count).map(|index| FIRST_ADDRESS + index * spacing + offset(index)).collect();
         let tables = (0..count * spacing / LEAF_TABLE).map(|index| FIRST_ADDRESS + index * LEAF_TABLE);
         let keepers = tables.clone().map(|table| table + LEAF_TABLE - PAGE).collect();
-        let beside = tables.map(|table| (table, pages.min(511))).collect();
+        let beside = match pages {
+            ..512 => starts.iter().map(|start| (*start, pages)).collect(),
+            _ => tables.map(|table| (table, 511)).collect(),
+        };
         let mut random: Vec<u64> =
             starts.iter().flat_map(|start| (0..pages).map(move |page| start + page * PAGE + 0x123)).collect();
         fastrand::Rng::with_seed(1).shuffle(&mut random);
         Self { pages, starts, keepers, beside, random }
     }
 
-    /// An arena that is large enough.
-    pub fn arena(&self) -> &'static Arena {
+    /// How many frames a candidate's arena needs.
+    pub fn frames(&self) -> usize {
         let leaves = self.keepers.len();
         // Beside the tables themselves, what a candidate reserves on top of a full tree.
-        Arena::leaked(leaves + leaves / 512 + 16)
+        leaves + leaves / 512 + 16
     }
 
     /// How many pages a round of `row` is about.
@@ -329,16 +332,9 @@ pub fn round<S: Subject>(row: Row, subject: &mut S, arena: &'static Arena, work:
     }
 }
 
-/// Forgets the subject and its tables, and begins with new ones.
+/// Forgets the subject and its tables, and begins with new ones. What the old one held outside of the arena (a few words) is leaked: dropped, it would give
+/// the new one's tables back.
 pub fn start_over<S: Subject>(subject: &mut S, arena: &'static Arena) {
     arena.reset();
     std::mem::forget(std::mem::replace(subject, S::new(arena)));
-}
-
-/// Kept out of line, so that nothing is moved across the clock.
-#[inline(never)]
-fn timed(operation: impl FnOnce()) -> Duration {
-    let begin = Instant::now();
-    operation();
-    begin.elapsed()
 }

@@ -6,7 +6,7 @@
 use vmcore::{
     addr::{Frame, PageRange, PhysAddr, VirtAddr},
     frame::{FrameList, FrameMeta, FrameMetaTable, FrameRequest, Frames},
-    paging::{Access, DirtyBits, Gather, Leaf, Marks, Mmu, Tables, Tag, X86_64},
+    paging::{Access, DirtyBits, Gather, Leaf, Marks, Mmu, TableError, Tables, Tag, X86_64},
 };
 
 use crate::{
@@ -19,8 +19,6 @@ use crate::{
 #[derive(Debug)]
 struct Memory {
     arena: &'static Arena,
-    first: u64,
-    count: u64,
     records: FrameMetaTable<'static>,
 }
 
@@ -28,19 +26,14 @@ impl Memory {
     fn new(arena: &'static Arena) -> Self {
         let first = arena.base() as u64 / FRAME as u64;
         let records = Vec::leak((0..arena.frames()).map(|_| FrameMeta::new()).collect());
-        Self { arena, first, count: arena.frames() as u64, records: FrameMetaTable::new(Frame::new(first), records) }
+        Self { arena, records: FrameMetaTable::new(Frame::new(first), records) }
     }
 
     /// Gives emptied tables back.
     #[inline]
     fn free(&self, tables: &mut FrameList) {
-        while let Some(frame) = tables.pop(self) {
-            let Some(record) = self.frame_meta(frame) else { continue };
-            // SAFETY: nobody refers to the frame any more, so its record is this embedder's, who may make it one of a free frame again. It
-            // consists of atomics, so that it may be written through a shared reference, and no other thread knows it.
-            unsafe { core::ptr::from_ref(record).cast_mut().write(FrameMeta::new()) };
-            self.arena.free(frame.number() * FRAME as u64);
-        }
+        // SAFETY: what a change unlinked is in no tree any more, and no CPU walks these tables.
+        unsafe { tables.free_tables(self) };
     }
 }
 
@@ -62,8 +55,8 @@ unsafe impl Frames for Memory {
 
     #[inline]
     fn frame_pointer(&self, frame: Frame) -> *mut u8 {
-        let index = frame.number().wrapping_sub(self.first);
-        if index < self.count { self.arena.base().wrapping_add(index as usize * FRAME) } else { core::ptr::null_mut() }
+        // A linear map at 0, as every other candidate has.
+        core::ptr::with_exposed_provenance_mut(frame.start(Self::PAGE_SHIFT).as_u64() as usize)
     }
 
     #[inline]
@@ -139,12 +132,15 @@ impl<const RELIED: bool> Subject for Vmcore<RELIED> {
     }
 
     fn map_one(&mut self, page: u64) {
-        self.reserve(self.range(page, 1));
         let mut leaf = Leaf::new(Frame::new(physical(page) / PAGE)).access(Access::USER_DATA);
         leaf.accessed = true;
         let mut gather = Gather::default();
         let address = VirtAddr::new(page);
-        self.tables.set_page(&self.memory, address, leaf, &mut self.spare, &mut gather).unwrap();
+        // Tables are taken where they are lacking, as a fault handler does.
+        while let Err(error) = self.tables.set_page(&self.memory, address, leaf, &mut self.spare, &mut gather) {
+            let TableError::NeedsTables(needed) = error else { panic!("{error}") };
+            self.spare.fill_with_tables(&self.memory, needed).unwrap();
+        }
     }
 
     fn protect(&mut self, start: u64, pages: u64, writable: bool) {
@@ -157,6 +153,12 @@ impl<const RELIED: bool> Subject for Vmcore<RELIED> {
         let range = self.range(start, pages);
         let mut gather = Gather::default();
         self.tables.unmap(&self.memory, range, &mut self.spare, &mut gather, |_, _| {}).unwrap();
+        self.memory.free(&mut gather.tables);
+    }
+
+    fn unmap_one(&mut self, page: u64) {
+        let mut gather = Gather::default();
+        self.tables.unmap_page(&self.memory, VirtAddr::new(page), &mut gather).unwrap();
         self.memory.free(&mut gather.tables);
     }
 

@@ -26,7 +26,7 @@ pub(crate) struct Arguments {
     /// Rounds of each candidate, per row and size
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
-    /// Pages of a range; may be given several times
+    /// Pages of a range: less than 512, or whole leaf tables; may be given several times
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pages: Vec<u64>,
     /// Measure with Criterion instead, which keeps figures to compare the next ones with; a row's name is a filter

@@ -73,7 +73,15 @@ impl FrameList {
     ///
     /// # Safety
     /// Nothing refers to the frames any more: no entry leads to them, and every CPU that could remember one has been flushed.
+    #[inline]
     pub unsafe fn free_tables<F: Frames>(&mut self, frames: &F) -> u64 {
+        // Most changes empty no table.
+        // SAFETY: passed on.
+        if self.count == 0 { 0 } else { unsafe { self.free_all_tables(frames) } }
+    }
+
+    /// See [`free_tables`](Self::free_tables).
+    unsafe fn free_all_tables<F: Frames>(&mut self, frames: &F) -> u64 {
         let mut freed = 0;
         while let Some(frame) = self.pop(frames) {
             // SAFETY: the caller vouches for it.

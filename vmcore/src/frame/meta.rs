@@ -113,6 +113,12 @@ impl FrameMeta {
         FrameUse::from_code((self.state.load(Ordering::Relaxed) & USE_MASK) as u8)
     }
 
+    /// Whether the frame is used as a table.
+    #[inline]
+    pub(crate) fn is_table(&self) -> bool {
+        self.state.load(Ordering::Relaxed) & USE_MASK == FrameUse::Table as u32
+    }
+
     /// How many slots of page trees hold the frame. Saturates at 2^31, from where on the frame is never freed.
     #[inline]
     pub fn count(&self) -> u32 {
@@ -189,9 +195,10 @@ impl FrameMeta {
     #[inline]
     pub(crate) fn change_live(&self, change: i32) -> u32 {
         let state = self.state.load(Ordering::Relaxed);
-        let live = (state >> LIVE_SHIFT).wrapping_add_signed(change) & 0xffff;
-        self.state.store((live << LIVE_SHIFT) | (state & 0xffff), Ordering::Relaxed);
-        live
+        // The count is the upper half: nothing is carried into use and flags, and what passes its end is cut off.
+        let state = state.wrapping_add((change as u32) << LIVE_SHIFT);
+        self.state.store(state, Ordering::Relaxed);
+        state >> LIVE_SHIFT
     }
 
     /// The frame that follows in the list that holds this one.

@@ -103,8 +103,23 @@ impl FlushScope {
     }
 
     /// Adds pages of a space; `global` if any entry among them was.
+    #[inline]
     pub fn add(&mut self, tag: Tag, range: PageRange, global: bool) {
         self.globals |= global;
+        match &mut self.entries {
+            // Most often this is the first, or page after page is changed from below upwards.
+            [first @ None, None, None, None] if !self.everything => {
+                *first = Some(FlushEntry { tag, range: Some(range) });
+                return;
+            }
+            [Some(FlushEntry { tag: known, range: Some(joined) }), None, None, None]
+                if *known == tag && joined.last().checked_add(1) == Some(range.start()) =>
+            {
+                *joined = PageRange::from_bounds(joined.start(), range.last());
+                return;
+            }
+            _ => {}
+        }
         self.add_entry(FlushEntry { tag, range: Some(range) });
     }
 
@@ -136,6 +151,7 @@ impl FlushScope {
     }
 
     /// Adds an entry. What stands there of one tag never touches, and is the whole space or ranges.
+    #[inline(never)]
     fn add_entry(&mut self, mut new: FlushEntry) {
         if self.everything {
             return;

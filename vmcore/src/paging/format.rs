@@ -55,6 +55,12 @@ impl Flag {
         (word & self.mask != 0) == self.set_means_yes
     }
 
+    /// Not 0 if the word says yes. What is joined of many words by `|` answers for any of them.
+    #[inline]
+    pub(crate) const fn yes_bit(self, word: u64) -> u64 {
+        (word ^ if self.set_means_yes { 0 } else { self.mask }) & self.mask
+    }
+
     /// Whether entries can have the property and lack it.
     pub const fn exists(self) -> bool {
         self.mask != 0
@@ -182,17 +188,12 @@ impl Permissions {
             | mask(self.user)
     }
 
-    /// The bits of an entry that limits nothing: where [`stricter`](Self::stricter) begins.
+    /// The bits of an entry that lets through what all of some words do, from the bits that each of them has set and those that any has:
+    /// a way to combine [`limits`](Self::limits) without decoding each.
     #[inline]
-    pub const fn open(&self) -> u64 {
-        !self.refusing()
-    }
-
-    /// The bits of an entry that lets through what both words do: a way to combine [`limits`](Self::limits) without decoding each.
-    #[inline]
-    pub const fn stricter(&self, one: u64, other: u64) -> u64 {
+    pub const fn strictest(&self, all: u64, any: u64) -> u64 {
         let refusing = self.refusing();
-        one & other & !refusing | (one | other) & refusing
+        all & !refusing | any & refusing
     }
 
     /// What a table entry with these bits lets through. A property without a bit is not limited.

@@ -3,7 +3,11 @@
 use core::fmt;
 
 use crate::addr::{Frame, PageRange, PhysAddr, RangeError, RangeFault, VirtAddr};
-use crate::paging::{Access, Canonical, Contiguous, EncodeError, Entry, Format, Leaf, LevelFormat, Limits, MemoryType};
+use crate::paging::walk::MAX_LEVELS;
+use crate::paging::{
+    Access, AddressField, Canonical, Contiguous, EncodeError, Entry, Format, Leaf, LeafTest, LevelFormat, Limits,
+    MemoryType, Permissions,
+};
 use crate::word::{AtomicU32, AtomicU64, Ordering};
 
 /// The width of a table entry, read and written as an atomic of just that width.
@@ -130,6 +134,13 @@ pub unsafe trait Mmu: Copy + Send + Sync + fmt::Debug {
     /// How many bits a physical address has on this machine.
     fn physical_bits(&self) -> u32;
 
+    /// The bits that no physical address of this machine has. A value may keep them at hand, since every entry that is read or written
+    /// asks.
+    #[inline]
+    fn beyond_physical(&self) -> u64 {
+        u64::MAX.checked_shl(self.physical_bits()).unwrap_or(0)
+    }
+
     /// The code that this machine's layout gives a memory type; `None` if it has none.
     fn memory_code(&self, memory: MemoryType) -> Option<u32>;
 
@@ -204,19 +215,28 @@ pub unsafe trait Mmu: Copy + Send + Sync + fmt::Debug {
     /// How many bits of an address are translated.
     #[inline]
     fn virtual_bits(&self) -> u32 {
-        let top = self.levels().saturating_sub(1);
-        self.level(top).map_or(0, |at| at.shift + self.index_bits(top))
+        let levels = self.levels();
+        let mut bits = 0;
+        // A choice among a few constants, where the root is looked up in memory otherwise.
+        for (level, at) in Self::FORMAT.levels.iter().enumerate() {
+            if level < levels {
+                bits = at.shift + self.index_bits(level);
+            }
+        }
+        bits
     }
 
     /// Whether the format has this address at all.
     #[inline]
     fn is_canonical(&self, address: VirtAddr) -> bool {
-        let unused = 64_u32.saturating_sub(self.virtual_bits()).min(63);
         let address = address.as_u64();
+        // Half of the addresses that are translated; 0 where they are all.
+        let half = 1_u64.checked_shl(self.virtual_bits().wrapping_sub(1)).unwrap_or(0);
+        let last = half.wrapping_mul(2).wrapping_sub(1);
         match self.canonical() {
-            Canonical::SignExtended => ((address as i64) << unused >> unused) as u64 == address,
-            Canonical::ZeroExtended => address << unused >> unused == address,
-            Canonical::OneExtended => !address << unused >> unused == !address,
+            Canonical::SignExtended => address.wrapping_add(half) <= last,
+            Canonical::ZeroExtended => address <= last,
+            Canonical::OneExtended => !address <= last,
         }
     }
 
@@ -258,54 +278,16 @@ pub unsafe trait Mmu: Copy + Send + Sync + fmt::Debug {
     /// The format or this machine cannot represent it.
     #[inline]
     fn encode_access(&self, access: Access) -> Result<u64, EncodeError> {
-        if !self.has_access(access) {
-            return Err(EncodeError::Access(access));
-        }
-        Self::FORMAT.leaf.encode(access).ok_or(EncodeError::Access(access))
+        access_bits(self, access).ok_or(EncodeError::Access(access))
     }
 
     /// The word for a leaf of `level`.
     ///
     /// # Errors
     /// What the format, the level or this machine cannot represent.
-    #[inline]
+    #[inline(always)]
     fn encode_leaf(&self, level: usize, leaf: Leaf) -> Result<u64, EncodeError> {
-        let format = Self::FORMAT;
-        let Some(at) = self.level(level).filter(|_| self.has_leaves(level)) else {
-            return Err(EncodeError::NoLeafAtLevel(level));
-        };
-        let address = leaf.frame.start(self.page_shift()).as_u64();
-        let mut kept = at.leaf_address.mask();
-        let mut high = 0;
-        if const { Self::FORMAT.splits_addresses() } {
-            kept |= at.leaf_address_high.mask();
-            high = at.leaf_address_high.encode(address);
-        }
-        if !self.frame_fits(leaf.frame) || address & !kept != 0 {
-            return Err(EncodeError::Frame(leaf.frame));
-        }
-        let permissions = self.encode_access(leaf.access)?;
-        let code = self.memory_code(leaf.memory).ok_or(EncodeError::MemoryType(leaf.memory))?;
-        if !format.global.can_say(leaf.global) {
-            return Err(EncodeError::Global);
-        }
-        let (software_low, software_width) = format.software;
-        if u64::from(leaf.software) >> software_width.min(8) != 0 {
-            return Err(EncodeError::Software(leaf.software));
-        }
-        let (key_low, key_width) = format.key;
-        if u64::from(leaf.key) >> key_width.min(8) != 0 {
-            return Err(EncodeError::Key(leaf.key));
-        }
-        Ok(at.leaf_set
-            | at.leaf_address.encode(address)
-            | high
-            | spread(code, &at.memory_bits)
-            | self.with_dirty(permissions, leaf.access.contains(Access::WRITE), leaf.dirty)
-            | format.global.encode(leaf.global)
-            | format.accessed.encode(leaf.accessed)
-            | u64::from(leaf.software) << software_low
-            | u64::from(leaf.key) << key_low)
+        leaf_word(self, level, leaf).ok_or_else(|| why_no_leaf(self, level, leaf))
     }
 
     /// The format's dirty modifier, where this machine uses it.
@@ -396,9 +378,8 @@ pub unsafe trait Mmu: Copy + Send + Sync + fmt::Debug {
     /// Whether a leaf of this level can map the frame at all: alignment and width.
     #[inline]
     fn leaf_fits(&self, level: usize, frame: Frame) -> bool {
-        let Some(at) = self.level(level).filter(|_| self.has_leaves(level)) else { return false };
-        let kept = at.leaf_address.mask() | at.leaf_address_high.mask();
-        self.frame_fits(frame) && frame.start(self.page_shift()).as_u64() & !kept == 0
+        let at = self.level(level).filter(|_| self.has_leaves(level));
+        at.is_some_and(|at| fits(self, frame, at.leaf_address, at.leaf_address_high))
     }
 
     /// What is to be added to a leaf's word of this level for the leaf that maps what follows it, as long as no bit is
@@ -420,12 +401,11 @@ pub unsafe trait Mmu: Copy + Send + Sync + fmt::Debug {
         if level == 0 {
             return Err(EncodeError::NoTableAtLevel(level));
         }
-        let address = frame.start(self.page_shift()).as_u64();
-        let kept = at.table_address.mask() | at.table_address_high.mask();
-        if !self.frame_fits(frame) || address & !kept != 0 {
+        let (field, high) = (at.table_address, at.table_address_high);
+        if !fits(self, frame, field, high) {
             return Err(EncodeError::Frame(frame));
         }
-        Ok(at.table_set | at.table_address.encode(address) | at.table_address_high.encode(address))
+        Ok(at.table_set | address_bits(self, frame, field, high))
     }
 
     /// Whether a word is present at all: cheaper than [`decode`](Self::decode).
@@ -438,20 +418,55 @@ pub unsafe trait Mmu: Copy + Send + Sync + fmt::Debug {
     /// Cheaper than that: the way down a tree meets nothing but tables until its end.
     #[inline(always)]
     fn decode_table(&self, level: usize, word: u64) -> Option<Frame> {
+        let at = Self::FORMAT.levels.get(level)?;
+        let (field, high) = (at.table_address, at.table_address_high);
+        let told = Pattern::table(Self::FORMAT, at).matches(word, beyond_width(self, field, high));
+        if level == 0 || !told || refuses_table(self, word) {
+            return None;
+        }
+        Some(frame_in(self, word, field, high))
+    }
+
+    /// The leaf that a word in a table of `level` is; `None` for anything else, which [`decode`](Self::decode) tells apart. Of a
+    /// [group](Self::contiguous) whose entries are all the same word it is the first frame's.
+    #[inline(always)]
+    fn decode_leaf(&self, level: usize, word: u64) -> Option<Leaf> {
         let format = Self::FORMAT;
-        let at = format.levels.get(level)?;
-        if !self.is_present(word) || at.is_leaf(word) || level == 0 || word & at.table_reserved != 0 {
+        let at = self.level(level)?;
+        let (field, high) = (at.leaf_address, at.leaf_address_high);
+        if !Pattern::leaf(format, at).matches(word, beyond_width(self, field, high)) || self.lacks_leaves(level) {
             return None;
         }
-        if refuses_table(self, word) {
+        let mut frame = frame_in(self, word, field, high);
+        if const { Self::FORMAT.has_contiguous() } {
+            if let Some(group) = at.contiguous.filter(|group| word & group.mask != 0) {
+                let low = (1 << group.count_shift) - 1;
+                let malformed = group.size_in_address && frame.number() & low != 1 << group.count_shift >> 1;
+                if malformed || self.contiguous(level).is_none() {
+                    return None;
+                }
+                if group.size_in_address {
+                    frame = Frame::new(frame.number() & !low);
+                }
+            }
+        }
+        let access = self.leaf_access(word);
+        if format.leaf.readable.exists() && !(format.leaf.combinations.contain(access) && self.has_access(access)) {
             return None;
         }
-        let mut address = at.table_address.decode(word);
-        if const { Self::FORMAT.splits_addresses() } {
-            address |= at.table_address_high.decode(word);
-        }
-        let frame = Frame::containing(PhysAddr::new(address), self.page_shift());
-        self.frame_fits(frame).then_some(frame)
+        let memory = self.memory_type(gather(word, &at.memory_bits))?;
+        let (software_low, software_width) = format.software;
+        let (key_low, key_width) = format.key;
+        Some(Leaf {
+            frame,
+            access,
+            memory,
+            global: format.global.decode(word),
+            accessed: format.accessed.decode(word),
+            dirty: self.is_dirty(word),
+            software: ((word >> software_low) & ((1 << software_width.min(8)) - 1)) as u8,
+            key: ((word >> key_low) & ((1 << key_width.min(8)) - 1)) as u8,
+        })
     }
 
     /// What a table entry of `level` lets through.
@@ -471,78 +486,247 @@ pub unsafe trait Mmu: Copy + Send + Sync + fmt::Debug {
     /// [`decode_at`](Self::decode_at) knows which one it is.
     #[inline]
     fn decode(&self, level: usize, word: u64) -> Entry {
-        let format = Self::FORMAT;
         if !self.is_present(word) {
-            let (low, width) = format.absent;
+            let (low, width) = Self::FORMAT.absent;
             return Entry::Absent(word >> low & (u64::MAX >> 64_u32.saturating_sub(width).min(63)));
         }
-        let Some(at) = self.level(level) else { return Entry::Reserved };
-        let is_leaf = at.is_leaf(word);
-        let (field, reserved) =
-            if is_leaf { (at.leaf_address, at.leaf_reserved) } else { (at.table_address, at.table_reserved) };
-        let mut address = field.decode(word);
-        if const { Self::FORMAT.splits_addresses() } {
-            let high = if is_leaf { at.leaf_address_high } else { at.table_address_high };
-            address |= high.decode(word);
+        if let Some(leaf) = self.decode_leaf(level, word) {
+            return Entry::Leaf(leaf);
         }
-        let mut frame = Frame::containing(PhysAddr::new(address), self.page_shift());
-        if word & reserved != 0 || !self.frame_fits(frame) {
-            return Entry::Reserved;
+        match self.level(level).and_then(|_| self.decode_table(level, word)) {
+            Some(frame) => Entry::Table(frame, self.limits(level, word)),
+            None => Entry::Reserved,
         }
-        if !is_leaf {
-            if level == 0 || refuses_table(self, word) {
-                return Entry::Reserved;
-            }
-            return Entry::Table(frame, self.limits(level, word));
-        }
-        if self.lacks_leaves(level) {
-            return Entry::Reserved;
-        }
-        if const { Self::FORMAT.has_contiguous() } {
-            if let Some(group) = at.contiguous.filter(|group| word & group.mask != 0) {
-                let low = (1 << group.count_shift) - 1;
-                let malformed = group.size_in_address && frame.number() & low != 1 << group.count_shift >> 1;
-                if malformed || self.contiguous(level).is_none() {
-                    return Entry::Reserved;
-                }
-                if group.size_in_address {
-                    frame = Frame::new(frame.number() & !low);
-                }
-            }
-        }
-        let access = self.leaf_access(word);
-        if format.leaf.readable.exists() && !(format.leaf.combinations.contain(access) && self.has_access(access)) {
-            return Entry::Reserved;
-        }
-        let Some(memory) = self.memory_type(gather(word, &at.memory_bits)) else { return Entry::Reserved };
-        let (software_low, software_width) = format.software;
-        let (key_low, key_width) = format.key;
-        Entry::Leaf(Leaf {
-            frame,
-            access,
-            memory,
-            global: format.global.decode(word),
-            accessed: format.accessed.decode(word),
-            dirty: self.is_dirty(word),
-            software: ((word >> software_low) & ((1 << software_width.min(8)) - 1)) as u8,
-            key: ((word >> key_low) & ((1 << key_width.min(8)) - 1)) as u8,
-        })
     }
 
     /// What the word at `index` in a table of `level` means.
     #[inline]
     fn decode_at(&self, level: usize, index: usize, word: u64) -> Entry {
-        let entry = self.decode(level, word);
-        if const { Self::FORMAT.has_contiguous() } {
-            if let (Entry::Leaf(leaf), Some(group)) = (entry, self.contiguous(level)) {
-                if group.size_in_address && word & group.mask != 0 {
-                    let place = index as u64 & ((1 << group.count_shift) - 1);
-                    return Entry::Leaf(Leaf { frame: leaf.frame.add(place), ..leaf });
-                }
+        match self.decode(level, word) {
+            Entry::Leaf(leaf) => Entry::Leaf(in_group(self, level, index, word, leaf)),
+            entry => entry,
+        }
+    }
+
+    /// The leaf at `index` in a table of `level`; `None` for anything else.
+    #[inline(always)]
+    fn decode_leaf_at(&self, level: usize, index: usize, word: u64) -> Option<Leaf> {
+        self.decode_leaf(level, word).map(|leaf| in_group(self, level, index, word, leaf))
+    }
+}
+
+/// The leaf that stands at `index`, where it is one of a group whose entries are all the same word.
+#[inline(always)]
+fn in_group<M: Mmu>(mmu: &M, level: usize, index: usize, word: u64, leaf: Leaf) -> Leaf {
+    if const { M::FORMAT.has_contiguous() } {
+        if let Some(group) = mmu.contiguous(level) {
+            if group.size_in_address && word & group.mask != 0 {
+                let place = index as u64 & ((1 << group.count_shift) - 1);
+                return Leaf { frame: leaf.frame.add(place), ..leaf };
             }
         }
-        entry
     }
+    leaf
+}
+
+/// The word for a leaf of `level`, if there is one.
+#[inline(always)]
+fn leaf_word<M: Mmu>(mmu: &M, level: usize, leaf: Leaf) -> Option<u64> {
+    let format = M::FORMAT;
+    let at = mmu.level(level)?;
+    let (software_low, software_width) = format.software;
+    let (key_low, key_width) = format.key;
+    let represented = mmu.has_leaves(level)
+        && format.global.can_say(leaf.global)
+        && u64::from(leaf.software) >> software_width.min(8) == 0
+        && u64::from(leaf.key) >> key_width.min(8) == 0
+        && fits(mmu, leaf.frame, at.leaf_address, at.leaf_address_high);
+    if !represented {
+        return None;
+    }
+    let permissions = access_bits(mmu, leaf.access)?;
+    let memory = memory_bits::<M>(level, mmu.memory_code(leaf.memory)?);
+    Some(
+        at.leaf_set
+            | address_bits(mmu, leaf.frame, at.leaf_address, at.leaf_address_high)
+            | memory
+            | mmu.with_dirty(permissions, leaf.access.contains(Access::WRITE), leaf.dirty)
+            | format.global.encode(leaf.global)
+            | format.accessed.encode(leaf.accessed)
+            | u64::from(leaf.software) << software_low
+            | u64::from(leaf.key) << key_low,
+    )
+}
+
+/// Why there is no word for a leaf.
+#[cold]
+#[inline(never)]
+fn why_no_leaf<M: Mmu>(mmu: &M, level: usize, leaf: Leaf) -> EncodeError {
+    let format = M::FORMAT;
+    let Some(at) = mmu.level(level).filter(|_| mmu.has_leaves(level)) else {
+        return EncodeError::NoLeafAtLevel(level);
+    };
+    if !fits(mmu, leaf.frame, at.leaf_address, at.leaf_address_high) {
+        return EncodeError::Frame(leaf.frame);
+    }
+    if access_bits(mmu, leaf.access).is_none() {
+        return EncodeError::Access(leaf.access);
+    }
+    if mmu.memory_code(leaf.memory).is_none() {
+        return EncodeError::MemoryType(leaf.memory);
+    }
+    if !format.global.can_say(leaf.global) {
+        return EncodeError::Global;
+    }
+    if u64::from(leaf.software) >> format.software.1.min(8) != 0 {
+        return EncodeError::Software(leaf.software);
+    }
+    EncodeError::Key(leaf.key)
+}
+
+/// The bits of a leaf that say `access`, if the format and this machine can.
+#[inline(always)]
+fn access_bits<M: Mmu>(mmu: &M, access: Access) -> Option<u64> {
+    // Made when this is compiled: every leaf that is written asks.
+    let encoded = const { &every_access(&M::FORMAT.leaf) };
+    if mmu.has_access(access) { *encoded.get(usize::from(access.bits() & 15))? } else { None }
+}
+
+/// Whether an entry with these fields can hold the frame: its alignment, and the physical width.
+#[inline(always)]
+fn fits<M: Mmu>(mmu: &M, frame: Frame, field: AddressField, high: AddressField) -> bool {
+    let kept = field.mask() | if const { M::FORMAT.splits_addresses() } { high.mask() } else { 0 };
+    frame.number() & !((kept & !mmu.beyond_physical()) >> (mmu.page_shift() & 63)) == 0
+}
+
+/// The bits of an entry for a frame that [`fits`].
+#[inline(always)]
+fn address_bits<M: Mmu>(mmu: &M, frame: Frame, field: AddressField, high: AddressField) -> u64 {
+    let address = frame.start(mmu.page_shift()).as_u64();
+    field.encode(address) | if const { M::FORMAT.splits_addresses() } { high.encode(address) } else { 0 }
+}
+
+/// The bits that say each access, by its number; `None` for those that the format cannot express.
+const fn every_access(permissions: &Permissions) -> [Option<u64>; 16] {
+    const fn of(permissions: &Permissions, number: u8) -> Option<u64> {
+        permissions.encode(Access::from_bits_truncate(number))
+    }
+    let p = permissions;
+    [
+        of(p, 0),
+        of(p, 1),
+        of(p, 2),
+        of(p, 3),
+        of(p, 4),
+        of(p, 5),
+        of(p, 6),
+        of(p, 7),
+        of(p, 8),
+        of(p, 9),
+        of(p, 10),
+        of(p, 11),
+        of(p, 12),
+        of(p, 13),
+        of(p, 14),
+        of(p, 15),
+    ]
+}
+
+/// What tells a kind of entry from all other words, as far as one comparison can: with constant masks, it becomes one.
+struct Pattern {
+    /// The bits that are looked at.
+    mask: u64,
+    /// What they are.
+    value: u64,
+    /// Any of these is set that say present, where they are several; else all bits.
+    any_present: u64,
+    /// Any of these is set that tell leaves from tables, where they are several; else all bits.
+    any_kind: u64,
+    /// Whether there is no such entry.
+    never: bool,
+}
+
+impl Pattern {
+    /// What every present entry has that has none of the `reserved` bits.
+    #[inline(always)]
+    const fn present(format: &Format, reserved: u64) -> Self {
+        let all = Self { mask: reserved, value: 0, any_present: u64::MAX, any_kind: u64::MAX, never: false };
+        if format.present.is_power_of_two() {
+            all.with(format.present)
+        } else {
+            Self { any_present: format.present, ..all }
+        }
+    }
+
+    /// And this bit.
+    #[inline(always)]
+    const fn with(mut self, bit: u64) -> Self {
+        // One that is reserved is in no such entry.
+        self.never |= self.mask & !self.value & bit != 0;
+        self.mask |= bit;
+        self.value |= bit;
+        self
+    }
+
+    /// And any of the bits of `mask`.
+    #[inline(always)]
+    const fn with_any(self, mask: u64) -> Self {
+        if mask.is_power_of_two() { self.with(mask) } else { Self { any_kind: mask, ..self } }
+    }
+
+    /// And none of the bits of `mask`.
+    #[inline(always)]
+    const fn with_none(mut self, mask: u64) -> Self {
+        self.never |= self.value & mask != 0;
+        self.mask |= mask;
+        self
+    }
+
+    #[inline(always)]
+    const fn leaf(format: &Format, at: &LevelFormat) -> Self {
+        let present = Self::present(format, at.leaf_reserved);
+        match at.leaf_test {
+            LeafTest::Always => present,
+            LeafTest::Never => Self { never: true, ..present },
+            LeafTest::AnySet(mask) => present.with_any(mask),
+            LeafTest::NoneSet(mask) => present.with_none(mask),
+        }
+    }
+
+    #[inline(always)]
+    const fn table(format: &Format, at: &LevelFormat) -> Self {
+        let present = Self::present(format, at.table_reserved);
+        match at.leaf_test {
+            LeafTest::Always => Self { never: true, ..present },
+            LeafTest::Never => present,
+            LeafTest::AnySet(mask) => present.with_none(mask),
+            LeafTest::NoneSet(mask) => present.with_any(mask),
+        }
+    }
+
+    /// Whether a word is such an entry; `clear` are more bits that must not be set.
+    #[inline(always)]
+    const fn matches(&self, word: u64, clear: u64) -> bool {
+        !self.never
+            && word & (self.mask | clear) == self.value
+            && (self.any_present == u64::MAX || word & self.any_present != 0)
+            && (self.any_kind == u64::MAX || word & self.any_kind != 0)
+    }
+}
+
+/// The bits of an entry that would be address bits beyond the physical width.
+#[inline(always)]
+fn beyond_width<M: Mmu>(mmu: &M, field: AddressField, high: AddressField) -> u64 {
+    let beyond = mmu.beyond_physical();
+    let high = if const { M::FORMAT.splits_addresses() } { high.encode(beyond) } else { 0 };
+    field.encode(beyond) | high
+}
+
+/// The frame that an entry leads to.
+#[inline(always)]
+fn frame_in<M: Mmu>(mmu: &M, word: u64, field: AddressField, high: AddressField) -> Frame {
+    let high = if const { M::FORMAT.splits_addresses() } { high.decode(word) } else { 0 };
+    Frame::containing(PhysAddr::new(field.decode(word) | high), mmu.page_shift())
 }
 
 /// Whether the access that a table's entry lets through is one that no entry may have (EPT: writing without reading). Only a
@@ -558,12 +742,48 @@ fn refuses_table<M: Mmu>(mmu: &M, word: u64) -> bool {
     }
 }
 
-/// The word with each bit of `code` at its mask.
-#[inline]
-fn spread(code: u32, masks: &[u64; 4]) -> u64 {
-    let [a, b, c, d] = *masks;
-    let bit = |index: u32, mask: u64| if code >> index & 1 != 0 { mask } else { 0 };
-    bit(0, a) | bit(1, b) | bit(2, c) | bit(3, d)
+/// The bits of a leaf of `level` that say each code of a memory type.
+#[inline(always)]
+fn memory_bits<M: Mmu>(level: usize, code: u32) -> u64 {
+    // Made when this is compiled: every leaf that is written asks.
+    let spread = const { &every_code(M::FORMAT) };
+    spread.get(level).and_then(|codes| codes.get((code & 15) as usize)).copied().unwrap_or(0)
+}
+
+/// The words that have the bits of each code at the masks of each level.
+const fn every_code(format: &Format) -> [[u64; 16]; MAX_LEVELS] {
+    const fn of(level: &LevelFormat) -> [u64; 16] {
+        let [a, b, c, d] = level.memory_bits;
+        [
+            0,
+            a,
+            b,
+            a | b,
+            c,
+            a | c,
+            b | c,
+            a | b | c,
+            d,
+            a | d,
+            b | d,
+            a | b | d,
+            c | d,
+            a | c | d,
+            b | c | d,
+            a | b | c | d,
+        ]
+    }
+    const fn next(levels: &mut &[LevelFormat]) -> [u64; 16] {
+        match *levels {
+            [level, rest @ ..] => {
+                *levels = rest;
+                of(level)
+            }
+            [] => [0; 16],
+        }
+    }
+    let mut rest = format.levels;
+    [next(&mut rest), next(&mut rest), next(&mut rest), next(&mut rest), next(&mut rest), next(&mut rest)]
 }
 
 /// The code whose bits stand at the masks of `word`.

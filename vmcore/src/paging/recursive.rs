@@ -337,6 +337,15 @@ mod tests {
         assert_eq!(world.tables.detach(&sim, upper, &mut gather), Err(foreign));
         let mut spare = FrameList::new();
         assert_eq!(world.tables.unmap(&sim, upper, &mut spare, &mut gather, |_, _| {}), Err(foreign));
+        // Page by page neither: the entry of a page that is seen in the window is a table's.
+        let seen = recursive.entry_address(0, VirtAddr::new(0xffff_8000_0000_5000)).unwrap().align_down(12);
+        assert!(world.tables.translate(&sim, seen).is_some());
+        let page = world.tables.mmu().range(seen.as_u64(), 0x1000).unwrap();
+        let refused = TableError::Foreign(seen);
+        assert_eq!(world.tables.unmap_page(&sim, seen, &mut gather), Err(refused));
+        assert_eq!(world.tables.unmap(&sim, page, &mut spare, &mut gather, |_, _| {}), Err(refused));
+        let leaf = Leaf::new(crate::addr::Frame::new(1));
+        assert_eq!(world.tables.set_page(&sim, seen, leaf, &mut spare, &mut gather), Err(refused));
         assert!(gather.tables.is_empty() && gather.scope.is_empty());
         assert_eq!(sim.frame_counts(), counts);
         assert!(world.tables.translate(&sim, VirtAddr::new(0xffff_8000_0000_5000)).is_some(), "nothing was changed");

@@ -138,11 +138,11 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let mut state = area.lock(platform);
         let mut tables = inner.tables.lock(platform);
         let found = tables.find(platform, address).ok_or(SpaceError::Foreign(address))?;
-        let present = tables.found_leaf(&found).map(|(_, leaf)| leaf);
+        let present = tables.found_leaf(&found);
         if present.is_some_and(|leaf| leaf.access.contains(fault.access.difference(Access::USER))) {
             return Ok(Attempt::Done(Resolution::Spurious));
         }
-        let missing = found.tables_missing();
+        let missing = tables.tables_missing(&found);
         let index_in_area = window.area_page(address);
         match area.first_refused(&state, index_in_area, 1) {
             Some((_, Answer::Guard)) => return Err(SpaceError::Guard(address)),

@@ -6,7 +6,7 @@
 //! ```text
 //!   sector 0            how many pages there are
 //!          1            their addresses, 64 in a sector
-//!          1 + n / 64   the pages, 8 sectors each
+//!          ...          the pages, 8 sectors each
 //! ```
 
 use std::{
@@ -31,7 +31,7 @@ const SECTOR: usize = 512;
 const ADDRESSES: usize = SECTOR / 8;
 /// Sectors of a cylinder, of which disks have whole ones.
 const CYLINDER: usize = 16 * 63;
-/// How many pages the loader has room for.
+/// How many pages the loader has room for, in 1 MiB of addresses.
 const MOST_PAGES: usize = 1 << 17;
 
 /// A machine of Bochs'.

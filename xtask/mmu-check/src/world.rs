@@ -47,7 +47,8 @@ impl<'s, M: Mmu, const SHIFT: u32> World<'s, M, SHIFT> {
         let mut world = Self { subject, pool, tables, model, pages: [0; 2], grouped: 0, spare, gather };
         if subject.root_is_read_once {
             let everything = subject.mmu.range(0, 1 << subject.virtual_bits)?;
-            world.spare.fill_with_tables(&world.pool, 1 << M::FORMAT.levels[subject.mmu.levels() - 1].index_bits)?;
+            let slots = 1 << subject.mmu.index_bits(subject.mmu.levels() - 1);
+            world.spare.fill_with_tables(&world.pool, slots).context("filling the root table")?;
             world.tables.pin_root_slots(&world.pool, everything, &mut world.spare)?;
         }
         world.map_guest(rng)?;

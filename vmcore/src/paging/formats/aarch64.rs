@@ -355,7 +355,7 @@ mod tests {
                 assert_eq!(access & table, expected, "{access} below {limits:#06b}");
                 for more in (0..16_u64).map(|more| more << 59) {
                     let permissions = STAGE.table.unwrap();
-                    let word = permissions.stricter(permissions.open(), permissions.stricter(limits << 59, more));
+                    let word = permissions.strictest(limits << 59 & more, limits << 59 | more);
                     assert_eq!(permissions.limits(word), table & permissions.limits(more));
                 }
             }

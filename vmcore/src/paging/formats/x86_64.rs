@@ -112,6 +112,11 @@ unsafe impl Mmu for X86_64 {
     }
 
     #[inline]
+    fn beyond_physical(&self) -> u64 {
+        self.found.beyond_physical
+    }
+
+    #[inline]
     fn memory_code(&self, memory: MemoryType) -> Option<u32> {
         self.found.memory.code(memory)
     }

@@ -175,13 +175,15 @@ const NUMBERS: Numbers = Numbers(&[
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Found {
     pub(super) physical_bits: u32,
+    pub(super) beyond_physical: u64,
     pub(super) memory: Indexed,
 }
 
 impl Found {
     /// A width outside of 32 to `most` bits is taken as the nearer of the two.
     pub(super) const fn new(physical_bits: u32, most: u32, layout: PatLayout) -> Self {
-        Self { physical_bits: clamp(physical_bits, MIN_PHYSICAL_BITS, most), memory: Indexed::new(layout.0) }
+        let physical_bits = clamp(physical_bits, MIN_PHYSICAL_BITS, most);
+        Self { physical_bits, beyond_physical: u64::MAX << physical_bits, memory: Indexed::new(layout.0) }
     }
 
     pub(super) const fn pat(&self) -> PatLayout {

@@ -126,11 +126,8 @@ impl<M: Mmu> Tables<M> {
                 }
                 while !cursor.next() {
                     let Some(left) = cursor.leave() else { break 'entries };
-                    if commit && left.live() == 0 {
-                        cursor.table().store(cursor.index(), 0);
-                        cursor.table().change_live(-1);
-                        gather.scope.note_tables();
-                        let _ = gather.tables.push(frames, left.frame());
+                    if commit {
+                        cursor.unlink_empty(&left, gather);
                     }
                 }
             }

@@ -5,7 +5,7 @@ use crate::frame::{FrameList, Frames};
 use crate::paging::{Access, Entry, Leaf, Mmu, TableError, Tables, Tag};
 
 use super::Gather;
-use super::cursor::Cursor;
+use super::cursor::{Cursor, Run};
 use super::live::Slot;
 use super::table::Table;
 
@@ -33,6 +33,13 @@ impl Forget {
         }
         self.end = start.wrapping_add(pages.size());
         self.global |= global;
+    }
+
+    /// Adds pages of 2^`shift` bytes, a run counted from the one at `start`.
+    #[inline]
+    pub(super) fn add_run(&mut self, gather: &mut Gather, start: u64, shift: u32, run: Run, global: bool) {
+        let start = VirtAddr::new(start + ((run.first as u64) << shift));
+        self.add(gather, PageRange::from_checked(start, (run.count as u64) << shift), global);
     }
 
     pub(super) fn finish(&mut self, gather: &mut Gather) {
@@ -65,36 +72,50 @@ impl<M: Mmu> Tables<M> {
         gather: &mut Gather,
         mut removed: impl FnMut(PageRange, Leaf),
     ) -> Result<(), TableError> {
+        let shift = self.mmu.page_shift();
+        if range.pages(shift) == 1 {
+            // One walk does for a page.
+            if let Some(leaf) = self.take_page(frames, range.start(), gather) {
+                removed(range, leaf);
+                return Ok(());
+            }
+            if self.is_absent(frames, range.start()) {
+                return Ok(());
+            }
+        }
         let needed = self.count_cuts(frames, range, |_| true)?;
         if spare.len() < needed {
             return Err(TableError::NeedsTables(needed));
         }
-        let shift = self.mmu.page_shift();
         let mut forget = Forget::new(self.tag);
         let mut cursor = self.cursor(frames, range)?;
         'entries: loop {
             if cursor.level() == 0 {
                 let (table, run) = (cursor.table(), cursor.run());
                 let start = cursor.address().as_u64();
+                let page =
+                    |step: usize| PageRange::from_checked(VirtAddr::new(start + ((step as u64) << shift)), 1 << shift);
                 let mut cleared = 0;
-                let mut clear = |step: usize, leaf: Leaf| {
-                    cleared += 1;
-                    let page = PageRange::from_checked(VirtAddr::new(start + ((step as u64) << shift)), 1 << shift);
-                    forget.add(gather, page, leaf.global);
-                    removed(page, leaf);
-                };
                 if self.relies_on_dirty() {
                     for step in 0..run.count {
                         let index = run.first + step;
-                        if let Entry::Leaf(leaf) = self.decode_at(0, index, table.load(index)) {
-                            clear(step, self.replace(&table, 0, index, leaf, 0));
+                        if let Some(leaf) = self.mmu.decode_leaf_at(0, index, table.load(index)) {
+                            let leaf = self.replace(&table, 0, index, leaf, 0);
+                            cleared += 1;
+                            forget.add(gather, page(step), leaf.global);
+                            removed(page(step), leaf);
                         }
                     }
                 } else {
-                    table.update_run(run.first, run.count, |step, word| {
-                        let Entry::Leaf(leaf) = self.decode_at(0, run.first + step, word) else { return None };
-                        clear(step, leaf);
+                    let mmu = self.mmu;
+                    let clear = |step: usize, word| {
+                        let leaf = mmu.decode_leaf_at(0, run.first + step, word)?;
+                        removed(page(step), leaf);
                         Some(0)
+                    };
+                    table.update_runs(run, M::FORMAT.global, clear, |done, global| {
+                        cleared += done.count as i32;
+                        forget.add_run(gather, start, shift, done, global);
                     });
                 }
                 table.change_live(-cleared);
@@ -125,13 +146,7 @@ impl<M: Mmu> Tables<M> {
                     forget.finish(gather);
                     return Ok(());
                 };
-                if left.live() == 0 {
-                    cursor.table().store(cursor.index(), 0);
-                    cursor.table().change_live(-1);
-                    gather.scope.note_tables();
-                    // Only tables with metadata are ever entered, so the list can hold it.
-                    let _ = gather.tables.push(frames, left.frame());
-                }
+                cursor.unlink_empty(&left, gather);
             }
         }
     }
@@ -168,7 +183,7 @@ impl<M: Mmu> Tables<M> {
                 if self.relies_on_dirty() {
                     for step in 0..run.count {
                         let index = run.first + step;
-                        let Entry::Leaf(leaf) = self.decode_at(0, index, table.load(index)) else { continue };
+                        let Some(leaf) = self.mmu.decode_leaf_at(0, index, table.load(index)) else { continue };
                         if leaf.access != access {
                             self.rewrite(frames, Slot { table, level: 0, index, pages: page(step) }, false, |leaf| {
                                 Ok(self.mmu.encode_leaf(0, leaf.access(access))?)
@@ -177,13 +192,13 @@ impl<M: Mmu> Tables<M> {
                         }
                     }
                 } else {
-                    table.update_run(run.first, run.count, |step, word| {
-                        let new = self.mmu.replace_access(word, bits);
-                        if !self.mmu.is_present(word) || word == new {
-                            return None;
-                        }
-                        forget.add(gather, page(step), M::FORMAT.global.decode(word));
-                        Some(new)
+                    let mmu = self.mmu;
+                    let change = |_, word| {
+                        let new = mmu.replace_access(word, bits);
+                        if mmu.is_present(word) && word != new { Some(new) } else { None }
+                    };
+                    table.update_runs(run, M::FORMAT.global, change, |done, global| {
+                        forget.add_run(gather, start, shift, done, global);
                     });
                 }
                 cursor.pass(run);

@@ -16,6 +16,7 @@ use crate::frame::Frames;
 use crate::paging::walk::MAX_LEVELS;
 use crate::paging::{Entry, Mmu, TableError};
 
+use super::Gather;
 use super::live::Slot;
 use super::table::Table;
 
@@ -181,6 +182,21 @@ impl<'a, F: Frames, M: Mmu> Cursor<'a, F, M> {
         let parent = self.above.get(level).copied().flatten()?;
         (self.level, self.shift) = (level, format.shift);
         Some(core::mem::replace(&mut self.table, parent))
+    }
+
+    /// Unlinks the table that was just [left](Self::leave) if it is empty; false if it is not. No leaf lies below it any more, but CPUs may
+    /// remember the way to it.
+    #[inline]
+    pub(super) fn unlink_empty(&self, left: &Table<'a, M>, gather: &mut Gather) -> bool {
+        if left.live() != 0 {
+            return false;
+        }
+        self.table.store(self.index(), 0);
+        self.table.change_live(-1);
+        gather.scope.note_tables();
+        // Only tables with metadata are ever entered, so the list can hold it.
+        let _ = gather.tables.push(self.frames, left.frame());
+        true
     }
 
     /// Goes on to the next entry of this table; false, without moving, if the range or the table has no more.

@@ -72,12 +72,7 @@ impl<M: Mmu> Tables<M> {
                     forget.finish(gather);
                     return Ok(());
                 };
-                if left.live() == 0 {
-                    cursor.table().store(cursor.index(), 0);
-                    cursor.table().change_live(-1);
-                    gather.scope.note_tables();
-                    let _ = gather.tables.push(frames, left.frame());
-                }
+                cursor.unlink_empty(&left, gather);
             }
         }
     }

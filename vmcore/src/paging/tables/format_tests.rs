@@ -141,6 +141,22 @@ impl<M: Mmu + 'static, const SHIFT: u32> Case<M, SHIFT> {
                         }
                     }
                 }
+                5 => {
+                    let (result, count, scope) =
+                        world.with_every_count(|w, _, gather| w.tables.unmap_page(&w.frames, range.start(), gather));
+                    prop_assert_eq!(count, 0, "takes no tables");
+                    match result {
+                        Ok(old) => {
+                            prop_assert!(old.is_none() && scope.is_empty() || covers(&scope, range.start()));
+                            prop_assert_eq!(old, model.remove(&first));
+                        }
+                        Err(error) => {
+                            prop_assert_eq!(error, TableError::Conflict(range.start()));
+                            let span = world.tables.translate(&world.frames, range.start()).unwrap().0;
+                            prop_assert!(span.size() > 1 << SHIFT);
+                        }
+                    }
+                }
                 _ => {
                     let given = |page: u64| (page % 7 < 3).then(|| leaf(page & 0xffff));
                     let (result, ..) = world.with_every_count(|w, spare, _| {
@@ -224,7 +240,7 @@ fn check<M: Mmu + 'static, const SHIFT: u32>(mmu: M, accesses: Accesses, large_l
     // Larger tables take longer and have no more to show.
     let cases = if SHIFT == 12 { 24 } else { 6 };
     let mut runner = TestRunner::new(ProptestConfig::with_cases(cases));
-    let operation = (0..6_u8, 0..8_usize, any::<u64>(), any::<u64>(), 0..3_usize);
+    let operation = (0..7_u8, 0..8_usize, any::<u64>(), any::<u64>(), 0..3_usize);
     runner.run(&prop::collection::vec(operation, 1..16), |operations| case.run(operations)).unwrap();
 }
 

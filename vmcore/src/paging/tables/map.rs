@@ -5,7 +5,7 @@ use crate::frame::{FrameList, Frames};
 use crate::paging::walk::MAX_LEVELS;
 use crate::paging::{EncodeError, Entry, Leaf, Mmu, TableError, Tables};
 
-use super::cursor::Cursor;
+use super::cursor::{Cursor, Run};
 use super::table::Table;
 
 /// The highest level at which leaves may be written; those below may be as well.
@@ -278,9 +278,8 @@ impl<M: Mmu> Tables<M> {
         loop {
             if cursor.level() == 0 {
                 let (table, run) = (cursor.table(), cursor.run());
-                if strict && table.live() != 0 {
-                    let taken = (0..run.count).find(|step| self.mmu.is_present(table.load(run.first + step)));
-                    if let Some(step) = taken {
+                if strict {
+                    if let Some(step) = self.first_taken(&table, run) {
                         let offset = (step as u64) << self.mmu.page_shift();
                         return Err(TableError::Conflict(VirtAddr::new(cursor.address().as_u64() + offset)));
                     }
@@ -302,6 +301,24 @@ impl<M: Mmu> Tables<M> {
                 return Ok(needed);
             }
         }
+    }
+
+    /// The first entry of a leaf table's run that is present, by its place in the run.
+    #[inline]
+    fn first_taken(&self, table: &Table<'_, M>, run: Run) -> Option<usize> {
+        let live = table.live() as usize;
+        let outside = table.len() - run.count;
+        if live == 0 {
+            return None;
+        }
+        if outside < run.count {
+            // Most of the table: if all that it holds is found outside, the run need not be read.
+            let present = (0..run.first).chain(run.first + run.count..table.len());
+            if present.filter(|index| self.mmu.is_present(table.load(*index))).count() == live {
+                return None;
+            }
+        }
+        table.first_present(self.mmu, run)
     }
 
     /// How many tables it takes below absent entries of `level` to map `part`: a table below each entry that is touched, except those

@@ -1,6 +1,6 @@
 //! What a range has in common, and its marks: read together, taken back one by one.
 
-use crate::addr::PageRange;
+use crate::addr::{PageRange, VirtAddr};
 use crate::frame::Frames;
 use crate::paging::{Access, Entry, Leaf, MemoryType, Mmu, TableError, Tables};
 
@@ -128,27 +128,39 @@ impl<M: Mmu> Tables<M> {
                 cursor.pass(run);
             } else if level == 0 {
                 let run = cursor.run();
-                let start = cursor.address();
-                table.update_run(run.first, run.count, |step, mut word| {
-                    if !self.mmu.is_present(word) || word & mask == clear {
-                        return None;
-                    }
-                    let mut new = word & !mask | clear;
-                    if atomic {
-                        while let Err(now) = table.compare_exchange(run.first + step, word, new) {
-                            (word, new) = (now, now & !mask | clear);
+                let start = cursor.address().as_u64();
+                let mmu = self.mmu;
+                let page =
+                    |step: usize| PageRange::from_checked(VirtAddr::new(start + ((step as u64) << shift)), 1 << shift);
+                let had = |word| Marks {
+                    accessed: marks.accessed && format.accessed.decode(word),
+                    dirty: marks.dirty && format.dirty.decode(word),
+                };
+                let is_marked = |word| mmu.is_present(word) && word & mask != clear;
+                if atomic {
+                    for step in 0..run.count {
+                        let mut word = table.load(run.first + step);
+                        if !is_marked(word) {
+                            continue;
                         }
+                        while let Err(now) = table.compare_exchange(run.first + step, word, word & !mask | clear) {
+                            word = now;
+                        }
+                        forget.add(gather, page(step), format.global.decode(word));
+                        marked(page(step), had(word));
                     }
-                    let had = Marks {
-                        accessed: marks.accessed && format.accessed.decode(word),
-                        dirty: marks.dirty && format.dirty.decode(word),
+                } else {
+                    let take = |step, word| {
+                        if !is_marked(word) {
+                            return None;
+                        }
+                        marked(page(step), had(word));
+                        Some(word & !mask | clear)
                     };
-                    let page = start.checked_add((step as u64) << shift).unwrap_or(start);
-                    let page = PageRange::from_checked(page, 1 << shift);
-                    forget.add(gather, page, format.global.decode(word));
-                    marked(page, had);
-                    if atomic { None } else { Some(new) }
-                });
+                    table.update_runs(run, format.global, take, |done, global| {
+                        forget.add_run(gather, start, shift, done, global);
+                    });
+                }
                 cursor.pass(run);
             } else {
                 match cursor.entry() {

@@ -3,8 +3,10 @@
 use core::marker::PhantomData;
 
 use crate::addr::Frame;
-use crate::frame::{FrameMeta, FrameUse, Frames};
-use crate::paging::{EntryWord, Mmu};
+use crate::frame::{FrameMeta, Frames};
+use crate::paging::{EntryWord, Flag, Mmu};
+
+use super::cursor::Run;
 
 /// A table that can be reached. Every index is masked to the table's length at the access.
 pub(super) struct Table<'a, M: Mmu> {
@@ -41,11 +43,14 @@ impl<'a, M: Mmu> Table<'a, M> {
     /// The table of `level` in `frame`, for changing. `None` if it cannot be reached or is not recorded as a table.
     #[inline]
     pub(super) fn own<F: Frames>(frames: &'a F, mmu: M, level: usize, frame: Frame) -> Option<Self> {
-        let meta = frames.frame_meta(frame)?;
-        if meta.recorded_use() != FrameUse::Table {
-            return None;
-        }
-        Some(Self { meta: Some(meta), ..Self::reach(frames, mmu, level, frame)? })
+        Self::reach(frames, mmu, level, frame)?.owned(frames)
+    }
+
+    /// The same table, for changing. `None` if it is not recorded as a table.
+    #[inline]
+    pub(super) fn owned<F: Frames>(self, frames: &'a F) -> Option<Self> {
+        let meta = frames.frame_meta(self.frame)?;
+        if meta.is_table() { Some(Self { meta: Some(meta), ..self }) } else { None }
     }
 
     /// How many entries it has.
@@ -120,6 +125,70 @@ impl<'a, M: Mmu> Table<'a, M> {
                 unsafe { M::Word::store(self.pointer, first + step, new) };
             }
         }
+    }
+
+    /// Shows each entry of a run, with its place in it, and writes what is given back; and shows each run of entries that were written, counted
+    /// from the first one's place, with whether any of them said yes to `noted`. What would pass the table's end is left out.
+    ///
+    /// What is done once per run and not once per entry costs next to nothing.
+    #[inline(always)]
+    pub(super) fn update_runs(
+        &self,
+        run: Run,
+        noted: Flag,
+        mut update: impl FnMut(usize, u64) -> Option<u64>,
+        mut updated: impl FnMut(Run, bool),
+    ) {
+        let first = run.first & self.mask;
+        let count = run.count.min(self.len() - first);
+        let mut step = 0;
+        while step < count {
+            let (start, mut yes) = (step, 0);
+            while step < count {
+                // SAFETY: as for `load`; the index was bounded by the table's length above.
+                let word = unsafe { M::Word::load(self.pointer, first + step) };
+                let Some(new) = update(step, word) else { break };
+                // SAFETY: as above.
+                unsafe { M::Word::store(self.pointer, first + step, new) };
+                yes |= noted.yes_bit(word);
+                step += 1;
+            }
+            if step > start {
+                updated(Run { first: start, count: step - start }, yes != 0);
+            }
+            // The one that was not written.
+            step += 1;
+        }
+    }
+
+    /// Whether an entry of the run is present: the first one's place in it.
+    #[inline]
+    pub(super) fn first_present(&self, mmu: M, run: Run) -> Option<usize> {
+        let first = run.first & self.mask;
+        let count = run.count.min(self.len() - first);
+        // Eight at a time, since the compiler does not join loads of atomics.
+        const STRIDE: usize = 8;
+        let mut step = 0;
+        while step < count {
+            let part = STRIDE.min(count - step);
+            let mut any = 0;
+            if part == STRIDE {
+                for place in step..step + STRIDE {
+                    // SAFETY: as for `load`; the index was bounded by the table's length above.
+                    any |= unsafe { M::Word::load(self.pointer, first + place) };
+                }
+            } else {
+                any = u64::MAX;
+            }
+            if mmu.is_present(any) {
+                let present = (step..step + part).find(|place| mmu.is_present(self.load(first + place)));
+                if present.is_some() {
+                    return present;
+                }
+            }
+            step += part;
+        }
+        None
     }
 
     /// Changes the count of live entries and gives the new one.

@@ -102,13 +102,7 @@ impl<F: Frames, M: Mmu> Writer<'_, F, M> {
     /// Goes out of this table to the entry that leads to it; false, without moving, in the root. A table that is empty is unlinked.
     pub fn leave(&mut self) -> bool {
         let Some(left) = self.cursor.leave() else { return false };
-        if left.live() == 0 {
-            self.cursor.table().store(self.cursor.index(), 0);
-            self.cursor.table().change_live(-1);
-            // No leaf lay below any more, but CPUs may remember the way to the table.
-            self.gather.scope.note_tables();
-            let _ = self.gather.tables.push(self.frames, left.frame());
-        }
+        self.cursor.unlink_empty(&left, self.gather);
         true
     }
 

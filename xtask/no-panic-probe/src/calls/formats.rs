@@ -87,6 +87,9 @@ fn format<M: Mmu>(mmu: M) {
     shown(mmu.decode(level, word));
     shown(mmu.decode_at(level, hidden(1), word));
     shown(mmu.decode_table(level, word));
+    shown(mmu.decode_leaf(level, word));
+    shown(mmu.decode_leaf_at(level, hidden(1), word));
+    shown(mmu.beyond_physical());
     let limits = mmu.limits(level, word) & mmu.limits(level, hidden(2));
     shown(leaf.access & limits);
     displayed(limits);

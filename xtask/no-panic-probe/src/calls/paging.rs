@@ -106,6 +106,7 @@ fn tables(leaf: Leaf) {
         displayed(error);
     }
     shown(tables.set_page(&Probe, address, leaf, &mut spare, &mut gather));
+    shown(tables.unmap_page(&Probe, address, &mut gather));
     shown(tables.fill(&Probe, range, &mut spare, |address| {
         shown(address);
         hidden(None)
