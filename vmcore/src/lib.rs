@@ -57,8 +57,8 @@
 //!
 //! *Chosen* are the permissions that a leaf may have or lack (reading, writing, executing, by programs): the others are always there, or,
 //! in nested formats, the guest's affair. *Tables limit*: an access must be allowed by the tables' entries too. *Groups* are leaves
-//! that a TLB may keep as one (Arm's contiguous hint, RISC-V's Svnapot). *Payload* is what an absent entry holds for its owner. *Tag bits* are
-//! the most that a machine can have (PCID, VPID, ASID, VMID). All
+//! that a TLB may keep as one (Arm's contiguous hint, RISC-V's Svnapot); the tables write them by themselves ([`Groups`](paging::Groups)).
+//! *Payload* is what an absent entry holds for its owner. *Tag bits* are the most that a machine can have (PCID, VPID, ASID, VMID). All
 //! have the marks of use and of writing. Memory types are those that a [PAT layout](paging::PatLayout) or [MAIR layout](paging::MairLayout) can
 //! hold; RISC-V has them with Svpbmt. Left out: executing by the kernel alone in nested formats (EPT's mode-based execution, Arm's XNX), Arm's FEAT_S2FWB,
 //! 128-bit descriptors and permission indirection, sub-page permissions.

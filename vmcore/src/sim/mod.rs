@@ -39,7 +39,7 @@
 //! - **Flush while held**: [`Platform::flush`] was called although the test wants every flush value detached.
 //! - **Break before make** (Arm): where a flush begins, or a new leaf is first used, a CPU remembers a leaf or a table that the
 //!   tables have replaced by another address, size or memory type, instead of having had nothing there until the flush.
-//! - **Contiguous mismatch** (Arm, RISC-V): the members of a group that a TLB may keep as one do not agree.
+//! - **Contiguous mismatch** (Arm, RISC-V): the members of a group that a TLB may keep as one do not agree, or one is absent.
 //! - **Stale absence** (RISC-V): [`Sim::check_absences`] finds that a CPU remembers that nothing is mapped where something is.
 //! - **Tag reused**: a root is loaded under a tag under which the CPU still holds another root's translations.
 //! - **Stale tag**: a root is loaded under a tag under which the CPU still remembers a frame that was freed meanwhile.
@@ -58,7 +58,7 @@
 //!   a fault forgets the entry   yes        yes    no     no        yes: a change that only adds permissions needs no flush
 //!   absent entries are kept     PAE's top  no     no     yes       of tables, until a flush that notes tables
 //!   break before make           no         no     yes    no
-//!   contiguous leaves           no         no     yes    Svnapot   kept as one entry
+//!   contiguous leaves           no         no     yes    Svnapot   kept as one entry; marks are set in another member
 //! ```
 //!
 //! A flush takes away exactly what its scope says: a range of a tag (of a large leaf only that part), a whole tag

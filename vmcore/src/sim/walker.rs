@@ -159,8 +159,13 @@ impl Walker<'_> {
                         return Err(Stop::Permission(found));
                     }
                     let writes = access.contains(Access::WRITE);
-                    let marked = if writes { leaf.after_write } else { leaf.after_read };
-                    if !slot.mark(word, marked.ok_or(Stop::Unmarked)?) {
+                    let after = |leaf: Leaf| if writes { leaf.after_write } else { leaf.after_read };
+                    let marked = after(leaf).ok_or(Stop::Unmarked)?;
+                    let done = match self.other_member(table, shift, index, rights, &leaf) {
+                        Some((slot, word, other)) => slot.mark(word, after(other).unwrap_or(word)),
+                        None => slot.mark(word, marked),
+                    };
+                    if !done {
                         continue;
                     }
                     return Ok(Found { dirty: found.dirty || writes, ..found });
@@ -196,8 +201,29 @@ impl Walker<'_> {
         self.memory.word(frame, index).map(Slot::Wide)
     }
 
-    /// The members of a contiguous group agree: each that is present is the same but for its own address, and nothing says that it
-    /// is none. Whichever member a TLB was filled from translates for all of them.
+    /// Another member of the contiguous group that the entry is one of: the marks of an access may be set in any of them, and so they are never
+    /// set in the one that translates it.
+    fn other_member(
+        &self,
+        table: u64,
+        shift: u32,
+        index: usize,
+        above: Rights,
+        leaf: &Leaf,
+    ) -> Option<(Slot<'_>, u64, Leaf)> {
+        if leaf.span <= shift {
+            return None;
+        }
+        let count = 1_usize << (leaf.span - shift);
+        let slot = self.slot(table, (index & !(count - 1)) | ((index + 1) & (count - 1)))?;
+        let word = slot.load();
+        match self.regime.step(shift, word, above) {
+            Step::Leaf(other) if other.span == leaf.span && other.base == leaf.base => Some((slot, word, other)),
+            _ => None,
+        }
+    }
+
+    /// The members of a contiguous group agree: each is present and the same but for its own address and its marks. Whichever member a TLB was filled from translates for all of them.
     fn check_group(&self, table: u64, shift: u32, index: usize, above: Rights, address: u64, leaf: &Leaf) {
         let count = 1_usize << (leaf.span - shift);
         let first = index & !(count - 1);
@@ -205,7 +231,6 @@ impl Walker<'_> {
             let Some(slot) = self.slot(table, member) else { return };
             let word = slot.load();
             let agrees = match self.regime.step(shift, word, above) {
-                Step::Absent => true,
                 Step::Leaf(other) => {
                     let expected = leaf.base + (((member - first) as u64) << shift);
                     other.span == leaf.span

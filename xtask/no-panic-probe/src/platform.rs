@@ -4,7 +4,7 @@ use core::cell::UnsafeCell;
 
 use vmcore::{
     CpuMask, Machine, Platform,
-    addr::Frame,
+    addr::{Frame, PageRange},
     frame::{FrameMeta, FrameMetaTable, FrameRegion, FrameRequest, Frames},
     paging::{FlushRequest, X86_64},
 };
@@ -55,6 +55,36 @@ unsafe impl Frames for Probe {
 
     fn frame_meta(&self, frame: Frame) -> Option<&FrameMeta> {
         REGION.meta(frame)
+    }
+}
+
+/// The same frames, of a machine that can invalidate at once: what replaces live entries of any format.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Invalidating;
+
+// SAFETY: as for `Probe`; no TLB knows anything that it would have to forget.
+unsafe impl Frames for Invalidating {
+    const INVALIDATES_NOW: bool = true;
+
+    fn invalidate_now(&self, tag: u16, range: PageRange) {
+        shown((tag, range));
+    }
+
+    fn allocate_frames(&self, request: FrameRequest) -> Option<Frame> {
+        Probe.allocate_frames(request)
+    }
+
+    unsafe fn free_frames(&self, first: Frame, count: u64) {
+        // SAFETY: forwarded.
+        unsafe { Probe.free_frames(first, count) }
+    }
+
+    fn frame_pointer(&self, frame: Frame) -> *mut u8 {
+        Probe.frame_pointer(frame)
+    }
+
+    fn frame_meta(&self, frame: Frame) -> Option<&FrameMeta> {
+        Probe.frame_meta(frame)
     }
 }
 

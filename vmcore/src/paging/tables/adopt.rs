@@ -24,7 +24,8 @@ impl<M: Mmu> Tables<M> {
     ///
     /// # Errors
     /// Nothing was changed: [`TableError::Foreign`] where a table cannot be reached, has no record, is recorded as used (also for a table that is met twice, such
-    /// as a root that contains itself, or that the range covers and that was adopted before), or an entry is malformed.
+    /// as a root that contains itself, or that the range covers and that was adopted before), an entry is malformed, or the members of a group (Arm's
+    /// contiguous hint, RISC-V's Svnapot) do not agree.
     ///
     /// # Safety
     /// Nobody else changes or frees the tables from now on. They are a tree: no table of the range is reached by another way. Their frames may be given to
@@ -81,6 +82,9 @@ impl<M: Mmu> Tables<M> {
     ) -> Option<()> {
         let meta = frames.frame_meta(frame)?;
         let table = Table::reach(frames, self.mmu, level, frame)?;
+        if !self.groups_are_whole(&table, level) {
+            return None;
+        }
         match meta.begin(FrameUse::Table) {
             Ok(()) => {
                 let present = (0..table.len()).filter(|index| self.mmu.is_present(table.load(*index))).count();

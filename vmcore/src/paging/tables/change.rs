@@ -6,6 +6,7 @@ use crate::paging::{Access, Entry, Leaf, Mmu, TableError, Tables, Tag};
 
 use super::Gather;
 use super::cursor::{Cursor, Run};
+use super::group::Remade;
 use super::live::Slot;
 use super::table::Table;
 
@@ -59,11 +60,12 @@ impl<M: Mmu> Tables<M> {
     }
 
     /// Unmaps whatever the range maps. Leaves covered in part are split first, with tables from `spare` ([`tables_to_split`](Self::tables_to_split)).
-    /// Each removed leaf is reported with the pages that it mapped, in order. Tables that become empty are unlinked into `gather`; all
+    /// Each removed leaf is reported with the pages that it mapped, in order; a group as one. Tables that become empty are unlinked into `gather`; all
     /// that was removed is to be flushed, whether the hardware marked it as used or not. Cost: O(tables and leaves).
     ///
     /// # Errors
-    /// Nothing was changed: too few spare tables, or tables that are not this library's.
+    /// Nothing was changed: too few spare tables, tables that are not this library's, or a format where what the range covers in part cannot be cut
+    /// here ([`TableError::NeedsInvalidation`]).
     pub fn unmap<F: Frames>(
         &mut self,
         frames: &F,
@@ -87,11 +89,18 @@ impl<M: Mmu> Tables<M> {
         if spare.len() < needed {
             return Err(TableError::NeedsTables(needed));
         }
+        self.dissolve_parts(frames, range, |_| true, gather)?;
         let mut forget = Forget::new(self.tag);
         let mut cursor = self.cursor(frames, range)?;
         'entries: loop {
-            if cursor.level() == 0 {
-                let (table, run) = (cursor.table(), cursor.run());
+            if let Some(group) = self.group_at(&cursor) {
+                if let Some(leaf) = self.remove_group(&group) {
+                    forget.add(gather, group.pages, leaf.global);
+                    removed(group.pages, leaf);
+                }
+                cursor.pass(group.run);
+            } else if cursor.level() == 0 {
+                let (table, run) = (cursor.table(), self.singles(&cursor));
                 let start = cursor.address().as_u64();
                 let page =
                     |step: usize| PageRange::from_checked(VirtAddr::new(start + ((step as u64) << shift)), 1 << shift);
@@ -156,8 +165,8 @@ impl<M: Mmu> Tables<M> {
     /// and are not split. Cost: O(tables and leaves).
     ///
     /// # Errors
-    /// Nothing was changed: the format cannot express the access (to forbid everything, unmap), too few spare tables, or tables
-    /// that are not this library's.
+    /// Nothing was changed: the format cannot express the access (to forbid everything, unmap), too few spare tables, tables
+    /// that are not this library's, or a format whose live groups cannot be replaced here ([`TableError::NeedsInvalidation`]).
     pub fn protect<F: Frames>(
         &mut self,
         frames: &F,
@@ -171,12 +180,20 @@ impl<M: Mmu> Tables<M> {
         if spare.len() < needed {
             return Err(TableError::NeedsTables(needed));
         }
+        self.check_groups(frames, range, |leaf| leaf.access != access)?;
+        self.dissolve_parts(frames, range, |leaf| leaf.access != access, gather)?;
         let shift = self.mmu.page_shift();
         let mut forget = Forget::new(self.tag);
         let mut cursor = self.cursor(frames, range)?;
         loop {
-            if cursor.level() == 0 {
-                let (table, run) = (cursor.table(), cursor.run());
+            if let Some(group) = self.group_at(&cursor) {
+                if let Some(leaf) = self.leaf_of_group(&group).filter(|leaf| leaf.access != access) {
+                    self.remake(frames, &group, Remade::Group, |leaf| leaf.access(access))?;
+                    forget.add(gather, group.pages, leaf.global);
+                }
+                cursor.pass(group.run);
+            } else if cursor.level() == 0 {
+                let (table, run) = (cursor.table(), self.singles(&cursor));
                 let start = cursor.address().as_u64();
                 let page =
                     |step: usize| PageRange::from_checked(VirtAddr::new(start + ((step as u64) << shift)), 1 << shift);
@@ -245,8 +262,9 @@ impl<M: Mmu> Tables<M> {
         let frame = spare.pop(frames).ok_or(TableError::NeedsTables(needed))?;
         let table = Table::own(frames, self.mmu, below, frame).ok_or(foreign)?;
         let word = self.mmu.encode_table(cursor.level(), frame)?;
+        let (pages, part) = (cursor.span(), cursor.part());
         self.rewrite(frames, cursor.slot(), true, |leaf| {
-            self.write_leaves(&table, below, 0, table.len(), leaf)?;
+            self.write_split::<F>(&table, below, pages, part, leaf)?;
             Ok(word)
         })?;
         table.change_live(table.len() as i32);

@@ -10,7 +10,7 @@ use super::table::Table;
 
 impl<M: Mmu> Tables<M> {
     /// Drops whatever the tables hold for the range: tables that it covers are unlinked into `gather` with all that lies below, unread; of
-    /// leaf tables that it covers in part, the entries are cleared. A larger leaf that it touches is dropped whole, rather than
+    /// leaf tables that it covers in part, the entries are cleared. A larger leaf, or a group, that it touches is dropped whole, rather than
     /// split. So it takes no table, and cannot fail for want of one. Pinned tables stay, empty.
     ///
     /// This is how write permission is withdrawn from many pages of a format whose permissions do not combine over levels, how a
@@ -23,6 +23,7 @@ impl<M: Mmu> Tables<M> {
     /// Nothing was changed: tables that are not this library's.
     pub fn detach<F: Frames>(&mut self, frames: &F, range: PageRange, gather: &mut Gather) -> Result<(), TableError> {
         self.check_owned(frames, range)?;
+        let range = self.with_whole_groups(frames, range);
         let mut forget = Forget::new(self.tag);
         let mut cursor = self.cursor(frames, range)?;
         // Leaves that are not read may be global.

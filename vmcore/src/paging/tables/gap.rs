@@ -61,8 +61,8 @@ impl<M: Mmu> Tables<M> {
     }
 
     /// Maps `size` bytes to the consecutive frames from `leaf.frame`, in the first gap of `limits` where addresses and frames are aligned
-    /// alike for the largest leaf that fits (up to `largest_level`), or else in the first gap. Says where. [`unmap`](Self::unmap) undoes it; the addresses may be
-    /// given out again when its flush is acknowledged.
+    /// alike for the largest leaf or [group](super::Groups) that fits (up to `largest_level`), or else in the first gap. Says where.
+    /// [`unmap`](Self::unmap) undoes it; the addresses may be given out again when its flush is acknowledged.
     ///
     /// Takes at most [`tables_to_map_at_most`](Self::tables_to_map_at_most) of a range of that size.
     ///
@@ -107,10 +107,17 @@ impl<M: Mmu> Tables<M> {
         largest_level: usize,
     ) -> Result<PageRange, TableError> {
         let physical = first.start(self.mmu.page_shift()).as_u64();
-        for level in (1..=largest_level.min(self.mmu.levels())).rev() {
-            let Some(at) = self.mmu.level(level).filter(|at| size >> at.shift != 0) else { continue };
-            if let Ok(range) = self.find_gap(frames, limits, size, at.shift, physical) {
-                return Ok(range);
+        for level in (0..=largest_level.min(self.mmu.levels())).rev() {
+            let Some(at) = self.mmu.level(level) else { continue };
+            let group = if self.writes_groups::<F>() { self.mmu.contiguous(level) } else { None };
+            let group = group.map(|group| at.shift + group.count_shift);
+            for shift in group.into_iter().chain((level > 0).then_some(at.shift)) {
+                if size >> shift == 0 {
+                    continue;
+                }
+                if let Ok(range) = self.find_gap(frames, limits, size, shift, physical) {
+                    return Ok(range);
+                }
             }
         }
         self.find_gap(frames, limits, size, 0, 0)

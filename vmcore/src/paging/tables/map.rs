@@ -47,7 +47,8 @@ impl<M: Mmu> Tables<M> {
     }
 
     /// Maps `range` to the consecutive frames from `leaf.frame`, with the largest leaves that alignment, the format and
-    /// `largest_level` allow (0 for base pages alone). Tables come from `spare`. Nothing has to be flushed.
+    /// `largest_level` allow (0 for base pages alone), in [groups](super::Groups) that a TLB may keep as one where the format has them. Tables come
+    /// from `spare`. Nothing has to be flushed.
     ///
     /// # Errors
     /// Nothing was changed: something is mapped in the range, the format cannot represent the leaf or a frame, too few spare
@@ -76,7 +77,7 @@ impl<M: Mmu> Tables<M> {
             let here = Leaf { frame: leaf.frame.add(offset >> self.mmu.page_shift()), ..leaf };
             if cursor.level() == 0 {
                 let run = cursor.run();
-                self.write_run(&cursor.table(), run.first, run.count, here)?;
+                self.write_grouped::<F>(&cursor.table(), 0, run.first, run.count, here)?;
                 cursor.table().change_live(run.count as i32);
                 cursor.pass(run);
             } else {
@@ -86,9 +87,13 @@ impl<M: Mmu> Tables<M> {
                         continue;
                     }
                     _ if cursor.level() <= largest.0 && cursor.is_whole() => {
-                        let word = self.mmu.encode_leaf(cursor.level(), here)?;
-                        cursor.table().store(cursor.index(), word);
-                        cursor.table().change_live(1);
+                        if let Some(room) = self.room_for_group(&cursor, here) {
+                            self.write_group(&mut cursor, room, here)?;
+                        } else {
+                            let word = self.mmu.encode_leaf(cursor.level(), here)?;
+                            cursor.table().store(cursor.index(), word);
+                            cursor.table().change_live(1);
+                        }
                     }
                     _ => {
                         let table = self.link_spare(frames, &cursor, spare, needed)?;
@@ -187,18 +192,6 @@ impl<M: Mmu> Tables<M> {
         }
     }
 
-    /// Writes `count` leaves of level 0 from entry `first` on, for consecutive frames.
-    #[inline]
-    pub(super) fn write_run(
-        &self,
-        table: &Table<'_, M>,
-        first: usize,
-        count: usize,
-        leaf: Leaf,
-    ) -> Result<(), EncodeError> {
-        self.write_leaves(table, 0, first, count, leaf)
-    }
-
     /// Writes `count` leaves of `level` from entry `first` on, for consecutive memory.
     #[inline]
     pub(super) fn write_leaves(
@@ -209,7 +202,7 @@ impl<M: Mmu> Tables<M> {
         count: usize,
         leaf: Leaf,
     ) -> Result<(), EncodeError> {
-        let frames_each = self.mmu.level(level).map_or(1, |at| 1_u64 << at.shift.saturating_sub(self.mmu.page_shift()));
+        let frames_each = self.frames_each(level);
         let nth = |step: usize| Leaf { frame: leaf.frame.add(step as u64 * frames_each), ..leaf };
         let stride = self.mmu.leaf_stride(level);
         let word = self.mmu.encode_leaf(level, leaf)?;

@@ -6,6 +6,7 @@ use crate::paging::{EncodeError, Entry, MemoryType, Mmu, TableError, Tables};
 
 use super::Gather;
 use super::change::Forget;
+use super::group::Remade;
 use super::live::Slot;
 
 impl<M: Mmu> Tables<M> {
@@ -34,6 +35,7 @@ impl<M: Mmu> Tables<M> {
         if spare.len() < needed {
             return Err(TableError::NeedsTables(needed));
         }
+        self.dissolve_parts(frames, range, |leaf| leaf.memory != memory, gather)?;
         let shift = self.mmu.page_shift();
         let mut forget = Forget::new(self.tag);
         let mut cursor = self.cursor(frames, range)?;
@@ -44,8 +46,14 @@ impl<M: Mmu> Tables<M> {
                     Ok(self.mmu.encode_leaf(level, leaf.memory(memory))?)
                 })
             };
-            if level == 0 {
-                let run = cursor.run();
+            if let Some(group) = self.group_at(&cursor) {
+                if let Some(leaf) = self.leaf_of_group(&group).filter(|leaf| leaf.memory != memory) {
+                    self.remake(frames, &group, Remade::Group, |leaf| leaf.memory(memory))?;
+                    forget.add(gather, group.pages, leaf.global);
+                }
+                cursor.pass(group.run);
+            } else if level == 0 {
+                let run = self.singles(&cursor);
                 for step in 0..run.count {
                     let index = run.first + step;
                     let Entry::Leaf(leaf) = self.decode_at(0, index, table.load(index)) else { continue };

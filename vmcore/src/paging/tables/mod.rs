@@ -20,6 +20,7 @@
 //! | `adopt` | tables that somebody else made |
 //! | `writer` | the public writing cursor |
 //! | `live` | how an entry that is in use is replaced |
+//! | `group` | leaves that a TLB may keep as one: written, kept, made single again |
 //!
 //! # Invariants
 //! - Every operation on a range reads and checks first (conflicts, what the format can represent, how many tables are
@@ -27,7 +28,8 @@
 //! - A table's live count is its present entries, plus one if it is pinned behind a root slot. A table is unlinked when
 //!   its count reaches zero, and freed only when the flush is acknowledged.
 //! - A table is zero, or filled, before it is linked.
-//! - Nothing outside of the given range is changed or freed, and no table is entered for changing that is not recorded as one.
+//! - Nothing outside of the given range is changed or freed, but that a group which lies in it in part becomes single leaves; and no table is entered
+//!   for changing that is not recorded as one.
 //!
 //! # Safety of mapping
 //! Mapping is safe: tables are inert memory until a CPU is given their root, which is the embedder's unsafe step. Who
@@ -40,6 +42,7 @@ mod detach;
 #[cfg(test)]
 mod format_tests;
 mod gap;
+mod group;
 mod live;
 mod map;
 mod map_frames;
@@ -63,6 +66,7 @@ use crate::frame::{FrameList, Frames};
 use crate::paging::{EncodeError, Entry, FlushScope, Limits, Mmu, Tag, Walk};
 
 use self::cursor::Cursor;
+pub use self::group::Groups;
 pub use self::live::DirtyBits;
 pub use self::query::{Marks, RangeSummary};
 pub use self::runs::Runs;
@@ -152,6 +156,7 @@ pub struct Tables<M: Mmu> {
     root: Frame,
     tag: Tag,
     dirty_bits: DirtyBits,
+    groups: Groups,
 }
 
 impl<M: Mmu> Tables<M> {
@@ -164,7 +169,7 @@ impl<M: Mmu> Tables<M> {
     ///   [`Frames::frame_pointer`](crate::frame::Frames::frame_pointer) and not freed meanwhile.
     /// - Each operation is given the same frames, whose page size is the format's, and the format's tables each fit a frame.
     pub const unsafe fn new(mmu: M, root: Frame, tag: Tag) -> Self {
-        Self { mmu, root, tag, dirty_bits: DirtyBits::Hints }
+        Self { mmu, root, tag, dirty_bits: DirtyBits::Hints, groups: Groups::WhereAligned }
     }
 
     /// The MMU.

@@ -134,7 +134,8 @@ impl<M: Mmu> Tables<M> {
     /// The leaf that was found, as it stands in the table.
     #[inline]
     fn found_leaf_alone(&self, found: &Found<'_, M>) -> Option<Leaf> {
-        self.mmu.decode_leaf_at(found.level, self.index_at(found.level, found.address), found.word)
+        let leaf = self.mmu.decode_leaf_at(found.level, self.index_at(found.level, found.address), found.word)?;
+        Some(self.with_group_marks(&found.table, found.level, found.address, leaf))
     }
 
     /// What is left of an access by the entries [above](Found::above).
@@ -162,6 +163,7 @@ impl<M: Mmu> Tables<M> {
         };
         let index = self.index_at(0, address);
         let leaf = self.mmu.decode_leaf_at(0, index, table.load(index))?;
+        let leaf = self.with_group_marks(&table, 0, address, leaf);
         let shift = self.mmu.page_shift();
         let page = PageRange::from_checked(address.align_down(shift), 1 << shift);
         Some((page, leaf.access(Self::limited(leaf.access, above))))
@@ -314,6 +316,13 @@ impl<M: Mmu> Tables<M> {
             self.check_replaceable::<F>(page)?;
         }
         let table = found.table.owned(frames).ok_or(foreign)?;
+        if let Some(group) = self.group_in(&table, 0, page.start()) {
+            if self.mark_group(&group, old, leaf)? {
+                return Ok(Some(old));
+            }
+            self.check_replaceable::<F>(group.pages)?;
+            self.dissolve(frames, &group, gather)?;
+        }
         if !(same && leaf.access.contains(old.access)) {
             gather.scope.add(self.tag, page, old.global);
         }
@@ -333,8 +342,8 @@ impl<M: Mmu> Tables<M> {
     /// `gather`, and what was removed is noted there to be flushed. Costs one read per level, and takes no tables.
     ///
     /// # Errors
-    /// Nothing was changed: a larger leaf maps the address ([`TableError::Conflict`]; [`unmap`](Self::unmap) splits it), the address is no page's, or tables that
-    /// are not this library's.
+    /// Nothing was changed: a larger leaf maps the address ([`TableError::Conflict`]; [`unmap`](Self::unmap) splits it), the address is no page's, tables that
+    /// are not this library's, or a group that cannot be made single here ([`TableError::NeedsInvalidation`]).
     #[inline(always)]
     pub fn unmap_page<F: Frames>(
         &mut self,
@@ -347,14 +356,20 @@ impl<M: Mmu> Tables<M> {
             if let Some(leaf) = self.take_page(frames, address, gather) {
                 return Ok(Some(leaf));
             }
+            if let Some(leaf) = self.take_member(frames, address, gather)? {
+                return Ok(Some(leaf));
+            }
         }
         self.why_not_taken(frames, address).map_or(Ok(None), Err)
     }
 
-    /// Unmaps the page at `address`, if it is a page's leaf, in a table that is this library's. The address is a page's.
+    /// Unmaps the page at `address`, if it is a page's leaf and not one of a group, in a table that is this library's. The address is a page's.
     #[inline(always)]
     pub(super) fn take_page<F: Frames>(&mut self, frames: &F, address: VirtAddr, gather: &mut Gather) -> Option<Leaf> {
         let (table, _) = self.leaf_table::<F, true>(frames, address)?;
+        if self.group_in(&table, 0, address).is_some() {
+            return None;
+        }
         let index = self.index_at(0, address);
         let leaf = self.mmu.decode_leaf_at(0, index, table.load(index))?;
         let table = table.owned(frames)?;

@@ -45,14 +45,14 @@ impl Marks {
 
     /// The leaf's marks among these; `None` if it has none of them.
     #[inline]
-    fn of(self, leaf: &Leaf) -> Option<Self> {
+    pub(super) fn of(self, leaf: &Leaf) -> Option<Self> {
         let found = Self { accessed: self.accessed && leaf.accessed, dirty: self.dirty && leaf.dirty };
         (found.accessed || found.dirty).then_some(found)
     }
 
     /// The leaf without these marks.
     #[inline]
-    fn cleared(self, leaf: Leaf) -> Leaf {
+    pub(super) fn cleared(self, leaf: Leaf) -> Leaf {
         Leaf { accessed: leaf.accessed && !self.accessed, dirty: leaf.dirty && !self.dirty, ..leaf }
     }
 }
@@ -83,8 +83,8 @@ impl<M: Mmu> Tables<M> {
     }
 
     /// Takes these marks of the hardware back from every leaf in the range and reports each leaf that had one, with the pages that it
-    /// maps and what it had. A larger leaf that the range covers in part is reported with that part and keeps its marks: the rest of
-    /// its pages may have set them.
+    /// maps and what it had. A larger leaf, or a group, that the range covers in part is reported with that part and keeps its marks: the rest of
+    /// its pages may have set them. A group that it covers whole is reported as one.
     ///
     /// What was taken back is to be flushed before the next question: a CPU that remembers a leaf as written does not mark it again. Whoever only
     /// looks for pages that are not in use may leave the flush of accessed marks out. Tables that [rely](super::DirtyBits::Relied) on
@@ -112,9 +112,23 @@ impl<M: Mmu> Tables<M> {
         let mut cursor = self.cursor(frames, range)?;
         loop {
             let (level, table) = (cursor.level(), cursor.table());
-            if level == 0 && M::FORMAT.dirty_modifier != 0 {
+            if let Some(group) = self.group_at(&cursor) {
+                let had = if group.is_whole() {
+                    self.take_group_marks(&group, marks)?
+                } else {
+                    self.leaf_of_group(&group).and_then(|leaf| marks.of(&leaf))
+                };
+                if let Some(had) = had {
+                    if group.is_whole() {
+                        let leaf = self.leaf_of_group(&group);
+                        forget.add(gather, group.pages, leaf.is_none_or(|leaf| leaf.global));
+                    }
+                    marked(group.part, had);
+                }
+                cursor.pass(group.run);
+            } else if level == 0 && M::FORMAT.dirty_modifier != 0 {
                 // The mark is not one bit: each leaf is read and written as a whole.
-                let run = cursor.run();
+                let run = self.singles(&cursor);
                 for step in 0..run.count {
                     let index = run.first + step;
                     let Entry::Leaf(leaf) = self.decode_at(0, index, table.load(index)) else { continue };
@@ -127,7 +141,7 @@ impl<M: Mmu> Tables<M> {
                 }
                 cursor.pass(run);
             } else if level == 0 {
-                let run = cursor.run();
+                let run = self.singles(&cursor);
                 let start = cursor.address().as_u64();
                 let mmu = self.mmu;
                 let page =

@@ -172,7 +172,7 @@ impl<M: Mmu> Tables<M> {
         }
         let mut cursor = self.cursor(frames, range)?;
         loop {
-            let word = source.load(cursor.index());
+            let word = from.shared_word(&source, cursor.level(), cursor.address(), range);
             if self.mmu.is_present(word) {
                 cursor.table().store(cursor.index(), word);
                 cursor.table().change_live(1);

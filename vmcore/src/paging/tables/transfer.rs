@@ -5,6 +5,8 @@
 //!   otherwise:                               leaf by leaf; a larger leaf in as large pieces as both places are aligned for
 //! ```
 //!
+//! A group stays one where it goes to a place that is aligned for it.
+//!
 //! A table in the root is never moved: it may be pinned, or shared with other spaces.
 //!
 //! What tables above a leaf forbid is written into what leaves their shelter: permissions are never gained on the way.
@@ -16,6 +18,7 @@ use crate::paging::{Access, Entry, Leaf, Mmu, TableError, Tables};
 
 use super::change::Forget;
 use super::cursor::Cursor;
+use super::group::Group;
 use super::table::Table;
 use super::{Gather, NO_LIMIT};
 
@@ -29,12 +32,20 @@ struct Way {
     keep: Access,
     /// Whether tables go as a whole.
     tables: bool,
+    /// Whether groups stay groups, where they are aligned as such.
+    groups: bool,
 }
 
 impl Way {
     #[inline]
     fn target(&self, address: u64) -> u64 {
         address.wrapping_sub(self.from.start().as_u64()).wrapping_add(self.to.as_u64())
+    }
+
+    /// Whether the group arrives as one.
+    fn keeps<M: Mmu>(&self, group: &Group<'_, M>) -> bool {
+        let (start, size) = (group.pages.start().as_u64(), group.pages.size());
+        self.groups && group.is_whole() && self.target(start) & (size - 1) == 0
     }
 }
 
@@ -89,7 +100,8 @@ impl<M: Mmu> Tables<M> {
     ///
     /// # Errors
     /// Nothing was changed: the ranges overlap or differ in size ([`TableError::Overlap`]), something is mapped at the new place, too few spare tables
-    /// ([`tables_to_move`](Self::tables_to_move)), or tables that are not this library's.
+    /// ([`tables_to_move`](Self::tables_to_move)), tables that are not this library's, or a format where what `from` covers in part cannot be cut
+    /// here ([`TableError::NeedsInvalidation`]).
     pub fn move_range<F: Frames>(
         &mut self,
         frames: &F,
@@ -104,14 +116,28 @@ impl<M: Mmu> Tables<M> {
         if spare.len() < needed {
             return Err(TableError::NeedsTables(needed));
         }
+        self.dissolve_parts(frames, from, |_| true, gather)?;
         let mut forget = Forget::new(self.tag);
         let mut limits = [NO_LIMIT; MAX_LEVELS];
         let mut cursor = self.cursor(frames, from)?;
         loop {
             let (level, table) = (cursor.level(), cursor.table());
             let limit = limits.get(level).copied().unwrap_or(NO_LIMIT);
-            if level == 0 {
-                let run = cursor.run();
+            if let Some(group) = self.group_at(&cursor) {
+                if let Some(leaf) = self.remove_group(&group) {
+                    forget.add(gather, group.pages, leaf.global);
+                    let (leaf, start) = (leaf.access(leaf.access & limit), group.pages.start().as_u64());
+                    if way.keeps(&group) {
+                        let place = self.place(frames, way.target(start), level, &mut None, spare, needed)?;
+                        self.write_members(&place.0, level, place.1, group.run.count, leaf)?;
+                        place.0.change_live(group.run.count as i32);
+                    } else {
+                        self.move_pieces(frames, way, (level, group.pages, leaf), spare, needed)?;
+                    }
+                }
+                cursor.pass(group.run);
+            } else if level == 0 {
+                let run = self.singles(&cursor);
                 let mut moved = 0;
                 let mut target = None;
                 for step in 0..run.count {
@@ -156,11 +182,7 @@ impl<M: Mmu> Tables<M> {
                         table.change_live(-1);
                         forget.add(gather, span, leaf.global);
                         let leaf = leaf.access(leaf.access & limit);
-                        for (address, level, piece) in self.pieces(way, level, span, leaf) {
-                            let place = self.place(frames, way.target(address), level, &mut None, spare, needed)?;
-                            place.0.store(place.1, self.mmu.encode_leaf(level, piece)?);
-                            place.0.change_live(1);
-                        }
+                        self.move_pieces(frames, way, (level, span, leaf), spare, needed)?;
                     }
                     Entry::Leaf(leaf) => {
                         self.split(frames, &mut cursor, spare, needed)?;
@@ -182,6 +204,25 @@ impl<M: Mmu> Tables<M> {
         }
     }
 
+    /// Writes at the target what was the leaf of a level, or a group of such, that mapped these pages.
+    fn move_pieces<F: Frames>(
+        &self,
+        frames: &F,
+        way: Way,
+        (level, pages, leaf): (usize, PageRange, Leaf),
+        spare: &mut FrameList,
+        needed: u64,
+    ) -> Result<(), TableError> {
+        let mut target = None;
+        for (address, level, piece) in self.pieces(way, level, pages, leaf) {
+            let cache = if level == 0 { &mut target } else { &mut None };
+            let place = self.place(frames, way.target(address), level, cache, spare, needed)?;
+            place.0.store(place.1, self.mmu.encode_leaf(level, piece)?);
+            place.0.change_live(1);
+        }
+        Ok(())
+    }
+
     /// How many tables [`move_range`](Self::move_range) takes at the most for what is mapped now: those missing at the new place, and those
     /// for splitting. 0 where it would be refused. Cost: O(tables and leaves).
     pub fn tables_to_move<F: Frames>(&self, frames: &F, from: PageRange, to: PageRange) -> u64 {
@@ -199,11 +240,11 @@ impl<M: Mmu> Tables<M> {
         if !self.is_clear(frames, to) {
             return Err(self.find_conflict(frames, to));
         }
-        Ok(Way { from, to: to.start(), keep: Access::all(), tables: true })
+        Ok(Way { from, to: to.start(), keep: Access::all(), tables: true, groups: self.writes_groups::<F>() })
     }
 
     /// Maps in `into`, at the same addresses, what these tables map in `range`, with of each leaf's access what `keep` has; leaves that the range covers
-    /// in part are copied in pieces. Each copied leaf, as it is written, is reported, so that its frames can be counted. Nothing has to be flushed.
+    /// in part are copied in pieces. Each copied leaf, as it is written, is reported (a group as one), so that its frames can be counted. Nothing has to be flushed.
     ///
     /// The copy begins without marks: what was accessed or written is known here. Cost: O(tables and leaves).
     ///
@@ -225,14 +266,18 @@ impl<M: Mmu> Tables<M> {
             return Err(TableError::NeedsTables(needed));
         }
         let mut target = None;
-        self.each_piece(frames, way, |address, level, leaf| {
+        self.each_piece(frames, way, |address, level, leaf, count| {
             let cache = if level == 0 { &mut target } else { &mut None };
             let place = into.place(frames, address, level, cache, spare, needed)?;
             let leaf = Leaf { accessed: false, dirty: false, ..leaf };
-            place.0.store(place.1, self.mmu.encode_leaf(level, leaf)?);
-            place.0.change_live(1);
+            if count > 1 {
+                self.write_members(&place.0, level, place.1, count, leaf)?;
+            } else {
+                place.0.store(place.1, self.mmu.encode_leaf(level, leaf)?);
+            }
+            place.0.change_live(count as i32);
             let shift = self.mmu.level(level).map_or(self.mmu.page_shift(), |at| at.shift);
-            copied(PageRange::from_checked(VirtAddr::new(address), 1 << shift), leaf);
+            copied(PageRange::from_checked(VirtAddr::new(address), (count as u64) << shift), leaf);
             Ok(())
         })
     }
@@ -256,7 +301,9 @@ impl<M: Mmu> Tables<M> {
         if !into.is_clear(frames, range) {
             return Err(into.find_conflict(frames, range));
         }
-        Ok(Way { from: range, to: range.start(), keep, tables: false })
+        // What this machine has of the format may differ.
+        let alike = || (0..self.mmu.levels()).all(|level| self.mmu.contiguous(level) == into.mmu.contiguous(level));
+        Ok(Way { from: range, to: range.start(), keep, tables: false, groups: into.writes_groups::<F>() && alike() })
     }
 
     /// Whether the table that the entry at the cursor leads to, below tables that let `allowed` through, is moved as it is.
@@ -274,13 +321,14 @@ impl<M: Mmu> Tables<M> {
         Pieces { mmu: self.mmu, way, address, last, level, leaf }
     }
 
-    /// Shows to `arrives` each leaf that arrives, with its address at the target and its level there; and to `whole` the tables that go whole.
+    /// Shows to `arrives` each leaf that arrives, with its address at the target, its level there, and how many leaves it stands for: those of its group if it is
+    /// the first of one. And to `whole` the tables that go whole.
     fn each_target<F: Frames>(
         &self,
         frames: &F,
         way: Way,
         mut whole: impl FnMut(u64, usize) -> Result<(), TableError>,
-        mut arrives: impl FnMut(u64, usize, Leaf) -> Result<(), TableError>,
+        mut arrives: impl FnMut(u64, usize, Leaf, usize) -> Result<(), TableError>,
     ) -> Result<(), TableError> {
         let mut limits = [NO_LIMIT; MAX_LEVELS];
         let mut cursor = self.cursor(frames, way.from)?;
@@ -288,13 +336,30 @@ impl<M: Mmu> Tables<M> {
             let (level, table) = (cursor.level(), cursor.table());
             let limit = limits.get(level).copied().unwrap_or(NO_LIMIT);
             let kept = |leaf: Leaf| leaf.access(leaf.access & limit & way.keep);
-            if level == 0 {
-                let run = cursor.run();
+            // The part of a larger leaf, or of a group, from some address on.
+            let from = |leaf: Leaf, pages: PageRange, part: PageRange| {
+                let skipped = part.start().as_u64() - pages.start().as_u64();
+                kept(Leaf { frame: leaf.frame.add(skipped >> self.mmu.page_shift()), ..leaf })
+            };
+            if let Some(group) = self.group_at(&cursor) {
+                if let Some(leaf) = self.leaf_of_group(&group) {
+                    if way.keeps(&group) {
+                        arrives(way.target(group.pages.start().as_u64()), level, kept(leaf), group.run.count)?;
+                    } else {
+                        let leaf = from(leaf, group.pages, group.part);
+                        for (address, level, piece) in self.pieces(way, level, group.part, leaf) {
+                            arrives(way.target(address), level, piece, 1)?;
+                        }
+                    }
+                }
+                cursor.pass(group.run);
+            } else if level == 0 {
+                let run = self.singles(&cursor);
                 for step in 0..run.count {
                     let index = run.first + step;
                     let Entry::Leaf(leaf) = self.decode_at(0, index, table.load(index)) else { continue };
                     let address = cursor.address().as_u64() + ((step as u64) << self.mmu.page_shift());
-                    arrives(way.target(address), 0, kept(leaf))?;
+                    arrives(way.target(address), 0, kept(leaf), 1)?;
                 }
                 cursor.pass(run);
             } else {
@@ -310,11 +375,9 @@ impl<M: Mmu> Tables<M> {
                         continue;
                     }
                     Entry::Leaf(leaf) => {
-                        let part = cursor.part();
-                        let skipped = part.start().as_u64() - cursor.span().start().as_u64();
-                        let frame = leaf.frame.add(skipped >> self.mmu.page_shift());
-                        for (address, level, piece) in self.pieces(way, level, part, kept(Leaf { frame, ..leaf })) {
-                            arrives(way.target(address), level, piece)?;
+                        let leaf = from(leaf, cursor.span(), cursor.part());
+                        for (address, level, piece) in self.pieces(way, level, cursor.part(), leaf) {
+                            arrives(way.target(address), level, piece, 1)?;
                         }
                     }
                     _ => {}
@@ -330,7 +393,7 @@ impl<M: Mmu> Tables<M> {
         &self,
         frames: &F,
         way: Way,
-        arrives: impl FnMut(u64, usize, Leaf) -> Result<(), TableError>,
+        arrives: impl FnMut(u64, usize, Leaf, usize) -> Result<(), TableError>,
     ) -> Result<(), TableError> {
         self.each_target(frames, way, |_, _| Ok(()), arrives)
     }
@@ -348,7 +411,7 @@ impl<M: Mmu> Tables<M> {
             note(address, level);
             Ok(())
         };
-        self.each_target(frames, way, whole, |address, level, leaf| {
+        self.each_target(frames, way, whole, |address, level, leaf, _| {
             self.mmu.encode_leaf(level, leaf)?;
             note(address, level);
             Ok(())

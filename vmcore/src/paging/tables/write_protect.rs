@@ -16,10 +16,11 @@
 
 use crate::addr::{PageRange, VirtAddr};
 use crate::frame::{FrameList, Frames};
-use crate::paging::{Access, EncodeError, Entry, Mmu, TableError, Tables};
+use crate::paging::{Access, EncodeError, Entry, Leaf, Mmu, TableError, Tables};
 
 use super::Gather;
 use super::change::Forget;
+use super::group::Remade;
 use super::live::Slot;
 use super::table::Table;
 
@@ -46,7 +47,7 @@ impl<M: Mmu> Tables<M> {
     ///
     /// # Errors
     /// Nothing was changed: too few spare tables ([`tables_to_split`](Self::tables_to_split)), tables that are not this library's, or leaves whose
-    /// access without writing the format cannot express.
+    /// access without writing the format cannot express, or a format whose live groups cannot be replaced here ([`TableError::NeedsInvalidation`]).
     pub fn write_protect<F: Frames>(
         &mut self,
         frames: &F,
@@ -58,6 +59,9 @@ impl<M: Mmu> Tables<M> {
         if spare.len() < needed {
             return Err(TableError::NeedsTables(needed));
         }
+        let writable = |leaf: &Leaf| leaf.access.contains(Access::WRITE);
+        self.check_groups(frames, range, writable)?;
+        self.dissolve_parts(frames, range, writable, gather)?;
         let shift = self.mmu.page_shift();
         let mut changed = 0;
         let mut forget = Forget::new(self.tag);
@@ -69,8 +73,17 @@ impl<M: Mmu> Tables<M> {
                     Ok(self.mmu.encode_leaf(level, leaf.access(leaf.access.difference(Access::WRITE)))?)
                 })
             };
-            if level == 0 {
-                let run = cursor.run();
+            if let Some(group) = self.group_at(&cursor) {
+                if let Some(leaf) = self.leaf_of_group(&group).filter(writable) {
+                    self.remake(frames, &group, Remade::Group, |leaf| {
+                        leaf.access(leaf.access.difference(Access::WRITE))
+                    })?;
+                    forget.add(gather, group.pages, leaf.global);
+                    changed += group.run.count as u64;
+                }
+                cursor.pass(group.run);
+            } else if level == 0 {
+                let run = self.singles(&cursor);
                 for step in 0..run.count {
                     let index = run.first + step;
                     let Entry::Leaf(leaf) = self.decode_at(0, index, table.load(index)) else { continue };
@@ -129,7 +142,8 @@ impl<M: Mmu> Tables<M> {
     /// level that forbade it.
     ///
     /// # Errors
-    /// Nothing was changed: the address is no page's, or tables that are not this library's.
+    /// Nothing was changed: the address is no page's, tables that are not this library's, or a format whose live groups cannot be replaced here
+    /// ([`TableError::NeedsInvalidation`]).
     pub fn push_down<F: Frames>(&mut self, frames: &F, address: VirtAddr) -> Result<u64, TableError> {
         self.mmu.range(address.as_u64(), 1 << self.mmu.page_shift()).map_err(TableError::Address)?;
         let mut changed = 0;
@@ -168,7 +182,26 @@ impl<M: Mmu> Tables<M> {
     ) -> Result<u64, TableError> {
         let mut changed = 0;
         let page = PageRange::from_checked(address, 1 << self.mmu.page_shift());
+        let shift = self.mmu.level(level).map_or(0, |at| at.shift);
+        let base = address.align_down(shift + self.mmu.index_bits(level)).as_u64();
+        let without = |leaf: Leaf| leaf.access(leaf.access.difference(Access::WRITE));
         for index in 0..table.len() {
+            let here = VirtAddr::new(base + ((index as u64) << shift));
+            if let Some(group) = self.group_in(table, level, here) {
+                let first = group.run.first == index;
+                if let Some(leaf) =
+                    self.leaf_of_group(&group).filter(|leaf| first && leaf.access.contains(Access::WRITE))
+                {
+                    if commit {
+                        self.remake(frames, &group, Remade::Group, without)?;
+                        changed += group.run.count as u64;
+                    } else {
+                        self.mmu.encode_contiguous(level, without(leaf))?;
+                        self.check_replaceable::<F>(group.pages)?;
+                    }
+                }
+                continue;
+            }
             let word = table.load(index);
             let limited = self.with_writes(word, false);
             match self.decode_at(level, index, word) {
@@ -180,9 +213,7 @@ impl<M: Mmu> Tables<M> {
                     changed += 1;
                 }
                 Entry::Leaf(leaf) if leaf.access.contains(Access::WRITE) => {
-                    let make = |leaf: crate::paging::Leaf| {
-                        Ok(self.mmu.encode_leaf(level, leaf.access(leaf.access.difference(Access::WRITE)))?)
-                    };
+                    let make = |leaf: Leaf| Ok(self.mmu.encode_leaf(level, without(leaf))?);
                     if commit {
                         self.rewrite(frames, Slot { table: *table, level, index, pages: page }, false, make)?;
                         changed += 1;

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! The cursor never leaves its range, changes only entries that the range covers whole, and keeps the invariants of the tables: counts,
-//! no empty table but the root, everything that changed noted for the flush.
+//! no empty table but the root, everything that changed noted for the flush. It writes single leaves; a [group](super::Groups) of which it changes one becomes
+//! single leaves, also where it reaches beyond the range.
 
 use crate::addr::{PageRange, VirtAddr};
 use crate::frame::{FrameList, Frames};
@@ -86,6 +87,10 @@ impl<F: Frames, M: Mmu> Writer<'_, F, M> {
             Entry::Leaf(leaf) if level > 0 => {
                 self.tables.mmu.encode_leaf(level - 1, leaf)?;
                 self.tables.check_replaceable::<F>(self.cursor.part())?;
+                if spare.is_empty() {
+                    return Err(TableError::NeedsTables(1));
+                }
+                self.leave_group()?;
                 let span = self.cursor.span();
                 self.tables.split(self.frames, &mut self.cursor, spare, 1)?;
                 self.gather.scope.add(self.tables.tag, span, leaf.global);
@@ -121,6 +126,7 @@ impl<F: Frames, M: Mmu> Writer<'_, F, M> {
         match self.cursor.entry() {
             Entry::Leaf(old) => {
                 self.tables.check_replaceable::<F>(self.cursor.span())?;
+                self.leave_group()?;
                 let mut previous = old;
                 self.tables.rewrite(self.frames, self.cursor.slot(), true, |leaf| {
                     previous = leaf;
@@ -139,17 +145,36 @@ impl<F: Frames, M: Mmu> Writer<'_, F, M> {
     }
 
     /// Makes the entry absent if it is a leaf that the range covers whole, and gives the leaf.
-    pub fn clear(&mut self) -> Option<Leaf> {
+    ///
+    /// # Errors
+    /// Nothing was changed: the leaf is one of a group, which a format whose live entries cannot be replaced here cannot make single
+    /// ([`TableError::NeedsInvalidation`]).
+    pub fn clear(&mut self) -> Result<Option<Leaf>, TableError> {
         let (level, table, index) = (self.cursor.level(), self.cursor.table(), self.cursor.index());
+        if !self.cursor.is_whole() {
+            return Ok(None);
+        }
+        if let Entry::Leaf(_) = self.cursor.entry() {
+            self.leave_group()?;
+        }
         match self.cursor.entry() {
-            Entry::Leaf(leaf) if self.cursor.is_whole() => {
+            Entry::Leaf(leaf) => {
                 let leaf = self.tables.replace(&table, level, index, leaf, 0);
                 table.change_live(-1);
                 self.gather.scope.add(self.tables.tag, self.cursor.span(), leaf.global);
-                Some(leaf)
+                Ok(Some(leaf))
             }
-            _ => None,
+            _ => Ok(None),
         }
+    }
+
+    /// Makes single leaves of the group that the entry is one of, if it is.
+    fn leave_group(&mut self) -> Result<(), TableError> {
+        if let Some(group) = self.tables.group_at(&self.cursor) {
+            self.tables.check_replaceable::<F>(group.pages)?;
+            self.tables.dissolve(self.frames, &group, self.gather)?;
+        }
+        Ok(())
     }
 
     /// The entries of this table that the range touches, from the cursor on.
@@ -196,8 +221,8 @@ impl<'a, M: Mmu> EntrySlice<'a, M> {
     /// The entries as the atomic words that they are.
     ///
     /// # Safety
-    /// What is written keeps the tables' invariants: entries that are present stay present, and absent ones absent; what is written leads to no table; and what a
-    /// CPU may remember otherwise is flushed.
+    /// What is written keeps the tables' invariants: entries that are present stay present, and absent ones absent; what is written leads to no table; the
+    /// members of a group agree in all but their marks; and what a CPU may remember otherwise is flushed.
     pub unsafe fn atomics(&self) -> &'a [<M::Word as EntryWord>::Atomic] {
         let entries = self.table.atomics();
         entries.get(self.first..self.first + self.count).unwrap_or(&[])

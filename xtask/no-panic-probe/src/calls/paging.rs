@@ -3,16 +3,16 @@
 use vmcore::{
     CpuMask, CpuSet as _,
     addr::{Frame, VirtAddr},
-    frame::FrameList,
+    frame::{FrameList, Frames},
     inspect::TableDump,
     paging::{
-        Access, DirtyBits, FlushScope, Gather, Leaf, Marks, MemoryType, Mmu as _, PatLayout, Recursive, Tables, Tag,
-        X86_64,
+        AArch64, Access, DirtyBits, FlushScope, Gather, Granule4K, Groups, Half, Leaf, Marks, MemoryType, Mmu,
+        PatLayout, Recursive, RiscV64, Tables, Tag, X86_64,
     },
 };
 
 use super::{debugged, displayed, hidden, shown};
-use crate::platform::Probe;
+use crate::platform::{Invalidating, Probe};
 
 pub(super) fn all() {
     let mmu = hidden(X86_64::new(hidden(40)));
@@ -118,16 +118,30 @@ fn tables(leaf: Leaf) {
     // SAFETY: as above.
     let other = hidden(unsafe { Tables::new(mmu, Frame::new(hidden(1)), Tag(hidden(1))) });
     shown(tables.share_root_slots(&Probe, &other, range));
-    operations(leaf);
+    operations(mmu, &Probe, leaf);
+    // Formats with groups, and with break-before-make that can be done or cannot.
+    operations(RiscV64::sv48(hidden(56)).svpbmt().svnapot(), &Probe, leaf);
+    let arm = AArch64::<Granule4K>::bits_48(hidden(Half::Lower), hidden(48)).hardware_dirty();
+    operations(arm, &Probe, leaf);
+    operations(arm, &Invalidating, leaf);
+    let (mut spare, mut gather) = (hidden(FrameList::new()), hidden(Gather::default()));
+    recursive(&mut tables, &other, &mut spare, &mut gather);
+    // SAFETY: as above.
+    if let Err((tables, error)) = unsafe { tables.free_root(&Probe) } {
+        debugged(tables);
+        displayed(error);
+    }
 }
 
-/// The operations on ranges beyond map, unmap and protect, with dirty bits as hints and relied on.
-fn operations(leaf: Leaf) {
-    let mmu = hidden(X86_64::new(hidden(40)));
+/// The operations on ranges beyond map, unmap and protect, with dirty bits as hints and relied on, and groups or none.
+fn operations<M: Mmu, F: Frames>(mmu: M, frames: &F, leaf: Leaf) {
+    let mmu = hidden(mmu);
     let dirty_bits = hidden(DirtyBits::Relied);
     // SAFETY: as above.
     let mut tables =
         hidden(unsafe { Tables::new(mmu, Frame::new(hidden(1)), Tag(hidden(1))) }.with_dirty_bits(dirty_bits));
+    tables = tables.with_groups(hidden(Groups::WhereAligned));
+    shown(tables.groups());
     // SAFETY: as above.
     let mut other = hidden(unsafe { Tables::new(mmu, Frame::new(hidden(1)), Tag(hidden(1))) });
     let address = VirtAddr::new(hidden(1));
@@ -136,33 +150,38 @@ fn operations(leaf: Leaf) {
     let (mut spare, mut gather) = (hidden(FrameList::new()), hidden(Gather::default()));
     let list = hidden([Frame::new(1); 4]);
     shown(tables.dirty_bits());
-    if let Err(error) = tables.map_frames(&Probe, range, list, leaf, &mut spare) {
+    if let Err(error) = tables.map_frames(frames, range, list, leaf, &mut spare) {
         displayed(error);
     }
-    shown(tables.set_memory_type(&Probe, range, hidden(MemoryType::Uncached), &mut spare, &mut gather));
-    shown(tables.query(&Probe, range));
-    shown(tables.take_marks(&Probe, range, hidden(Marks::BOTH), &mut gather, |range, marks| shown((range, marks))));
-    shown(tables.find_gap(&Probe, range, hidden(1), hidden(1), hidden(1)));
-    shown(tables.map_in_gap(&Probe, range, hidden(1), leaf, hidden(1), &mut spare));
-    shown(tables.map_frames_in_gap(&Probe, range, hidden(1), list, leaf, &mut spare));
-    shown(tables.tables_to_move(&Probe, range, to));
-    shown(tables.move_range(&Probe, range, to, &mut spare, &mut gather));
-    shown(tables.tables_to_duplicate(&Probe, range, hidden(Access::READ), &other));
-    shown(tables.duplicate(&Probe, range, hidden(Access::READ), &mut other, &mut spare, |range, leaf| {
+    shown(tables.set_memory_type(frames, range, hidden(MemoryType::Uncached), &mut spare, &mut gather));
+    shown(tables.query(frames, range));
+    shown(tables.take_marks(frames, range, hidden(Marks::BOTH), &mut gather, |range, marks| shown((range, marks))));
+    if let Err(error) = tables.map(frames, range, leaf, hidden(1), &mut spare) {
+        displayed(error);
+    }
+    shown(tables.translate(frames, address));
+    shown(tables.share_root_slots(frames, &other, range));
+    shown(tables.find_gap(frames, range, hidden(1), hidden(1), hidden(1)));
+    shown(tables.map_in_gap(frames, range, hidden(1), leaf, hidden(1), &mut spare));
+    shown(tables.map_frames_in_gap(frames, range, hidden(1), list, leaf, &mut spare));
+    shown(tables.tables_to_move(frames, range, to));
+    shown(tables.move_range(frames, range, to, &mut spare, &mut gather));
+    shown(tables.tables_to_duplicate(frames, range, hidden(Access::READ), &other));
+    shown(tables.duplicate(frames, range, hidden(Access::READ), &mut other, &mut spare, |range, leaf| {
         shown((range, leaf));
     }));
     shown(tables.can_limit_writes(hidden(1)));
-    shown(tables.write_protect(&Probe, range, &mut spare, &mut gather));
-    shown(tables.push_down(&Probe, address));
-    shown(tables.promote(&Probe, range, hidden(1), &mut gather));
-    shown(tables.detach(&Probe, range, &mut gather));
+    shown(tables.write_protect(frames, range, &mut spare, &mut gather));
+    shown(tables.push_down(frames, address));
+    shown(tables.promote(frames, range, hidden(1), &mut gather));
+    shown(tables.detach(frames, range, &mut gather));
     // SAFETY: as above.
-    shown(unsafe { tables.adopt(&Probe, range) });
-    shown(tables.drop_foreign(&Probe, range, &mut gather));
-    shown(tables.unmap(&Probe, range, &mut spare, &mut gather, |range, leaf| shown((range, leaf))));
-    shown(tables.protect(&Probe, range, hidden(Access::READ), &mut spare, &mut gather));
-    shown(tables.set_page(&Probe, address, leaf, &mut spare, &mut gather));
-    if let Ok(mut writer) = tables.writer(&Probe, range, &mut gather) {
+    shown(unsafe { tables.adopt(frames, range) });
+    shown(tables.drop_foreign(frames, range, &mut gather));
+    shown(tables.unmap(frames, range, &mut spare, &mut gather, |range, leaf| shown((range, leaf))));
+    shown(tables.protect(frames, range, hidden(Access::READ), &mut spare, &mut gather));
+    shown(tables.set_page(frames, address, leaf, &mut spare, &mut gather));
+    if let Ok(mut writer) = tables.writer(frames, range, &mut gather) {
         shown(writer.level());
         shown(writer.address());
         shown(writer.part());
@@ -179,12 +198,6 @@ fn operations(leaf: Leaf) {
         // SAFETY: as above.
         shown(unsafe { entries.atomics() });
         shown(writer.leave());
-    }
-    recursive(&mut tables, &other, &mut spare, &mut gather);
-    // SAFETY: as above.
-    if let Err((tables, error)) = unsafe { tables.free_root(&Probe) } {
-        debugged(tables);
-        displayed(error);
     }
 }
 

@@ -410,12 +410,12 @@ fn the_writing_cursor_moves_and_keeps_the_tables_whole() {
         // SAFETY: nothing is written.
         assert_ne!(unsafe { writer.entries().atomics() }[0].load(Ordering::Relaxed), 0);
         assert!(writer.next() && !writer.next());
-        assert_eq!(writer.clear(), None);
+        assert_eq!(writer.clear(), Ok(None));
         assert!(writer.leave() && writer.next(), "to the entry of pages 512 to 1023");
         assert!(writer.is_whole());
         assert_eq!(writer.set(leaf(0x200)), Ok(None));
         assert_eq!(writer.enter(&mut spare), Ok(()), "split");
-        assert_eq!(writer.clear(), Some(leaf(0x200)));
+        assert_eq!(writer.clear(), Ok(Some(leaf(0x200))));
         assert!(writer.leave() && writer.next() && !writer.is_whole());
         assert_eq!(writer.set(leaf(0x400)), Err(TableError::Conflict(VirtAddr::new(1024 << 12))));
         assert_eq!(writer.enter(&mut spare), Err(TableError::NeedsTables(1)));
