@@ -7,6 +7,8 @@ mod entry;
 mod flush;
 mod format;
 mod formats;
+#[cfg(test)]
+mod interleave;
 mod memory_type;
 mod mmu;
 mod quarantine;

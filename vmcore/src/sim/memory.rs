@@ -33,6 +33,8 @@ pub(super) const GARBAGE: u64 = 0xa5a5_a5a5_a5a5_a5a5;
 
 /// The bytes of frames, which everybody reaches as atomic words; zero at first, and backed by the host only when touched.
 struct Pages {
+    /// What was allocated, from which `base` is the first aligned page.
+    whole: NonNull<u8>,
     base: NonNull<AtomicU64>,
     count: usize,
     layout: Layout,
@@ -48,12 +50,18 @@ unsafe impl Sync for Pages {}
 impl Pages {
     fn new(count: usize, page_shift: u32) -> Self {
         assert!(count > 0, "memory of no frames");
-        let size = count.checked_mul(1 << page_shift).expect("more frames than the host can address");
-        let layout = Layout::from_size_align(size, 1 << page_shift).expect("more frames than the host can address");
+        // A page more than needed, instead of the alignment: the host's allocator clears aligned memory by hand, and thereby backs
+        // all of it.
+        let size = count.checked_add(1).and_then(|count| count.checked_mul(1 << page_shift));
+        let layout = size.and_then(|size| Layout::from_size_align(size, align_of::<AtomicU64>()).ok());
+        let layout = layout.expect("more frames than the host can address");
         // SAFETY: the layout is not of size 0.
         let bytes = unsafe { alloc::alloc::alloc_zeroed(layout) };
-        let Some(base) = NonNull::new(bytes.cast::<AtomicU64>()) else { alloc::alloc::handle_alloc_error(layout) };
-        Self { base, count, layout, shift: page_shift - 3 }
+        let Some(whole) = NonNull::new(bytes) else { alloc::alloc::handle_alloc_error(layout) };
+        let skipped = whole.as_ptr().align_offset(1 << page_shift);
+        // SAFETY: less than a page is skipped, and there is one page more than `count`.
+        let base = unsafe { whole.add(skipped) }.cast();
+        Self { whole, base, count, layout, shift: page_shift - 3 }
     }
 
     const fn len(&self) -> usize {
@@ -72,7 +80,7 @@ impl Pages {
 impl Drop for Pages {
     fn drop(&mut self) {
         // SAFETY: allocated by `new` with this layout.
-        unsafe { alloc::alloc::dealloc(self.base.as_ptr().cast(), self.layout) }
+        unsafe { alloc::alloc::dealloc(self.whole.as_ptr(), self.layout) }
     }
 }
 

@@ -39,7 +39,7 @@
 //! - **Flush while held**: [`Platform::flush`] was called although the test wants every flush value detached.
 //! - **Break before make** (Arm): where a flush begins, or a new leaf is first used, a CPU remembers a leaf or a table that the
 //!   tables have replaced by another address, size or memory type, instead of having had nothing there until the flush.
-//! - **Contiguous mismatch** (Arm, RISC-V): the members of a group that a TLB may keep as one do not agree, or one is absent.
+//! - **Contiguous mismatch** (Arm): the members of a group that a TLB may keep as one do not agree.
 //! - **Stale absence** (RISC-V): [`Sim::check_absences`] finds that a CPU remembers that nothing is mapped where something is.
 //! - **Tag reused**: a root is loaded under a tag under which the CPU still holds another root's translations.
 //! - **Stale tag**: a root is loaded under a tag under which the CPU still remembers a frame that was freed meanwhile.

@@ -223,14 +223,21 @@ impl Walker<'_> {
         }
     }
 
-    /// The members of a contiguous group agree: each is present and the same but for its own address and its marks. Whichever member a TLB was filled from translates for all of them.
+    /// The members of a contiguous group agree: each that is present is the same but for its own address and its marks. Whichever member a TLB was filled from
+    /// translates for all of them, those that are absent included: that is so while a group is being written or removed, and found out afterwards
+    /// ([`Sim::check_translations`](super::Sim::check_translations)). Where entries may be replaced without being broken first, that is so of members that
+    /// differ, too: RISC-V lets a TLB copy any of them for all, and whoever changes them flushes them all.
     fn check_group(&self, table: u64, shift: u32, index: usize, above: Rights, address: u64, leaf: &Leaf) {
+        if !self.regime.tlb().break_before_make {
+            return;
+        }
         let count = 1_usize << (leaf.span - shift);
         let first = index & !(count - 1);
         for member in first..first + count {
             let Some(slot) = self.slot(table, member) else { return };
             let word = slot.load();
             let agrees = match self.regime.step(shift, word, above) {
+                Step::Absent => true,
                 Step::Leaf(other) => {
                     let expected = leaf.base + (((member - first) as u64) << shift);
                     other.span == leaf.span

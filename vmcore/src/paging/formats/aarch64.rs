@@ -27,8 +27,8 @@
 //! break-before-make. The upper half (TTBR1) and the lower (TTBR0) each are a value with roots of its own. Bit 63 of a table, NS of a leaf (5), GP (50) and nT
 //! (16) are left 0.
 
-use super::{UNUSED, arm_tag_bits};
 use super::granule::{Found, Granule, Stage};
+use super::{UNUSED, arm_tag_bits};
 use crate::paging::memory_type::{Indexed, Numbers};
 use crate::paging::{Canonical, Combinations, Flag, Format, MemoryType, Mmu, Permissions};
 

@@ -190,7 +190,8 @@ impl<M: Mmu> Tables<M> {
 
     /// Maps the single base page at `address` to `leaf`, or changes what is mapped there; gives the base-page leaf that was
     /// there. Notes in `gather` what must be forgotten: nothing where nothing was mapped, or where the change only adds
-    /// permission to the same frame (a CPU that still has the old translation faults and finds the new one).
+    /// permission to the same frame (a CPU that still has the old translation faults and finds the new one) and takes no mark back that is
+    /// [relied on](super::DirtyBits::Relied).
     ///
     /// # Errors
     /// Nothing was changed: a larger leaf maps the address ([`TableError::Conflict`]), the address is no page's, the format cannot represent the leaf, too
@@ -323,7 +324,9 @@ impl<M: Mmu> Tables<M> {
             self.check_replaceable::<F>(group.pages)?;
             self.dissolve(frames, &group, gather)?;
         }
-        if !(same && leaf.access.contains(old.access)) {
+        // A CPU that remembers the leaf as written, even if only since it was read here, does not mark the new one.
+        let stays_marked = !self.relies_on_dirty() || leaf.dirty || !old.access.contains(Access::WRITE);
+        if !(same && stays_marked && leaf.access.contains(old.access)) {
             gather.scope.add(self.tag, page, old.global);
         }
         let index = self.index_at(0, page.start());

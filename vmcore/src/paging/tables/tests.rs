@@ -1,8 +1,14 @@
 //! The operations against a naive model, page by page, with every count of spare tables that is too small.
 
+mod formats;
 mod groups;
+mod hostile;
 mod judged;
 mod operations;
+mod page;
+mod refusals;
+mod spare;
+mod writer;
 
 use alloc::alloc::{Layout, alloc, dealloc};
 use alloc::boxed::Box;

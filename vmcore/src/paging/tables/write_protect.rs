@@ -138,7 +138,8 @@ impl<M: Mmu> Tables<M> {
     /// Lets writes through every table entry on the way to `address`, after they were forbidden in all other entries below: what may be written
     /// stays the same, and the page's own leaf can then be made writable ([`set_page`](Self::set_page)). Gives how many entries were changed.
     ///
-    /// Nothing has to be flushed: a CPU that remembers an entry as it was faults, forgets it and finds the new ones. Cost: O(entries of a table) for each
+    /// Nothing has to be flushed: a CPU that remembers an entry as it was faults, forgets it and finds the new ones (where a fault forgets
+    /// nothing, whoever handles it flushes the page on that CPU, with the tables noted). Cost: O(entries of a table) for each
     /// level that forbade it.
     ///
     /// # Errors

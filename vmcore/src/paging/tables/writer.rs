@@ -8,7 +8,8 @@
 //!
 //! The cursor never leaves its range, changes only entries that the range covers whole, and keeps the invariants of the tables: counts,
 //! no empty table but the root, everything that changed noted for the flush. It writes single leaves; a [group](super::Groups) of which it changes one becomes
-//! single leaves, also where it reaches beyond the range.
+//! single leaves, also where it reaches beyond the range. What it made absent and writes again before that flush is forgotten by every CPU in between, where the
+//! format demands break-before-make.
 
 use crate::addr::{PageRange, VirtAddr};
 use crate::frame::{FrameList, Frames};
@@ -24,6 +25,8 @@ pub struct Writer<'a, F: Frames, M: Mmu> {
     frames: &'a F,
     gather: &'a mut Gather,
     cursor: Cursor<'a, F, M>,
+    /// The addresses around all that was made absent.
+    absent: Option<(VirtAddr, VirtAddr)>,
 }
 
 impl<M: Mmu> Tables<M> {
@@ -38,7 +41,7 @@ impl<M: Mmu> Tables<M> {
         gather: &'a mut Gather,
     ) -> Result<Writer<'a, F, M>, TableError> {
         let cursor = self.cursor(frames, range)?;
-        Ok(Writer { tables: self, frames, gather, cursor })
+        Ok(Writer { tables: self, frames, gather, cursor, absent: None })
     }
 }
 
@@ -77,8 +80,8 @@ impl<F: Frames, M: Mmu> Writer<'_, F, M> {
     /// Goes into the table that the entry leads to. An absent entry gets a table from `spare`, and a leaf is split into one.
     ///
     /// # Errors
-    /// Nothing was changed: no spare table where one is needed, no table below this level, the format cannot represent it, or a table
-    /// that is not this library's.
+    /// Nothing was changed: no spare table where one is needed, no table below this level, the format cannot represent it, a table
+    /// that is not this library's, or a format whose live entries cannot be replaced here.
     pub fn enter(&mut self, spare: &mut FrameList) -> Result<(), TableError> {
         let level = self.cursor.level();
         let foreign = TableError::Foreign(self.cursor.address());
@@ -97,6 +100,10 @@ impl<F: Frames, M: Mmu> Writer<'_, F, M> {
                 Ok(())
             }
             _ if level > 0 && !self.tables.mmu.is_present(self.cursor.table().load(self.cursor.index())) => {
+                if spare.is_empty() {
+                    return Err(TableError::NeedsTables(1));
+                }
+                self.forget_absent()?;
                 let frame = self.tables.link_spare(self.frames, &self.cursor, spare, 1)?;
                 self.cursor.enter(frame)
             }
@@ -107,7 +114,11 @@ impl<F: Frames, M: Mmu> Writer<'_, F, M> {
     /// Goes out of this table to the entry that leads to it; false, without moving, in the root. A table that is empty is unlinked.
     pub fn leave(&mut self) -> bool {
         let Some(left) = self.cursor.leave() else { return false };
-        self.cursor.unlink_empty(&left, self.gather);
+        if self.cursor.unlink_empty(&left, self.gather) {
+            // No leaf lies below any more, but CPUs may remember the way to the table, whatever was noted of its leaves.
+            self.gather.scope.add(self.tables.tag, self.cursor.span(), M::FORMAT.global.mask != 0);
+            self.note_absent();
+        }
         true
     }
 
@@ -137,6 +148,7 @@ impl<F: Frames, M: Mmu> Writer<'_, F, M> {
             }
             _ if self.tables.mmu.is_present(table.load(index)) => Err(conflict),
             _ => {
+                self.forget_absent()?;
                 table.store(index, word);
                 table.change_live(1);
                 Ok(None)
@@ -162,6 +174,7 @@ impl<F: Frames, M: Mmu> Writer<'_, F, M> {
                 let leaf = self.tables.replace(&table, level, index, leaf, 0);
                 table.change_live(-1);
                 self.gather.scope.add(self.tables.tag, self.cursor.span(), leaf.global);
+                self.note_absent();
                 Ok(Some(leaf))
             }
             _ => Ok(None),
@@ -173,6 +186,23 @@ impl<F: Frames, M: Mmu> Writer<'_, F, M> {
         if let Some(group) = self.tables.group_at(&self.cursor) {
             self.tables.check_replaceable::<F>(group.pages)?;
             self.tables.dissolve(self.frames, &group, self.gather)?;
+        }
+        Ok(())
+    }
+
+    /// The entry at the cursor was made absent.
+    fn note_absent(&mut self) {
+        let (start, last) = (self.cursor.span().start(), self.cursor.span().last());
+        self.absent = Some(self.absent.map_or((start, last), |(first, end)| (first.min(start), end.max(last))));
+    }
+
+    /// The absent entry at the cursor is about to be written: if it may have been live a moment ago, CPUs forget what it was.
+    fn forget_absent(&self) -> Result<(), TableError> {
+        let span = self.cursor.span();
+        let recent = self.absent.is_some_and(|(first, last)| first <= span.last() && span.start() <= last);
+        if M::FORMAT.break_before_make && recent {
+            self.tables.check_replaceable::<F>(span)?;
+            self.frames.invalidate_now(self.tables.tag.0, span);
         }
         Ok(())
     }
