@@ -369,6 +369,7 @@ impl Model {
     }
 
     fn step(&mut self, op: &Op) {
+        self.world.sim.begin_change(format!("{op:?}"));
         match *op {
             Op::NewArea { slot, kind, pages } => self.new_area(slot, kind, pages),
             Op::DropArea { slot } => self.drop_area(slot),

@@ -4,6 +4,7 @@
 //! where it went wrong; later ones (from destructors that run while the test unwinds) are only recorded. A test of the
 //! judge itself, or one that expects a violation, has them all recorded.
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -59,7 +60,7 @@ pub enum ViolationKind {
 pub struct Violation {
     /// Which rule.
     pub kind: ViolationKind,
-    /// What happened: names CPU, address and frame.
+    /// What happened: names CPU, address and frame, and the [change](super::Sim::begin_change) since which it is so.
     pub sentence: String,
 }
 
@@ -68,15 +69,32 @@ pub(super) struct Judge {
     violations: Mutex<Vec<Violation>>,
     /// Not 0 while violations panic.
     panics: AtomicU32,
+    /// What the test said last that it changes.
+    change: Mutex<String>,
 }
 
 impl Judge {
     pub(super) const fn new(panics: bool) -> Self {
-        Self { violations: Mutex::new(Vec::new()), panics: AtomicU32::new(panics as u32) }
+        Self {
+            violations: Mutex::new(Vec::new()),
+            panics: AtomicU32::new(panics as u32),
+            change: Mutex::new(String::new()),
+        }
+    }
+
+    /// From here on, this is the change to blame.
+    pub(super) fn begin_change(&self, what: String) {
+        *self.change.lock() = what;
     }
 
     /// Records a violation. The first one panics, unless violations are only recorded.
-    pub(super) fn report(&self, kind: ViolationKind, sentence: String) {
+    pub(super) fn report(&self, kind: ViolationKind, mut sentence: String) {
+        {
+            let change = self.change.lock();
+            if !change.is_empty() {
+                sentence = format!("{sentence} (the last change: {change})");
+            }
+        }
         self.violations.lock().push(Violation { kind, sentence: sentence.clone() });
         // A second panic, from a destructor while the first one unwinds, would abort the test without a word.
         if self.panics.swap(0, Ordering::Relaxed) != 0 {

@@ -470,6 +470,18 @@ impl<M: SimFormat> Sim<M> {
 
 /// Judging.
 impl<M: SimFormat> Sim<M> {
+    /// Says what is changed from here on, in the test's own words: a violation names the last change, which is the one that forgot a flush where
+    /// the test looks ([`check_translations`](Self::check_translations)) after each.
+    ///
+    /// ```
+    /// use vmcore::sim::Sim;
+    /// let sim = Sim::builder().build();
+    /// sim.begin_change("unmap of the stack");
+    /// ```
+    pub fn begin_change(&self, what: impl Into<String>) {
+        self.shared.judge.begin_change(what.into());
+    }
+
     /// Compares everything that any CPU remembers with the tables as they are now. To be called where every flush was
     /// completed.
     pub fn check_translations(&self) {

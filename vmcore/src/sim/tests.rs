@@ -455,6 +455,24 @@ fn translations_that_the_tables_no_longer_hold() {
 }
 
 #[test]
+fn a_violation_names_the_change_that_forgot_a_flush() {
+    let hand = Hand::recording();
+    for (page, flushed) in [(1, true), (2, false)] {
+        hand.map(page, P | RW | US);
+        hand.sim.access(0, at(page as u64 * 0x1000), USER_READ).unwrap();
+        hand.sim.begin_change(format!("unmap of page {page}"));
+        hand.sim.set_physical_word(hand.pt, page, 0);
+        if flushed {
+            hand.sim.flush(&request(|scope| scope.add(Tag(1), pages(page as u64, 1), false)));
+        }
+        hand.sim.check_translations();
+    }
+    let violations = hand.sim.take_violations();
+    assert_eq!(violations.len(), 1, "{violations:?}");
+    assert!(violations[0].sentence.ends_with("(the last change: unmap of page 2)"), "{violations:?}");
+}
+
+#[test]
 fn a_large_leaf_split_into_the_same_pages_is_not_stale() {
     let sim = Sim::builder().frames(1024).first_frame(0x200).record_violations().build();
     let hand = Hand::new(sim);

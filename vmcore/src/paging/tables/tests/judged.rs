@@ -119,6 +119,7 @@ impl<M: SimFormat + 'static> Judged<M> {
         mut operation: impl FnMut(&mut Self, &mut FrameList, &mut Gather) -> Result<T, TableError>,
         map: impl FnOnce(&mut [Pages; 2], &Result<T, TableError>),
     ) -> Result<T, TableError> {
+        self.sim.begin_change(what);
         self.others.borrow_mut().begin(windows);
         let before = self.maps.clone();
         let (mut spare, mut gather) = (FrameList::new(), Gather::default());
