@@ -1,7 +1,8 @@
 //! `vmcore`: [`Tables`] used alone, with four levels of x86-64.
 //!
-//! Spare tables are taken from the arena before each operation that may need them, by the bound that costs nothing to know, and stay in the list
-//! if they were not needed. Emptied tables go back to the arena at once: the flush that a kernel would wait for is nobody's concern here.
+//! Spare tables are taken from the arena before an operation on a range that may need them, by the bound that costs nothing to know, and for a single page
+//! when they turn out to be lacking; they stay in the list if they were not needed. Emptied tables go back to the arena at once: the flush that a kernel would
+//! wait for is nobody's concern here.
 
 use vmcore::{
     addr::{Frame, PageRange, PhysAddr, VirtAddr},
