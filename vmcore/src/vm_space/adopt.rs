@@ -28,7 +28,7 @@ use crate::vm_area::{Area, AreaError, AreaInner, AreaKind, release_area};
 use crate::vm_space::index::{Index, Slot, page_size};
 use crate::vm_space::map::{Place, check_encoding, largest, leaf_for};
 use crate::vm_space::window::Window;
-use crate::vm_space::{Space, SpaceError};
+use crate::vm_space::{Inherit, Space, SpaceError};
 
 /// What becomes of a run that another's tables map; see [`Space::adopt_runs`]. `D` is the embedder's data for the area.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -265,7 +265,7 @@ impl<'a, P: Platform, M: Mmu> Prepared<'a, P, M> {
         // SAFETY: the memory was taken for this type and nobody else knows it; the window is linked nowhere, holds the reference
         // that was just counted, and stays where it is until its release.
         unsafe {
-            object.write(Window::new(self.space.pointer(), area.pointer(), pages, 0, access));
+            object.write(Window::new(self.space.pointer(), area.pointer(), pages, 0, access, Inherit::Share));
             area.inner().lock(platform).link_view(object.cast());
         }
         self.windows.insert(Slot { range: pages, window: Some(object) });

@@ -24,6 +24,21 @@ pub enum Place {
     At(u64),
 }
 
+/// What the clone of a space gets of a window.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum Inherit {
+    /// A window onto the same area: what one writes, the other sees.
+    #[default]
+    Share,
+    /// A window onto a copy as it is at that moment; pages are copied when one of the two writes to them.
+    Copy,
+    /// A window of the same kind and size onto memory that is zero.
+    Wipe,
+    /// Nothing.
+    Nothing,
+}
+
 /// What to map, and how: `MapRequest::new(&area).size(0x4000).access(Access::USER_DATA)`.
 #[derive(Debug)]
 #[must_use]
@@ -33,6 +48,7 @@ pub struct MapRequest<'a, P: Platform> {
     offset: u64,
     size: Option<u64>,
     access: Access,
+    inherit: Inherit,
     populate: bool,
 }
 
@@ -47,7 +63,15 @@ impl<P: Platform> Copy for MapRequest<'_, P> {}
 impl<'a, P: Platform> MapRequest<'a, P> {
     /// The whole area, readable and writable, at the lowest gap, filled by faults.
     pub const fn new(area: &'a Area<P>) -> Self {
-        Self { area, place: Place::FirstGap, offset: 0, size: None, access: Access::KERNEL_DATA, populate: false }
+        Self {
+            area,
+            place: Place::FirstGap,
+            offset: 0,
+            size: None,
+            access: Access::KERNEL_DATA,
+            inherit: Inherit::Share,
+            populate: false,
+        }
     }
 
     /// At exactly this address, in bytes.
@@ -77,6 +101,12 @@ impl<'a, P: Platform> MapRequest<'a, P> {
     /// With this access. Whether programs may use it follows from the space, not from [`Access::USER`].
     pub const fn access(mut self, access: Access) -> Self {
         self.access = access;
+        self
+    }
+
+    /// Passed on in this way when the space is cloned.
+    pub const fn inherit(mut self, inherit: Inherit) -> Self {
+        self.inherit = inherit;
         self
     }
 
@@ -161,7 +191,8 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             // SAFETY: the memory was taken for this type and nobody else knows it; the window is linked nowhere, holds the
             // reference that was just counted, and stays where it is until its release.
             unsafe {
-                object.write(Window::new(self.pointer(), request.area.pointer(), range, first, access));
+                let area = request.area.pointer();
+                object.write(Window::new(self.pointer(), area, range, first, access, request.inherit));
                 state.link_view(object.cast());
             }
             index.insert(Slot { range, window: Some(object) });

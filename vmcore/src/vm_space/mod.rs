@@ -94,7 +94,7 @@ pub use self::fault::{Fault, Resolution};
 pub use self::index::IndexSlot;
 use self::index::{Index, Slot, page_size};
 use self::inner::SpaceInner;
-pub use self::map::{MapRequest, Place};
+pub use self::map::{Inherit, MapRequest, Place};
 use self::window::WindowState;
 use crate::addr::{Frame, PageRange, PhysAddr, RangeError, RangeFault, VirtAddr};
 use crate::frame::{FrameList, Need, OutOfFrames, Reserve};
@@ -143,6 +143,8 @@ pub struct WindowInfo {
     pub kind: Option<AreaKind>,
     /// What the window allows.
     pub access: Access,
+    /// What a clone of the space gets of it.
+    pub inherit: Inherit,
     /// Where in the area the window begins, in bytes.
     pub offset: u64,
     /// How many of its pages the area holds (for fixed areas: all).
@@ -481,6 +483,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                 range: slot.range,
                 kind: None,
                 access: Access::empty(),
+                inherit: Inherit::Nothing,
                 offset: 0,
                 resident_pages: 0,
                 gated: false,
@@ -500,6 +503,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             range: slot.range,
             kind: Some(area.kind()),
             access: window.access,
+            inherit: window.inherit,
             offset: window.view.first << P::PAGE_SHIFT,
             resident_pages,
             gated: window.state == WindowState::Gated,

@@ -110,7 +110,8 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                 area.add_window_reference();
                 // SAFETY: the record was just taken for this type, is linked nowhere, and holds the reference just counted.
                 unsafe {
-                    record.write(Window::new(self.pointer(), window.area, range, first, window.access));
+                    let (access, inherit) = (window.access, window.inherit);
+                    record.write(Window::new(self.pointer(), window.area, range, first, access, inherit));
                     area_state.link_view(record.cast());
                 }
                 record

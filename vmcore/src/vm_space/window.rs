@@ -20,6 +20,7 @@ use crate::frame::{FrameList, Reserve};
 use crate::paging::{Access, Deferred, Gather, Mmu, Pending, ReleaseStep};
 use crate::platform::Platform;
 use crate::vm_area::{AreaInner, View, ViewChange, release_area};
+use crate::vm_space::Inherit;
 use crate::vm_space::inner::{SpaceInner, release_space};
 
 /// Whether a window can be used.
@@ -41,6 +42,7 @@ pub(crate) struct Window<P: Platform, M: Mmu> {
     pub(crate) area: NonNull<AreaInner<P>>,
     pub(crate) start: VirtAddr,
     pub(crate) access: Access,
+    pub(crate) inherit: Inherit,
     pub(crate) state: WindowState,
     /// Which change gated it: all that one change gated is released together.
     pub(crate) ticket: usize,
@@ -54,6 +56,7 @@ impl<P: Platform, M: Mmu> Window<P, M> {
         range: PageRange,
         first: u64,
         access: Access,
+        inherit: Inherit,
     ) -> Self {
         Self {
             view: View::new(Self::change, first, range.pages(P::PAGE_SHIFT)),
@@ -62,6 +65,7 @@ impl<P: Platform, M: Mmu> Window<P, M> {
             area,
             start: range.start(),
             access,
+            inherit,
             state: WindowState::Live,
             ticket: 0,
         }
