@@ -47,6 +47,11 @@ impl<P: Platform, T> Lock<P, T> {
         Guard { guard, platform, rank: self.rank }
     }
 
+    /// Takes a lock that nobody else can come to yet, while another of its rank is held: no order can be broken by that.
+    pub(crate) fn lock_unshared(&self) -> MutexGuard<'_, P::RawMutex, T> {
+        self.inner.lock()
+    }
+
     /// The value, reached without the lock by who has the only reference.
     pub(crate) fn get_mut(&mut self) -> &mut T {
         self.inner.get_mut()

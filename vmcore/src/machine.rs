@@ -18,7 +18,7 @@ use core::ptr::NonNull;
 
 use self::tags::Tags;
 use crate::addr::{Frame, FrameRange};
-use crate::frame::{CLASS_SIZES, CLASSES, FrameRequest, FrameUse, Frames, Need, OutOfFrames, Pool, Reserve};
+use crate::frame::{CLASS_SIZES, CLASSES, FrameRequest, FrameUse, Frames, Need, OutOfFrames, Pool, Reserve, free_one};
 use crate::lock::{Lock, Rank};
 use crate::paging::{MemoryType, Mmu, Tag};
 use crate::platform::Platform;
@@ -98,9 +98,11 @@ struct Registered {
     memory: MemoryType,
 }
 
-/// The registry's entries.
+/// The registry's entries, and who needs the zero frame.
 struct Registry {
     first: Option<NonNull<Registered>>,
+    /// The areas that show the zero frame.
+    zero_users: usize,
 }
 
 // SAFETY: the entries belong to the registry and are reached only under its lock.
@@ -169,6 +171,8 @@ pub struct Machine<P: Platform> {
     pools: [Pool<P::RawMutex>; CLASSES],
     registry: Lock<P, Registry>,
     tags: Tags,
+    /// The zero frame's number, plus one; 0 while there is none. Written under the registry's lock.
+    zero: AtomicUsize,
     dropped_flushes: AtomicUsize,
     quarantined_frames: AtomicUsize,
     refused_frees: AtomicUsize,
@@ -192,8 +196,9 @@ impl<P: Platform> Machine<P> {
                 Pool::new(g),
                 Pool::new(h),
             ],
-            registry: Lock::new(Rank::Registry, Registry { first: None }),
+            registry: Lock::new(Rank::Registry, Registry { first: None, zero_users: 0 }),
             tags: Tags::new(),
+            zero: AtomicUsize::new(0),
             dropped_flushes: AtomicUsize::new(0),
             quarantined_frames: AtomicUsize::new(0),
             refused_frees: AtomicUsize::new(0),
@@ -311,6 +316,48 @@ impl<P: Platform> Machine<P> {
     /// Takes a space's tag back. No CPU has its root loaded, and no flush of it is outstanding.
     pub(crate) fn give_tag_back(&self, tag: Tag) {
         self.tags.give_back(tag);
+    }
+
+    /// The frame that shows what pages hold that do not exist: zeros, never written to. It is there while somebody [needs](Self::need_zero_frame) it.
+    pub(crate) fn zero_frame(&self) -> Option<Frame> {
+        Some(Frame::new(self.zero.load(Ordering::Relaxed).checked_sub(1)? as u64))
+    }
+
+    /// Counts one more area that shows the zero frame. The first has it taken from the reserve; `None` if that holds no page.
+    pub(crate) fn need_zero_frame(&self, platform: &P, reserve: &mut Reserve<P>) -> Option<Frame> {
+        let mut registry = self.registry.lock(platform);
+        if registry.zero_users == 0 {
+            let frame = reserve.take_page()?;
+            let number = usize::try_from(frame.number()).ok().and_then(|number| number.checked_add(1));
+            let meta = platform.frame_meta(frame);
+            let (Some(number), Some(Ok(()))) = (number, meta.map(|meta| meta.end(frame, FrameUse::Page))) else {
+                reserve.put_page(frame);
+                return None;
+            };
+            let _ = meta.map(|meta| meta.begin(FrameUse::Machine));
+            self.zero.store(number, Ordering::Relaxed);
+        }
+        registry.zero_users += 1;
+        self.zero_frame()
+    }
+
+    /// Counts one area less; with the last the zero frame is given back. No TLB leads to it from that area.
+    pub(crate) fn release_zero_frame(&self, platform: &P) {
+        let frame = {
+            let mut registry = self.registry.lock(platform);
+            registry.zero_users = registry.zero_users.saturating_sub(1);
+            if registry.zero_users != 0 {
+                return;
+            }
+            let frame = self.zero_frame();
+            self.zero.store(0, Ordering::Relaxed);
+            frame
+        };
+        let Some(frame) = frame else { return };
+        // SAFETY: nobody shows the frame any more, and it was taken out of where it is found.
+        if unsafe { free_one(platform, frame, FrameUse::Machine) }.is_err() {
+            self.note_refused_free();
+        }
     }
 
     /// Counts a flush value that was dropped with `frames` frames in it.

@@ -124,8 +124,8 @@ pub unsafe trait Platform: Frames + Clone {
     /// The embedder's own data in each space.
     type SpaceData: Send + Sync;
 
-    /// The embedder's own data in each area.
-    type AreaData: Send + Sync;
+    /// The embedder's own data in each area. A copy of an area has a clone of it, made under the library's locks.
+    type AreaData: Clone + Send + Sync;
 
     /// What exists once: made by the embedder with [`Machine::new`] and kept where every handle finds it.
     fn machine(&self) -> &Machine<Self>;

@@ -11,10 +11,10 @@ use vmcore::Platform;
 use vmcore::addr::{Frame, FrameRange};
 use vmcore::frame::FrameUse;
 use vmcore::inspect::SpaceMap;
-use vmcore::paging::{Access, DetachedFlush, MemoryType, Mmu, Tag};
+use vmcore::paging::{Access, DetachedFlush, Flush, MemoryType, Mmu, Tag};
 use vmcore::sim::Sim;
 use vmcore::vm_area::{Area, AreaError, AreaKind, SectionLayout};
-use vmcore::vm_space::{Fault, MapRequest, Space, SpaceError};
+use vmcore::vm_space::{Fault, Inherit, MapRequest, Space, SpaceError};
 use vmcore::{RegistryError, addr::PageRange};
 
 const A: u64 = 0x40_0000;
@@ -110,6 +110,19 @@ impl Scene {
         self
     }
 
+    /// The last area, shown whole at `A` and private, and a clone of it all: every page is shared.
+    fn cloned(mut self, touched: u64) -> Self {
+        let request = MapRequest::new(self.areas.last().unwrap()).at(A).inherit(Inherit::Copy);
+        self.user().map(&request).unwrap();
+        for page in 0..touched {
+            self = self.touched(page);
+        }
+        let child = self.user().try_clone(()).unwrap().complete();
+        self.spaces.push(child);
+        self.watched.extend((0..16).map(|page| A + page * PAGE));
+        self
+    }
+
     /// The last area, shown whole at `A`.
     fn mapped(mut self) -> Self {
         self.user().map(&MapRequest::new(self.areas.last().unwrap()).at(A)).unwrap();
@@ -162,6 +175,11 @@ impl Scene {
         drop(self.spaces);
         self.world.finish();
     }
+}
+
+/// What comes of a change, once it is flushed.
+fn complete<T>(flush: Flush<Sim, T>) -> T {
+    flush.complete()
 }
 
 /// Makes the operation with every k-th request refused, alone and with all later ones. It must have been refused at least
@@ -293,7 +311,7 @@ fn unmap_middle() {
         || {
             let fixed = AreaKind::Fixed { frames: device(1024), memory: MemoryType::WriteBack };
             let scene = Scene::new().area(fixed).mapped();
-            scene.user().populate(scene.range(0, 1024), Access::READ).unwrap();
+            scene.user().populate(scene.range(0, 1024), Access::READ).unwrap().complete();
             scene
         },
     ];
@@ -357,12 +375,12 @@ fn populate() {
     exhaust(
         10,
         || Scene::new().open(16).mapped().touched(3),
-        |scene| Ok(scene.user().populate(scene.range(0, 16), Access::WRITE)?),
+        |scene| scene.user().populate(scene.range(0, 16), Access::WRITE).map(complete).map_err(Refused::from),
     );
     exhaust(
         10,
         || Scene::new().area(AreaKind::Untracked { size: 16 * PAGE }).mapped().touched(3),
-        |scene| Ok(scene.user().populate(scene.range(0, 16), Access::WRITE)?),
+        |scene| scene.user().populate(scene.range(0, 16), Access::WRITE).map(complete).map_err(Refused::from),
     );
     exhaust(
         1,
@@ -370,7 +388,7 @@ fn populate() {
             let fixed = AreaKind::Fixed { frames: device(1024), memory: MemoryType::WriteBack };
             Scene::new().area(fixed).mapped().touched(5)
         },
-        |scene| Ok(scene.user().populate(scene.range(0, 1024), Access::WRITE)?),
+        |scene| scene.user().populate(scene.range(0, 1024), Access::WRITE).map(complete).map_err(Refused::from),
     );
 }
 
@@ -383,7 +401,7 @@ fn populate_of_several_windows_is_all_or_nothing() {
             scene.user().map(&MapRequest::new(&scene.areas[1]).at(A + 8 * PAGE)).unwrap();
             scene
         },
-        |scene| Ok(scene.user().populate(scene.range(0, 16), Access::READ)?),
+        |scene| scene.user().populate(scene.range(0, 16), Access::READ).map(complete).map_err(Refused::from),
     );
 }
 
@@ -427,7 +445,7 @@ fn resize() {
             let mut scene = Scene::new().open(0x4_0000);
             scene.watched.push(A);
             for page in [0, 1, 64, 100, 4096, 5000, 0x3_ffff] {
-                scene.areas[0].write(page * PAGE, &[1]).unwrap();
+                scene.areas[0].write(page * PAGE, &[1]).unwrap().complete();
             }
             scene
         },
@@ -485,13 +503,10 @@ fn area_write_and_read() {
         exhaust(
             at_least,
             || Scene::new().area(kind),
-            |scene| {
-                scene.areas[0].write(PAGE / 2, &[0xab; 6 * PAGE as usize])?;
-                Ok(())
-            },
+            |scene| scene.areas[0].write(PAGE / 2, &[0xab; 6 * PAGE as usize]).map(complete).map_err(Refused::from),
         );
         exhaust(
-            at_least,
+            0,
             || Scene::new().area(kind),
             |scene| {
                 scene.areas[0].read(PAGE / 2, &mut [0; 6 * PAGE as usize])?;
@@ -586,4 +601,91 @@ fn a_small_machine_runs_full_and_empty_again() {
         }
         world.finish();
     }
+}
+
+#[test]
+fn clone() {
+    let scene = || {
+        let scene = Scene::new().open(16).cloned(3).open(16);
+        let request = MapRequest::new(&scene.areas[1]).at(A + 64 * PAGE);
+        scene.user().map(&request.inherit(Inherit::Wipe)).unwrap();
+        scene
+    };
+    exhaust(2, scene, |scene| {
+        let child = scene.user().try_clone(())?.complete();
+        scene.spaces.push(child);
+        Ok(())
+    });
+}
+
+#[test]
+fn snapshot() {
+    with_every_padding(|padding| {
+        exhaust(
+            0,
+            || Scene::new().padded(padding).open(16).cloned(3),
+            |scene| {
+                let copy = scene.areas[0].snapshot()?.complete();
+                scene.areas.push(copy);
+                Ok(())
+            },
+        )
+    });
+}
+
+#[test]
+fn writes_to_shared_pages() {
+    let fault = Fault::new(A + PAGE, Access::WRITE | Access::USER);
+    exhaust(
+        1,
+        || Scene::new().open(16).cloned(3),
+        |scene| {
+            scene.user().fault(fault)?.complete();
+            Ok(())
+        },
+    );
+    exhaust(
+        1,
+        || Scene::new().open(16).cloned(3),
+        |scene| {
+            scene.spaces[1].fault(fault)?.complete();
+            Ok(())
+        },
+    );
+    exhaust(
+        4,
+        || Scene::new().open(16).cloned(5),
+        |scene| scene.areas[0].write(PAGE / 2, &[0xab; 4 * PAGE as usize]).map(complete).map_err(Refused::from),
+    );
+    exhaust(
+        6,
+        || Scene::new().open(16).cloned(5),
+        |scene| scene.user().populate(scene.range(0, 8), Access::WRITE).map(complete).map_err(Refused::from),
+    );
+}
+
+#[test]
+fn untouched_private_memory() {
+    let look = Fault::new(A, Access::READ | Access::USER);
+    exhaust(
+        1,
+        || Scene::new().open(16).cloned(0),
+        |scene| {
+            scene.user().fault(look)?.complete();
+            Ok(())
+        },
+    );
+    let write = Fault::new(A, Access::WRITE | Access::USER);
+    exhaust(
+        1,
+        || {
+            let scene = Scene::new().open(16).cloned(0);
+            scene.user().fault(look).unwrap().complete();
+            scene
+        },
+        |scene| {
+            scene.user().fault(write)?.complete();
+            Ok(())
+        },
+    );
 }

@@ -771,7 +771,7 @@ impl Model {
             return;
         }
         let Some(space) = self.space(slot) else { return };
-        let result = space.populate(page_range(first, count), access);
+        let result = space.populate(page_range(first, count), access).map(Flush::complete);
         let mut expected = Ok(());
         let mut page = first;
         while page < first + count && expected.is_ok() {
@@ -906,7 +906,7 @@ impl Model {
         let Some(number) = self.pick_area(area).and_then(|slot| self.slots[slot]) else { return };
         let start = page * PAGE + u64::from(offset);
         let bytes: Vec<u8> = (0..length).map(|index| value.wrapping_add(index as u8)).collect();
-        let result = self.areas[&number].handle.as_ref().unwrap().write(start, &bytes);
+        let result = self.areas[&number].handle.as_ref().unwrap().write(start, &bytes).map(Flush::complete);
         if length == 0 {
             return assert_eq!(result, Ok(()));
         }
@@ -932,7 +932,6 @@ impl Model {
             return;
         }
         for (at, byte) in (start..).zip(bytes) {
-            self.make_resident(number, at / PAGE);
             let owner = self.owner(number, at / PAGE);
             assert_eq!(byte, self.byte(owner, (at % PAGE) as u16), "byte {at:#x} of the area");
         }

@@ -5,6 +5,7 @@ mod common;
 use common::{KERNEL_START, PAGE, USER_READ, USER_WRITE, World, at, load, map, store, touch, unmap};
 use vmcore::Platform;
 use vmcore::frame::FrameUse;
+use vmcore::paging::Flush;
 use vmcore::paging::{Access, DetachedFlush, Mmu, RiscV64};
 use vmcore::sim::Sim;
 use vmcore::vm_area::{Area, AreaError, AreaKind, SectionLayout};
@@ -79,7 +80,7 @@ fn address_reuse_after_ack() {
     assert_eq!(space.map(&request), Err(SpaceError::Retry(at(A + PAGE))));
     assert!(matches!(space.fault(Fault::new(A + PAGE, USER_READ)), Err(SpaceError::Retry(_))));
     assert_eq!(
-        space.populate(space.range(A + PAGE, PAGE).unwrap(), Access::READ),
+        space.populate(space.range(A + PAGE, PAGE).unwrap(), Access::READ).map(Flush::complete),
         Err(SpaceError::Retry(at(A + PAGE)))
     );
     // The gap search passes over what waits.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use common::{KERNEL_START, PAGE, USER_EXECUTE, USER_READ, USER_WRITE, World, at, load, map, store, touch, unmap};
 use vmcore::addr::{Frame, FrameRange};
 use vmcore::frame::FrameUse;
-use vmcore::paging::{Access, MemoryType, Mmu};
+use vmcore::paging::{Access, Flush, MemoryType, Mmu};
 use vmcore::sim::Sim;
 use vmcore::vm_area::{Area, AreaError, AreaKind, SectionLayout};
 use vmcore::vm_space::{Fault, MapRequest, Place, Resolution, Space, SpaceError};
@@ -71,7 +71,7 @@ impl Bench {
 fn area_bounds_last_byte() {
     let bench = Bench::new();
     let area = bench.world.open(2);
-    assert_eq!(area.write(2 * PAGE - 1, &[9]), Ok(()));
+    assert_eq!(area.write(2 * PAGE - 1, &[9]).map(Flush::complete), Ok(()));
     for (offset, length) in [(2 * PAGE, 1), (2 * PAGE - 1, 2), (u64::MAX, 1), (u64::MAX - 5, 8)] {
         let mut bytes = vec![0; length];
         assert!(matches!(area.read(offset, &mut bytes), Err(AreaError::Outside { .. })), "{offset:#x}+{length}");
@@ -86,7 +86,10 @@ fn area_bounds_last_byte() {
     area.resize(PAGE).unwrap().complete();
     assert_eq!(bench.touch(A + PAGE, USER_READ), Err(SpaceError::OutsideArea(at(A + PAGE))));
     let both = bench.space.range(A, 2 * PAGE).unwrap();
-    assert_eq!(bench.space.populate(both, Access::READ), Err(SpaceError::OutsideArea(at(A + PAGE))));
+    assert_eq!(
+        bench.space.populate(both, Access::READ).map(Flush::complete),
+        Err(SpaceError::OutsideArea(at(A + PAGE)))
+    );
     assert_eq!(bench.touch(A + PAGE - 1, USER_READ), Ok(()));
     drop(area);
     bench.end();
@@ -160,7 +163,7 @@ fn guard_never_backed() {
         let expected = if page == 1 || page == 2 { Ok(()) } else { Err(SpaceError::Guard(at(A + page * PAGE))) };
         assert_eq!(bench.touch(A + page * PAGE, USER_WRITE), expected, "page {page}");
     }
-    assert_eq!(bench.space.populate(range, Access::READ), Err(SpaceError::Guard(at(A))));
+    assert_eq!(bench.space.populate(range, Access::READ).map(Flush::complete), Err(SpaceError::Guard(at(A))));
     assert!(matches!(area.write(0, &[1]), Err(AreaError::Kind)));
     assert_eq!(area.resident_pages(), 2);
     area.give_section(section.number).unwrap().complete();
@@ -192,7 +195,7 @@ fn unmap_middle_keeps_backing_offset() {
     let bench = Bench::new();
     let area = bench.world.open(8);
     for page in 0..8_u64 {
-        area.write(page * PAGE, &(page + 1).to_ne_bytes()).unwrap();
+        area.write(page * PAGE, &(page + 1).to_ne_bytes()).unwrap().complete();
     }
     map(&bench.space, &area, A, 1, 7);
     // Nothing was touched yet: what is right of the hole is found through the window's own offset.
@@ -649,7 +652,7 @@ fn populate_part_of_huge_page() {
     let area = common::area(&bench.world.sim, AreaKind::Fixed { frames, memory: MemoryType::WriteBack }).unwrap();
     let range = bench.space.map(&MapRequest::new(&area).at(A)).unwrap();
     bench.store(A + 5 * PAGE, 5).unwrap();
-    bench.space.populate(range, Access::WRITE).unwrap();
+    bench.space.populate(range, Access::WRITE).unwrap().complete();
     for page in [0, 5, 511, 512, 1023] {
         bench.world.sim.write_u64(0, at(A + page * PAGE), true, page).unwrap();
         let expected = Frame::new(0x20_0000 + page);

@@ -13,7 +13,7 @@ use super::platform::Kernel;
 use super::{MemoryError, frames};
 use crate::cpu;
 use spin::Once;
-use vmcore::paging::Access;
+use vmcore::paging::{Access, Flush};
 use vmcore::vm_area::{Area, AreaKind, SectionLayout};
 use vmcore::vm_space::MapRequest;
 
@@ -48,7 +48,7 @@ impl KernelStack {
         // From here on the section goes back if anything fails.
         let space = kernel_space();
         let range = space.range(stack.start, stack.size)?;
-        frames::for_kernel(|| space.populate(range, Access::KERNEL_DATA))?;
+        frames::for_kernel(|| space.populate(range, Access::KERNEL_DATA).map(Flush::complete))?;
         let known = cpu::stacks::Stack { name, guard: stack.guard(), memory: stack.start..stack.top() };
         if cpu::stacks::register(known) { Ok(stack) } else { Err(MemoryError::Layout) }
     }

@@ -19,7 +19,7 @@ use refkernel_abi::KERNEL_ADDRESSES;
 use vmcore::Platform;
 use vmcore::addr::{Frame, FrameRange, PageRange, VirtAddr};
 use vmcore::frame::{FrameRequest, FrameUse, Frames};
-use vmcore::paging::{Access, MemoryType};
+use vmcore::paging::{Access, Flush, MemoryType};
 use vmcore::vm_area::{Area, AreaError, AreaKind};
 use vmcore::vm_space::{MapRequest, SpaceError};
 
@@ -338,7 +338,7 @@ fn populate_failure_changes_nothing() -> Result<(), &'static str> {
     let area = open_area(pages)?;
     let range = map_scratch(&area)?;
     let before = frames::in_use();
-    let outcome = kernel_space().populate(range, Access::KERNEL_DATA);
+    let outcome = kernel_space().populate(range, Access::KERNEL_DATA).map(Flush::complete);
     let result = check(matches!(outcome, Err(SpaceError::OutOfFrames(_))), "populating more than all memory succeeded")
         .and_then(|()| check(frames::in_use() == before, "a failed populate kept frames"))
         .and_then(|()| check(area.resident_pages() == 0, "a failed populate left pages"));
@@ -381,7 +381,7 @@ fn frames_return_after_destroy() -> Result<(), &'static str> {
         let space = new_user_space().map_err(found)?;
         let area = open_area(100)?;
         let range = space.map(&MapRequest::new(&area).at(USER_SCRATCH)).map_err(found)?;
-        space.populate(range, Access::USER_DATA).map_err(found)?;
+        space.populate(range, Access::USER_DATA).map_err(found)?.complete();
         in_space(&space, || user_copy::copy_to_user(USER_SCRATCH + PAGE - 2, &[1, 2, 3, 4])).map_err(found)?;
         let part = space.range(USER_SCRATCH + 10 * PAGE, 10 * PAGE).map_err(found)?;
         space.unmap(part).map_err(found)?.complete();
@@ -435,9 +435,9 @@ fn protections_of_the_processor_are_on() -> Result<(), &'static str> {
 fn with_programs_page(access: Access, ask: impl FnOnce(u64) -> bool) -> Result<bool, &'static str> {
     let space = new_user_space().map_err(found)?;
     let area = open_area(1)?;
-    area.write(0, &[RET; 16]).map_err(found)?;
+    area.write(0, &[RET; 16]).map_err(found)?.complete();
     let range = space.map(&MapRequest::new(&area).at(USER_SCRATCH).access(access)).map_err(found)?;
-    space.populate(range, access).map_err(found)?;
+    space.populate(range, access).map_err(found)?.complete();
     let walked = space.walk(VirtAddr::new(USER_SCRATCH));
     check(walked.physical().is_some() && walked.access() == access, "the program's page is not there")?;
     Ok(in_space(&space, || ask(USER_SCRATCH)))

@@ -154,7 +154,7 @@ fn segment_label(access: Access) -> &'static str {
 /// Puts a segment into an area and shows it where the file wants it, with no more than the file's access.
 fn map_segment(space: &UserSpace, segment: &Segment<'_>) -> Result<(), LoadError> {
     let area = Area::new(&Kernel, AreaKind::Open { size: segment.size() }, ())?;
-    area.write(segment.lead(), segment.data())?;
+    area.write(segment.lead(), segment.data())?.complete();
     let mut rights = Rights::MAP | Rights::READ;
     rights.set(Rights::WRITE, segment.access().contains(Access::WRITE));
     rights.set(Rights::EXECUTE, segment.access().contains(Access::EXECUTE));
@@ -199,7 +199,7 @@ fn map_stack(space: &UserSpace, information: &StartInformation) -> Result<Stack,
     // A whole number of 16 bytes, so that the stack pointer is aligned.
     let room = bytes.len().next_multiple_of(16) as u64;
     let place = section.offset + section.size - room;
-    area.write(place, &bytes)?;
+    area.write(place, &bytes)?.complete();
     let area = area.handle(Rights::MAP | Rights::READ | Rights::WRITE)?;
     let window = USER_END - area.size();
     space.map(&MapRequest::new(&area).at(window).access(access(Access::READ_WRITE)))?;

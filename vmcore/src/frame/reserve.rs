@@ -131,6 +131,12 @@ impl<P: Platform> Reserve<P> {
         Ok(())
     }
 
+    /// Puts a page back that was taken and is zero still.
+    pub(crate) fn put_page(&mut self, frame: Frame) {
+        // Pages have metadata, or they would not have been on the list.
+        let _ = self.pages.push(&self.platform, frame);
+    }
+
     /// Takes a zeroed frame for a page.
     pub(crate) fn take_page(&mut self) -> Option<Frame> {
         self.pages.pop(&self.platform)

@@ -23,6 +23,7 @@ impl AreaKind {
             Self::Fixed { .. } => "fixed",
             Self::Guarded(_) => "guarded",
             Self::Untracked { .. } => "untracked",
+            Self::Private { .. } => "private",
         }
     }
 }

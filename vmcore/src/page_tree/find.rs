@@ -244,6 +244,43 @@ impl<V: TreeValue> PageTree<V> {
         self.lookup(key).map(V::from_bits)
     }
 
+    /// The value at `key`, and whether every node on its path is held by this tree alone, in one walk. O(depth).
+    ///
+    /// Where that is so, a count of one for the value, and no pins, make it this tree's own: what a write to a page
+    /// that may be shared has to know.
+    ///
+    /// ```
+    /// use core::num::NonZeroU64;
+    /// use vmcore::page_tree::PageTree;
+    ///
+    /// // SAFETY: no context is ever passed to this tree.
+    /// let empty = unsafe { PageTree::<NonZeroU64>::new() };
+    /// assert_eq!(empty.get_with_ownership(5), None);
+    /// ```
+    #[inline]
+    pub fn get_with_ownership(&self, key: u64) -> Option<(V, bool)> {
+        let mut link = self.root;
+        let mut sole = true;
+        while !link.is_none() {
+            // SAFETY: the link comes from the tree, whose nodes live, unchanged, while it is borrowed.
+            let node: &Node = unsafe { link.node() };
+            let shift = link.shift();
+            // The root too: what path compression skipped above it and below is seen at the leaf.
+            sole &= !node.is_shared();
+            if shift.is_leaf() {
+                if !contains(node, shift, key) {
+                    return None;
+                }
+                // SAFETY: it is a leaf.
+                let bits = unsafe { node.lookup(SlotIndex::of(key, shift)) }?;
+                return Some((V::from_bits(bits), sole));
+            }
+            // SAFETY: it is not a leaf.
+            link = unsafe { node.child(SlotIndex::of(key, shift)) };
+        }
+        None
+    }
+
     /// Whether `key` is present. O(depth).
     #[inline]
     pub fn contains_key(&self, key: u64) -> bool {

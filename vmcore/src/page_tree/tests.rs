@@ -366,6 +366,9 @@ fn a_write_copies_only_its_path() {
     assert!(!other.is_sole_owner(200), "its leaf is held by both roots");
     // The original leaf of 100 is held by the first tree only, although the second one copied it.
     assert!(tree.is_sole_owner(100) && !tree.is_sole_owner(200));
+    let owns = |tree: &PageTree<u64>, key| tree.get_with_ownership(key).map(|(_, sole)| sole);
+    assert_eq!((owns(&other, 100), owns(&other, 200), owns(&tree, 100)), (Some(true), Some(false), Some(true)));
+    assert_eq!((owns(&tree, 200), owns(&tree, 4096), owns(&tree, 100 + (1 << 30))), (Some(false), None, None));
     assert_eq!(tree.nodes_needed_to_insert(100), 0);
     assert_eq!(tree.nodes_needed_to_insert(200), 1);
     check([&tree, &other], &store);
@@ -509,6 +512,8 @@ impl Pair {
         assert!(self.tree.iter().rev().eq(whole.iter().rev().copied()), "backwards");
         for key in [near, near.wrapping_sub(1), near.wrapping_add(1), near ^ 64, 0, u64::MAX] {
             assert_eq!(self.tree.get(key), self.model.get(&key).copied());
+            let owned = self.model.get(&key).map(|&value| (value, self.tree.is_sole_owner(key)));
+            assert_eq!(self.tree.get_with_ownership(key), owned);
             let next = self.model.range(key..).next().map(|(&key, &value)| (key, value));
             assert_eq!(self.tree.next_present(key), next);
             let previous = self.model.range(..=key).next_back().map(|(&key, &value)| (key, value));

@@ -34,9 +34,9 @@ impl<P: Platform> Area<P> {
     /// Cost: O(1) (a guarded area: O(sections)); takes a pool object.
     ///
     /// # Errors
-    /// A size or layout that cannot be; a fixed area ([`fixed`](Self::fixed) makes one); out of frames.
+    /// A size or layout that cannot be; a fixed area ([`fixed`](Self::fixed) makes one), a private one ([`snapshot`](Self::snapshot)); out of frames.
     pub fn new(platform: &P, kind: AreaKind, data: P::AreaData) -> Result<Self, AreaError> {
-        if let AreaKind::Fixed { .. } = kind {
+        if let AreaKind::Fixed { .. } | AreaKind::Private { .. } = kind {
             return Err(AreaError::Kind);
         }
         Self::make(platform, kind, data)
@@ -71,7 +71,7 @@ impl<P: Platform> Area<P> {
         };
         let mut need = Need::object::<AreaInner<P>>();
         let pages = match kind {
-            AreaKind::Open { size } | AreaKind::Untracked { size } => pages_of(size)?,
+            AreaKind::Open { size } | AreaKind::Untracked { size } | AreaKind::Private { size } => pages_of(size)?,
             AreaKind::Fixed { frames, .. } => {
                 let bits = platform.machine().mmu().physical_bits().saturating_sub(shift).min(63);
                 if (frames.first().number() + (frames.count() - 1)) >> bits != 0 || frames.count() >= MAX_SIZE >> shift
@@ -114,6 +114,11 @@ impl<P: Platform> Area<P> {
         // SAFETY: the memory was just taken for this type, and nobody else knows it.
         unsafe { inner.write(AreaInner::new(kind, pages, sections, data)) };
         Ok(Self { platform: platform.clone(), inner, rights: Rights::all() })
+    }
+
+    /// A handle with every right, for a reference that the caller gives up to it.
+    pub(super) fn from_parts(platform: P, inner: NonNull<AreaInner<P>>) -> Self {
+        Self { platform, inner, rights: Rights::all() }
     }
 
     #[inline]

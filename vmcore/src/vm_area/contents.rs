@@ -1,36 +1,12 @@
 //! An area's bytes, reached without a window: how a kernel fills a program's memory.
 
 use super::inner::Answer;
-use super::{Area, AreaError, AreaKind, Rights, release_page};
-use crate::addr::Frame;
+use super::{Area, AreaError, AreaKind, Rights, Want, release_page};
 use crate::frame::Reserve;
+use crate::paging::{Flush, Pending};
 use crate::platform::Platform;
 
 impl<P: Platform> Area<P> {
-    /// Makes pages resident. All or nothing.
-    fn make_resident(&self, first: u64, count: u64) -> Result<(), AreaError> {
-        let platform = self.platform();
-        let mut reserve = Reserve::new(platform);
-        loop {
-            let need = {
-                let mut state = self.inner().lock(platform);
-                let need = state.need_for(first, count);
-                if need.pages == 0 {
-                    return Ok(());
-                }
-                if reserve.covers(&need) {
-                    for index in first..first + count {
-                        // Enough was reserved, and what the area refuses was checked.
-                        let _ = self.inner().page(platform, &mut state, index, false, &mut reserve);
-                    }
-                    return Ok(());
-                }
-                need
-            };
-            reserve.top_up(&need)?;
-        }
-    }
-
     /// Checks a range of bytes and gives it in pages.
     fn byte_range(&self, offset: u64, size: usize) -> Result<(u64, u64), AreaError> {
         let state = self.inner().lock(self.platform());
@@ -46,103 +22,158 @@ impl<P: Platform> Area<P> {
         }
     }
 
-    /// Copies bytes into the area without a window, from byte `offset` on: how a kernel fills a program's memory.
+    /// Copies bytes into the area without a window, from byte `offset` on: how a kernel fills a program's memory. What is written is seen
+    /// through windows once the flush is complete (it is empty unless pages were copied that a clone or a snapshot has as well).
     ///
     /// Cost: O(bytes); pages that are not resident are made so first, all or nothing.
     ///
     /// # Errors
     /// No right to write, bytes outside of the area, a kind whose contents cannot be reached this way (untracked, guarded across sections),
-    /// frames that the platform does not reach, out of frames. Nothing was changed, unless another CPU shrinks the area meanwhile: then a first part may have been
-    /// written.
-    pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), AreaError> {
+    /// frames that the platform does not reach, [`AreaError::Retry`] while a change of a page is being flushed, out of frames. Nothing was
+    /// changed, unless another CPU changes the area meanwhile (shrinks it, or clones it): then a first part may have been written.
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<Flush<P, ()>, AreaError> {
         self.require(Rights::WRITE)?;
-        if bytes.is_empty() {
-            return Ok(());
+        let platform = self.platform();
+        let mut pending = Pending::new();
+        if !bytes.is_empty() {
+            let written = self.write_pages(offset, bytes, &mut pending);
+            if let Err(error) = written {
+                // What was copied already is true once it is flushed, written to or not.
+                Flush::new(platform.clone(), pending, ()).complete();
+                return Err(error);
+            }
         }
-        self.copy(offset, bytes.len(), true, |frame, within, done, count| {
-            let Some(chunk) = bytes.get(done..done + count) else { return 0 };
+        Ok(Flush::new(platform.clone(), pending, ()))
+    }
+
+    fn write_pages(&self, offset: u64, bytes: &[u8], pending: &mut Pending<P>) -> Result<(), AreaError> {
+        let platform = self.platform();
+        let (first, count) = self.byte_range(offset, bytes.len())?;
+        let tracked = match self.inner().kind() {
+            AreaKind::Untracked { .. } => return Err(AreaError::Kind),
+            AreaKind::Fixed { .. } => false,
+            _ => true,
+        };
+        let mut reserve = Reserve::new(platform);
+        if tracked {
+            // All that it takes is there before the first byte is written.
+            loop {
+                let state = self.inner().lock(platform);
+                let mut need = state.need_for(first, count);
+                need.merge(&state.need_to_own(platform, first, count));
+                drop(state);
+                if reserve.covers(&need) {
+                    break;
+                }
+                reserve.top_up(&need)?;
+            }
+        }
+        self.each_piece(offset, bytes.len(), |index, within, done, count| {
+            let Some(chunk) = bytes.get(done..done + count) else { return Ok(()) };
+            let frame = loop {
+                let mut state = self.inner().lock(platform);
+                match self.inner().page(platform, &mut state, index, Want::Write, &mut reserve) {
+                    Answer::Page { frame, .. } => {
+                        // Held while bytes are copied, so that a shrinking area cannot free it meanwhile, and noted, so that
+                        // nobody takes it for shared; not under the lock, since the caller's bytes may fault.
+                        if tracked {
+                            state.writers += 1;
+                            platform.frame_meta(frame).inspect(|meta| meta.add_reference());
+                        }
+                        break frame;
+                    }
+                    Answer::Replaced { frame, old, .. } => {
+                        state.withdraw(platform, self.pointer(), (index, old), &mut reserve, pending);
+                        state.writers += 1;
+                        platform.frame_meta(frame).inspect(|meta| meta.add_reference());
+                        break frame;
+                    }
+                    // Somebody took the page away since it was looked at.
+                    Answer::Short(need) => {
+                        drop(state);
+                        reserve.top_up(&need)?;
+                    }
+                    Answer::Retry => return Err(AreaError::Retry),
+                    _ => {
+                        let area = state.pages << P::PAGE_SHIFT;
+                        return Err(AreaError::Outside { offset, size: bytes.len() as u64, area });
+                    }
+                }
+            };
             // SAFETY: the frame is the area's page, which a reference keeps, or one of a fixed run, whose maker vouched for
             // what its handles do with it.
-            unsafe { self.platform().write_frame(frame, within, chunk) }
+            let copied = unsafe { platform.write_frame(frame, within, chunk) };
+            if tracked {
+                let mut state = self.inner().lock(platform);
+                state.writers = state.writers.saturating_sub(1);
+                drop(state);
+                release_page(platform, frame);
+            }
+            if copied < count { Err(AreaError::Unreachable(frame)) } else { Ok(()) }
         })
     }
 
-    /// Copies bytes out of the area without a window, from byte `offset` on. Pages that do not exist read as zero and come into being.
+    /// Copies bytes out of the area without a window, from byte `offset` on. Pages that do not exist read as zero, and do not come into
+    /// being.
     ///
     /// # Errors
-    /// As [`write`](Self::write), with the right to read.
+    /// As [`write`](Self::write), with the right to read; never for want of frames.
     pub fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), AreaError> {
         self.require(Rights::READ)?;
         if bytes.is_empty() {
             return Ok(());
         }
-        let length = bytes.len();
-        self.copy(offset, length, false, |frame, within, done, count| {
-            let Some(chunk) = bytes.get_mut(done..done + count) else { return 0 };
-            // SAFETY: as in `write`.
-            unsafe { self.platform().read_frame(frame, within, chunk) }
+        let platform = self.platform();
+        self.byte_range(offset, bytes.len())?;
+        let tracked = match self.inner().kind() {
+            AreaKind::Untracked { .. } => return Err(AreaError::Kind),
+            AreaKind::Fixed { .. } => false,
+            _ => true,
+        };
+        let size = bytes.len() as u64;
+        self.each_piece(offset, bytes.len(), |index, within, done, count| {
+            let Some(chunk) = bytes.get_mut(done..done + count) else { return Ok(()) };
+            let mut state = self.inner().lock(platform);
+            let frame = match self.inner().page(platform, &mut state, index, Want::Look, &mut Reserve::new(platform)) {
+                Answer::Page { frame, .. } => frame,
+                Answer::Zero => {
+                    drop(state);
+                    chunk.fill(0);
+                    return Ok(());
+                }
+                Answer::Retry => return Err(AreaError::Retry),
+                _ => return Err(AreaError::Outside { offset, size, area: state.pages << P::PAGE_SHIFT }),
+            };
+            if tracked {
+                platform.frame_meta(frame).inspect(|meta| meta.add_reference());
+            }
+            drop(state);
+            // SAFETY: as in `write_pages`.
+            let copied = unsafe { platform.read_frame(frame, within, chunk) };
+            if tracked {
+                release_page(platform, frame);
+            }
+            if copied < count { Err(AreaError::Unreachable(frame)) } else { Ok(()) }
         })
     }
 
-    /// Calls `each` with frame, offset in it, bytes done and bytes to do, for every page of the byte range; it gives how many it did.
-    fn copy(
+    /// Calls `each` with a page's index, the offset in it, bytes done and bytes to do, for every page of a byte range.
+    fn each_piece(
         &self,
         offset: u64,
         length: usize,
-        write: bool,
-        mut each: impl FnMut(Frame, usize, usize, usize) -> usize,
+        mut each: impl FnMut(u64, usize, usize, usize) -> Result<(), AreaError>,
     ) -> Result<(), AreaError> {
-        let platform = self.platform();
-        let (first, count) = self.byte_range(offset, length)?;
-        match self.inner().kind() {
-            AreaKind::Untracked { .. } => return Err(AreaError::Kind),
-            AreaKind::Fixed { .. } => {}
-            _ => self.make_resident(first, count)?,
-        }
         let page_size = 1_usize << P::PAGE_SHIFT;
         let mut within = (offset & (page_size as u64 - 1)) as usize;
+        let mut index = offset >> P::PAGE_SHIFT;
         let mut done = 0;
-        let mut index = first;
-        let mut reserve = Reserve::new(platform);
         while done < length {
             let piece = (page_size - within).min(length - done);
-            let answer = {
-                let mut state = self.inner().lock(platform);
-                match self.inner().page(platform, &mut state, index, write, &mut reserve) {
-                    Answer::Page { frame, .. } => {
-                        // Held while it is copied, so that a shrinking area cannot free it meanwhile; not under the lock,
-                        // since the caller's bytes may fault.
-                        let held = !self.inner().is_fixed();
-                        if held {
-                            if let Some(meta) = platform.frame_meta(frame) {
-                                meta.add_reference();
-                            }
-                        }
-                        Ok((frame, held))
-                    }
-                    Answer::Short(need) => Err(need),
-                    _ => {
-                        let area = state.pages << P::PAGE_SHIFT;
-                        return Err(AreaError::Outside { offset, size: length as u64, area });
-                    }
-                }
-            };
-            match answer {
-                // Somebody took the page away since it was made resident.
-                Err(need) => reserve.top_up(&need)?,
-                Ok((frame, held)) => {
-                    let copied = each(frame, within, done, piece);
-                    if held {
-                        release_page(platform, frame);
-                    }
-                    if copied < piece {
-                        return Err(AreaError::Unreachable(frame));
-                    }
-                    done += piece;
-                    index += 1;
-                    within = 0;
-                }
-            }
+            each(index, within, done, piece)?;
+            done += piece;
+            index += 1;
+            within = 0;
         }
         Ok(())
     }

@@ -60,11 +60,11 @@ impl<P: Platform> Area<P> {
     /// Cost: growing O(1); shrinking O(windows + pages given up).
     ///
     /// # Errors
-    /// No right to resize, a size that cannot be, a kind that cannot be resized (only open areas can), an outstanding
+    /// No right to resize, a size that cannot be, a kind that cannot be resized (only open and private areas can), an outstanding
     /// flush of a part given up before ([`AreaError::Retry`]), out of frames. Nothing was changed.
     pub fn resize(&self, size: u64) -> Result<Flush<P, ()>, AreaError> {
         self.require(Rights::RESIZE)?;
-        if !matches!(self.inner().kind(), AreaKind::Open { .. }) {
+        if !matches!(self.inner().kind(), AreaKind::Open { .. } | AreaKind::Private { .. }) {
             return Err(AreaError::Kind);
         }
         if size == 0 || size >= MAX_SIZE || size & ((1 << P::PAGE_SHIFT) - 1) != 0 {

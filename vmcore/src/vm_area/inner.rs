@@ -2,8 +2,9 @@
 
 use core::ptr::NonNull;
 
+use super::gate::Gate;
 use super::sections::Sections;
-use super::{AreaError, AreaKind, Page, TreeSupply, View, ViewChange, release_page};
+use super::{AreaError, AreaKind, Page, TreeSupply, View, ViewChange, Want};
 use crate::addr::Frame;
 use crate::frame::{Need, Reserve};
 use crate::lock::{Guard, Lock, Rank};
@@ -28,6 +29,18 @@ pub(crate) enum Answer {
     Outside,
     /// Whatever the tables hold; a fresh page where they hold nothing.
     Untracked,
+    /// The page does not exist: the zero frame shows what it would hold.
+    Zero,
+    /// The page is in this frame from now on. What views show of it is out of date: it is [withdrawn](AreaState::withdraw), or
+    /// the only view is changed, and then the reference to the old frame, which is the asker's now, is [dropped](AreaState::let_go).
+    Replaced {
+        frame: Frame,
+        writable: bool,
+        /// `None` if it was the zero frame.
+        old: Option<Frame>,
+    },
+    /// A change of the page is still being flushed.
+    Retry,
 }
 
 /// What handles and windows refer to.
@@ -49,6 +62,14 @@ pub(crate) struct AreaState<P: Platform> {
     /// Changes whose flush is outstanding; while there are any, the area does not grow.
     pub(super) returning: usize,
     pub(super) sections: Option<NonNull<Sections<P>>>,
+    /// What waits for a flush.
+    pub(super) gates: Option<NonNull<Gate<P>>>,
+    /// Whoever writes to a page's frame at the moment, with no lock held.
+    pub(super) writers: usize,
+    /// Whether the tree was ever shared: only then a page may be another area's as well.
+    pub(super) was_shared: bool,
+    /// Whether a view was ever told to show the zero frame.
+    pub(crate) zero_shown: bool,
 }
 
 // SAFETY: views and sections belong to the area and are reached only under its lock; the tree's nodes are plain memory.
@@ -62,14 +83,35 @@ impl<P: Platform> AreaInner<P> {
         sections: Option<NonNull<Sections<P>>>,
         data: P::AreaData,
     ) -> Self {
+        // SAFETY: nodes always come from, and go to, the machine's pools.
+        Self::made(kind, pages, unsafe { PageTree::new() }, sections, data)
+    }
+
+    /// An area with pages that another has as well.
+    pub(super) fn with_tree(kind: AreaKind, pages: u64, tree: PageTree<Page>, data: P::AreaData) -> Self {
+        let mut area = Self::made(kind, pages, tree, None, data);
+        area.state.get_mut().was_shared = true;
+        area
+    }
+
+    const fn made(
+        kind: AreaKind,
+        pages: u64,
+        tree: PageTree<Page>,
+        sections: Option<NonNull<Sections<P>>>,
+        data: P::AreaData,
+    ) -> Self {
         let state = AreaState {
             pages,
-            // SAFETY: nodes always come from, and go to, the machine's pools.
-            tree: unsafe { PageTree::new() },
+            tree,
             views: None,
             view_count: 0,
             returning: 0,
             sections,
+            gates: None,
+            writers: 0,
+            was_shared: false,
+            zero_shown: false,
         };
         Self { references: AtomicUsize::new(1), kind, state: Lock::new(Rank::Area, state), data }
     }
@@ -95,6 +137,11 @@ impl<P: Platform> AreaInner<P> {
         matches!(self.kind, AreaKind::Fixed { .. })
     }
 
+    /// Whether each page of it is what the tree says, or one that does not exist yet.
+    pub(crate) const fn is_tracked(&self) -> bool {
+        matches!(self.kind, AreaKind::Open { .. } | AreaKind::Private { .. })
+    }
+
     pub(crate) const fn is_untracked(&self) -> bool {
         matches!(self.kind, AreaKind::Untracked { .. })
     }
@@ -118,24 +165,24 @@ impl<P: Platform> AreaInner<P> {
         self.references.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The one seam: the page with this index, for reading or writing. Takes what it needs from the reserve, and changes
+    /// The one seam: the page with this index, for what it is wanted. Takes what it needs from the reserve, and changes
     /// nothing if that does not hold enough.
     pub(crate) fn page(
         &self,
         platform: &P,
         state: &mut AreaState<P>,
         index: u64,
-        write: bool,
+        want: Want,
         reserve: &mut Reserve<P>,
     ) -> Answer {
         if index >= state.pages {
             return Answer::Outside;
         }
         match self.kind {
-            AreaKind::Open { .. } => state.tracked_page(platform, index, write, reserve),
+            AreaKind::Open { .. } | AreaKind::Private { .. } => state.tracked_page(platform, index, want, reserve),
             AreaKind::Fixed { frames, .. } => Answer::Page { frame: frames.first().add(index), writable: true },
             AreaKind::Guarded(layout) => match layout.section_of(index) {
-                Some(section) if state.section_is_out(section) => state.tracked_page(platform, index, write, reserve),
+                Some(section) if state.section_is_out(section) => state.tracked_page(platform, index, want, reserve),
                 _ => Answer::Guard,
             },
             AreaKind::Untracked { .. } => Answer::Untracked,
@@ -181,37 +228,6 @@ impl<P: Platform> AreaState<P> {
     /// The frame of a page that is resident.
     pub(crate) fn resident_page(&self, index: u64) -> Option<Frame> {
         Some(self.tree.get(index)?.frame())
-    }
-
-    fn tracked_page(&mut self, platform: &P, index: u64, write: bool, reserve: &mut Reserve<P>) -> Answer {
-        let present = self.tree.get(index);
-        let page = match present {
-            Some(page) if page.is_dirty() || !write => {
-                return Answer::Page { frame: page.frame(), writable: page.is_dirty() };
-            }
-            Some(page) => Some(page),
-            None => None,
-        };
-        let (pages, nodes) = (u64::from(page.is_none()), self.tree.nodes_needed_to_insert(index));
-        if !reserve.has_pages(pages) || !reserve.has_objects::<Node>(nodes) {
-            return Answer::Short(Need::pages(pages).with_objects::<Node>(nodes));
-        }
-        let page = match page {
-            Some(page) => page.dirty(),
-            None => {
-                let Some(frame) = reserve.take_page() else { return Answer::Short(Need::pages(1)) };
-                if write { Page::new(frame).dirty() } else { Page::new(frame) }
-            }
-        };
-        match self.tree.insert(index, page, &mut TreeSupply { platform, reserve }) {
-            Ok(_) => Answer::Page { frame: page.frame(), writable: page.is_dirty() },
-            Err(_) => {
-                if present.is_none() {
-                    release_page(platform, page.frame());
-                }
-                Answer::Short(Need::pages(pages).with_objects::<Node>(nodes))
-            }
-        }
     }
 
     /// What it takes to make `count` pages from `first` on resident. O(pages).
@@ -303,7 +319,7 @@ impl<P: Platform> AreaState<P> {
     }
 
     /// Has every view that shows some of the pages changed.
-    pub(super) fn change_views(&mut self, platform: &P, change: ViewChange, pending: &mut Pending<P>) {
+    pub(crate) fn change_views(&mut self, platform: &P, change: ViewChange, pending: &mut Pending<P>) {
         let (first, count) = change.pages();
         let mut at = self.views;
         while let Some(view) = at {
@@ -334,6 +350,9 @@ pub(crate) unsafe fn release_area<P: Platform>(platform: &P, area: NonNull<AreaI
     let mut reserve = Reserve::new(platform);
     let state = inner.state.get_mut();
     state.tree.clear(&mut TreeSupply { platform, reserve: &mut reserve });
+    if state.zero_shown {
+        platform.machine().release_zero_frame(platform);
+    }
     if let Some(sections) = state.sections.take() {
         // SAFETY: the sections were made with the area, and go with it.
         unsafe {

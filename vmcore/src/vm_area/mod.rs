@@ -26,9 +26,12 @@ mod area;
 mod contents;
 mod cut_off;
 mod error;
+mod gate;
 mod inner;
 mod page;
 mod sections;
+mod snapshot;
+mod tracked;
 mod view;
 
 pub use self::area::Area;
@@ -36,6 +39,7 @@ pub use self::error::AreaError;
 pub(crate) use self::inner::{Answer, AreaInner, AreaState, release_area};
 pub(crate) use self::page::{Page, TreeSupply, release_page};
 pub use self::sections::SectionLayout;
+pub(crate) use self::tracked::Want;
 pub(crate) use self::view::{View, ViewChange};
 use crate::addr::FrameRange;
 use crate::paging::{Access, MemoryType};
@@ -90,6 +94,12 @@ pub enum AreaKind {
     Guarded(SectionLayout),
     /// Memory of a single window that nothing but the page tables remembers: cheapest, for a kernel's own use.
     Untracked {
+        /// Bytes.
+        size: u64,
+    },
+    /// What another area was at some moment: a page is copied when one of the two writes to it. A snapshot of an area
+    /// ([`Area::snapshot`]), or a private window's in a clone of its space ([`Space::try_clone`](crate::vm_space::Space::try_clone)).
+    Private {
         /// Bytes.
         size: u64,
     },

@@ -33,13 +33,22 @@ pub(crate) enum ViewChange {
         /// How many pages.
         count: u64,
     },
+    /// Write permission is taken from the pages: clear it in the tables, and gather the flush.
+    WriteProtect {
+        /// The first page's index in the area.
+        first: u64,
+        /// How many pages.
+        count: u64,
+    },
 }
 
 impl ViewChange {
     /// The pages that it concerns: the first and how many.
     pub(crate) const fn pages(self) -> (u64, u64) {
         match self {
-            Self::Unmap { first, count } | Self::Forget { first, count } => (first, count),
+            Self::Unmap { first, count } | Self::Forget { first, count } | Self::WriteProtect { first, count } => {
+                (first, count)
+            }
         }
     }
 }

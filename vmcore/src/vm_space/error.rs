@@ -6,6 +6,7 @@ use crate::addr::{PageRange, RangeError, VirtAddr};
 use crate::frame::OutOfFrames;
 use crate::paging::{Access, EncodeError, TableError};
 use crate::vm_area::{AreaError, Rights};
+use crate::vm_space::Inherit;
 
 /// Why something asked of a space was refused. Nothing was changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,6 +58,10 @@ pub enum SpaceError {
     Area(AreaError),
     /// There were not enough frames.
     OutOfFrames(OutOfFrames),
+    /// The kernel's space is not cloned: every other has it already.
+    Kernel,
+    /// What a window shows of an area of this kind cannot be passed on in this way.
+    Inherit(Inherit),
 }
 
 impl From<RangeError> for SpaceError {
@@ -125,6 +130,10 @@ impl fmt::Display for SpaceError {
             }
             Self::Area(error) => error.fmt(f),
             Self::OutOfFrames(error) => error.fmt(f),
+            Self::Kernel => f.write_str("the kernel's space cannot be cloned: every space has it already; clone a user space"),
+            Self::Inherit(inherit) => {
+                write!(f, "windows onto an area of this kind cannot be inherited as {inherit:?}: share them or pass nothing on")
+            }
         }
     }
 }

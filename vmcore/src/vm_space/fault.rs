@@ -7,14 +7,15 @@
 //! ```
 
 use crate::addr::{PageRange, VirtAddr};
-use crate::frame::{Need, Reserve};
-use crate::paging::{Access, Flush, FlushRequest, FlushScope, Gather, Mmu, Pending};
+use crate::frame::{FrameList, Need, Reserve};
+use crate::paging::{Access, Flush, FlushRequest, FlushScope, Gather, Leaf, Mmu, Pending, Tables};
 use crate::platform::{CpuSet, Platform};
-use crate::vm_area::Answer;
+use crate::vm_area::{Answer, AreaInner, AreaState, Want};
 use crate::vm_space::index::page_size;
+use crate::vm_space::inner::SpaceInner;
 use crate::vm_space::map::leaf_for;
-use crate::vm_space::window::WindowState;
-use crate::vm_space::{Space, SpaceError};
+use crate::vm_space::window::{Window, WindowState};
+use crate::vm_space::{Inherit, Space, SpaceError};
 
 /// A page fault, as the hardware reported it.
 ///
@@ -136,7 +137,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         }
         let page = PageRange::from_checked(address.align_down(P::PAGE_SHIFT), page_size::<P>());
         let mut state = area.lock(platform);
-        let mut tables = inner.tables.lock(platform);
+        let tables = inner.tables.lock(platform);
         let found = tables.find(platform, address).ok_or(SpaceError::Foreign(address))?;
         let present = tables.found_leaf(&found);
         if present.is_some_and(|leaf| leaf.access.contains(fault.access.difference(Access::USER))) {
@@ -159,29 +160,139 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             }
             return Ok(Attempt::Short(need.with_tables(missing)));
         }
-        let write = fault.access.contains(Access::WRITE);
-        let (frame, writable) = match area.page(platform, &mut state, index_in_area, write, reserve) {
+        let want = match fault.access.contains(Access::WRITE) {
+            true => Want::Write,
+            // Only this window shows the memory, so what it shows of a page that does not exist is nobody else's concern.
+            false if window.inherit == Inherit::Copy && state.view_count == 1 => Want::Look,
+            false => Want::Read,
+        };
+        let mut replaced = None;
+        let resident = state.resident();
+        let (frame, writable) = match area.page(platform, &mut state, index_in_area, want, reserve) {
             Answer::Page { frame, writable, .. } => (frame, writable),
+            Answer::Replaced { frame, writable, old } => {
+                replaced = Some(old);
+                (frame, writable)
+            }
+            Answer::Zero => match state.zero_frame(platform, reserve) {
+                Some(frame) => (frame, false),
+                None => return Ok(Attempt::Short(Need::pages(1).with_tables(missing))),
+            },
             // The leaf is all that knows of an untracked page: one that is there stays.
             Answer::Untracked => match present.map(|leaf| leaf.frame).or_else(|| reserve.take_untracked_page()) {
                 Some(frame) => (frame, true),
                 None => return Ok(Attempt::Short(Need::pages(1).with_tables(missing))),
             },
             Answer::Short(need) => return Ok(Attempt::Short(need.with_tables(missing))),
+            Answer::Retry => return Err(SpaceError::Retry(address)),
             Answer::Guard => return Err(SpaceError::Guard(address)),
             Answer::Outside => return Err(SpaceError::OutsideArea(address)),
         };
         let leaf = leaf_for(area, window.access, inner.global, frame, writable);
+        let mut tables = Some(tables);
+        if let Some(old) = replaced {
+            let mut done = false;
+            if let (1, false, Some(mut tables)) = (state.view_count, state.is_returning(), tables.take()) {
+                done = show_alone(platform, inner, &mut tables, page, (leaf, present.is_some()), reserve)?;
+            }
+            if done {
+                AreaState::let_go(platform, old, pending);
+            } else {
+                drop(tables);
+                let index = (index_in_area, old);
+                state.withdraw(platform, window.area, index, reserve, pending);
+            }
+            return Ok(Attempt::Done(Resolution::Mapped));
+        }
+        let Some(mut tables) = tables else { return Err(SpaceError::Foreign(address)) };
         let mut gather = Gather::default();
-        if let Err(error) = tables.set_found(platform, &found, page, leaf, &mut reserve.tables, &mut gather) {
+        let mut found = found;
+        if leaf.access.contains(Access::WRITE) && tables.writes_are_forbidden_above(&found) {
+            // The space was cloned since: what a whole subtree may not, its other pages may not from now on.
+            tables.push_down(platform, page.start())?;
+            found = tables.find(platform, address).ok_or(SpaceError::Foreign(address))?;
+        }
+        let set = match present {
+            // A large leaf, which was write-protected with what surrounds it.
+            Some(_) if area.is_fixed() && found.level() > 0 => {
+                let part = tables.span_of_found(&found).intersection(window.range()).unwrap_or(page);
+                tables.protect(platform, part, leaf.access, &mut FrameList::new(), &mut gather)
+            }
+            _ => tables.set_found(platform, &found, page, leaf, &mut reserve.tables, &mut gather).map(drop),
+        };
+        if let Err(error) = set {
             if area.is_untracked() && present.is_none() {
                 reserve.put_untracked_page(frame);
             }
             return Err(error.into());
         }
+        if present.is_none() && area.is_tracked() && state.resident() == resident {
+            self.map_around(&state, &mut tables, window, area, page);
+        }
+        drop(tables);
         if !gather.scope.is_empty() {
             inner.absorb(platform, gather, pending);
         }
         Ok(Attempt::Done(Resolution::Mapped))
     }
+}
+
+impl<P: Platform, M: Mmu> Space<P, M> {
+    /// Maps what is resident around a page that was: whoever reads a clone, a file or another's memory goes on to what is beside it.
+    /// Takes nothing: the pages are mapped by the table that maps the page.
+    fn map_around(
+        &self,
+        state: &AreaState<P>,
+        tables: &mut Tables<M>,
+        window: &Window<P, M>,
+        area: &AreaInner<P>,
+        page: PageRange,
+    ) {
+        let (platform, inner) = (self.platform(), self.inner());
+        let shift = P::PAGE_SHIFT + AROUND_SHIFT.min(tables.mmu().index_bits(0));
+        let block = PageRange::from_checked(page.start().align_down(shift), 1 << shift);
+        let Some(block) = block.intersection(window.range()) else { return };
+        // Nothing is to be undone, should a frame be one that the format cannot represent: that page stays for a fault of its own.
+        let _ = tables.fill(platform, block, &mut FrameList::new(), |address| {
+            let (frame, writable) = state.page_as_it_is(platform, window.area_page(address))?;
+            Some(leaf_for(area, window.access, inner.global, frame, writable))
+        });
+    }
+}
+
+/// Faults map up to 2^4 pages that are resident already, aligned as such.
+const AROUND_SHIFT: u32 = 4;
+
+/// Shows a page in another frame than before, where only this space showed it and no CPU but this one runs in it; what the CPU
+/// remembers is flushed at once. False, and nothing is changed, if others have to forget it first.
+fn show_alone<P: Platform, M: Mmu>(
+    platform: &P,
+    inner: &SpaceInner<P, M>,
+    tables: &mut Tables<M>,
+    page: PageRange,
+    (leaf, was_shown): (Leaf, bool),
+    reserve: &mut Reserve<P>,
+) -> Result<bool, SpaceError> {
+    // Locked until the change is noted, so that no CPU begins to use the space meanwhile.
+    let mut cpus = inner.cpus.lock(platform);
+    let mut others = cpus.active().clone();
+    others.remove(platform.cpu());
+    if was_shown && !others.is_empty() {
+        return Ok(false);
+    }
+    tables.push_down(platform, page.start())?;
+    let address = page.start();
+    let found = tables.find(platform, address).ok_or(SpaceError::Foreign(address))?;
+    let mut gather = Gather::default();
+    if tables.set_found(platform, &found, page, leaf, &mut reserve.tables, &mut gather).is_err() {
+        // A format that wants every CPU to forget the old entry before the new one is made: as with other CPUs.
+        return Ok(false);
+    }
+    if !gather.scope.is_empty() {
+        inner.note_change(&mut cpus);
+        let mut cpus = P::CpuSet::EMPTY;
+        cpus.insert(platform.cpu());
+        platform.flush_local(&FlushRequest { cpus, scope: gather.scope });
+    }
+    Ok(true)
 }

@@ -107,6 +107,16 @@ impl<P: Platform, W> Index<P, W> {
         count
     }
 
+    /// How many slots there are.
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// All slots, in order.
+    pub(crate) fn all(&self) -> impl Iterator<Item = Slot<W>> {
+        self.slots.iter().map(|slot| slot.typed())
+    }
+
     /// Forgets every slot.
     pub(crate) fn clear(&mut self) {
         self.slots.clear();

@@ -94,6 +94,12 @@ impl<P: Platform, M: Mmu> SpaceInner<P, M> {
         pending.absorb(platform, gather, concerned);
     }
 
+    /// Notes that the tables have lost something, with the CPUs locked: those that are not active will forget when they are activated.
+    pub(crate) fn note_change(&self, cpus: &mut SpaceCpus<P::CpuSet>) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        let _ = cpus.note_change();
+    }
+
     /// A number that no other change of this space has: what is gated by one change carries it. Called with the index locked.
     pub(crate) fn next_ticket(&self) -> usize {
         self.tickets.fetch_add(1, Ordering::Relaxed)

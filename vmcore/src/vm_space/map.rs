@@ -1,11 +1,13 @@
 //! Making windows, and filling them ahead of faults.
 
+use core::ptr::NonNull;
+
 use crate::addr::{PageRange, RangeError, RangeFault, VirtAddr};
 use crate::frame::{Need, Reserve};
 use crate::lock::Guard;
-use crate::paging::{Access, Gather, Leaf, Mmu, Tables};
+use crate::paging::{Access, Flush, Gather, Leaf, Mmu, Pending, Tables};
 use crate::platform::Platform;
-use crate::vm_area::{Answer, Area, AreaInner, AreaKind, AreaState, Rights};
+use crate::vm_area::{Answer, Area, AreaInner, AreaKind, AreaState, Rights, Want};
 use crate::vm_space::index::{Index, Slot, page_size};
 use crate::vm_space::inner::SpaceInner;
 use crate::vm_space::window::{Window, WindowState};
@@ -171,7 +173,9 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                 return Err(SpaceError::SingleWindow);
             }
             need = Need::object::<Window<P, M>>();
-            let fill = Fill { area, access, global: inner.global, write: access.contains(Access::WRITE) };
+            // What a clone or a snapshot has as well is not copied for a window that nobody has used yet.
+            let want = Want::Settled(access.contains(Access::WRITE));
+            let fill = Fill { area, access, global: inner.global, want };
             if request.populate {
                 fill.add_need(platform, &state, &tables, range, first, &mut need)?;
             }
@@ -267,14 +271,15 @@ impl<P: Platform, M: Mmu> Space<P, M> {
     }
 
     /// Makes every page of the range present for this access, so that it does not fault (but for one spurious fault where a CPU remembers a
-    /// page as read-only that is made writable here). All or nothing.
+    /// page as read-only that is made writable here; and pages that had to be copied, since a clone or a snapshot has them as well, are mapped by the first
+    /// fault after the flush). All or nothing.
     ///
     /// Cost: O(pages); takes frames for the pages and tables that are missing.
     ///
     /// # Errors
     /// Nothing is mapped at some address; the access is not allowed somewhere; a guard page or a page past the end of an area lies in
     /// the range; the range is not the space's or holds foreign tables; a change there is still being flushed; out of frames.
-    pub fn populate(&self, range: PageRange, access: Access) -> Result<(), SpaceError> {
+    pub fn populate(&self, range: PageRange, access: Access) -> Result<Flush<P, ()>, SpaceError> {
         let (platform, inner) = (self.platform(), self.inner());
         let page_mask = page_size::<P>() - 1;
         if !inner.bounds.covers(range) || (range.start().as_u64() | range.size()) & page_mask != 0 {
@@ -284,6 +289,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let access = access.difference(Access::USER);
         let mut need = Need::default();
         let mut reserve = Reserve::new(platform);
+        let mut pending = Pending::new();
         loop {
             reserve.top_up(&need)?;
             let index = inner.lock_index(platform);
@@ -295,7 +301,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                 // SAFETY: windows in the index are alive while it is locked, and so are their areas.
                 let area = unsafe { window.area.as_ref() };
                 let mut state = area.lock(platform);
-                let mut tables = inner.tables.lock(platform);
+                let tables = inner.tables.lock(platform);
                 let (fill, first) = (Fill::of(window, area, inner, access), window.area_page(part.start()));
                 fill.add_need(platform, &state, &tables, part, first, &mut need)?;
                 // After what the window itself refuses, so that the lowest address is named, as with several windows.
@@ -304,7 +310,11 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                     return Err(SpaceError::NoWindow(hole));
                 }
                 if reserve.covers(&need) {
-                    return fill.run(platform, &mut state, &mut tables, part, first, &mut reserve);
+                    drop(tables);
+                    fill.own(platform, window.area, &mut state, part, first, &mut reserve, &mut pending);
+                    let mut tables = inner.tables.lock(platform);
+                    fill.run(platform, &mut state, &mut tables, part, first, &mut reserve)?;
+                    return Ok(Flush::new(platform.clone(), pending, ()));
                 }
                 continue;
             }
@@ -317,7 +327,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                 let state = area.lock(platform);
                 let tables = inner.tables.lock(platform);
                 let fill = Fill::of(window, area, inner, access);
-                fill.add_worst_need(&state, &tables, part, window.area_page(part.start()), &mut need)?;
+                fill.add_worst_need(platform, &state, &tables, part, window.area_page(part.start()), &mut need)?;
             }
             match next {
                 Some(address) if range.contains(address) => return Err(SpaceError::NoWindow(address)),
@@ -331,18 +341,13 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                 // SAFETY: as above.
                 let area = unsafe { window.area.as_ref() };
                 let mut state = area.lock(platform);
-                let mut tables = inner.tables.lock(platform);
                 let first = window.area_page(part.start());
-                Fill::of(window, area, inner, access).run(
-                    platform,
-                    &mut state,
-                    &mut tables,
-                    part,
-                    first,
-                    &mut reserve,
-                )?;
+                let fill = Fill::of(window, area, inner, access);
+                fill.own(platform, window.area, &mut state, part, first, &mut reserve, &mut pending);
+                let mut tables = inner.tables.lock(platform);
+                fill.run(platform, &mut state, &mut tables, part, first, &mut reserve)?;
             }
-            return Ok(());
+            return Ok(Flush::new(platform.clone(), pending, ()));
         }
     }
 
@@ -375,13 +380,14 @@ pub(super) struct Fill<'a, P: Platform> {
     area: &'a AreaInner<P>,
     access: Access,
     global: bool,
-    /// Whether pages are wanted for writing.
-    write: bool,
+    /// What pages are wanted for.
+    want: Want,
 }
 
 impl<'a, P: Platform> Fill<'a, P> {
     fn of<M: Mmu>(window: &Window<P, M>, area: &'a AreaInner<P>, space: &SpaceInner<P, M>, access: Access) -> Self {
-        Self { area, access: window.access, global: space.global, write: access.contains(Access::WRITE) }
+        let want = Want::Settled(access.contains(Access::WRITE));
+        Self { area, access: window.access, global: space.global, want }
     }
 
     /// The leaf for a page of the window.
@@ -413,8 +419,16 @@ impl<'a, P: Platform> Fill<'a, P> {
                 need.pages += pages.saturating_sub(mapped);
             }
             _ => {
-                need.tables += tables.tables_to_map(platform, range, None, 0);
+                // Whatever is withdrawn before the filling leaves tables as they are, or takes some away.
+                need.tables += if self.want == Want::Settled(true) && state.may_replace() {
+                    tables.tables_to_map_at_most(range)
+                } else {
+                    tables.tables_to_map(platform, range, None, 0)
+                };
                 need.merge(&state.need_for(first, pages));
+                if self.want == Want::Settled(true) {
+                    need.merge(&state.need_to_own(platform, first, pages));
+                }
             }
         }
         Ok(())
@@ -423,6 +437,7 @@ impl<'a, P: Platform> Fill<'a, P> {
     /// Adds what populating takes whatever happens to the area meanwhile (its pages may be given up by another space).
     fn add_worst_need<M: Mmu>(
         &self,
+        platform: &P,
         state: &AreaState<P>,
         tables: &Tables<M>,
         range: PageRange,
@@ -439,6 +454,10 @@ impl<'a, P: Platform> Fill<'a, P> {
                 need.pages += pages;
                 if !matches!(kind, AreaKind::Untracked { .. }) {
                     need.merge(&AreaState::<P>::nodes_at_most(pages));
+                    if self.want == Want::Settled(true) {
+                        // What another CPU makes shared meanwhile is mapped for reading.
+                        need.merge(&state.need_to_own(platform, first, pages));
+                    }
                 }
             }
         }
@@ -456,6 +475,29 @@ impl<'a, P: Platform> Fill<'a, P> {
             });
         }
         Ok(())
+    }
+
+    /// Makes the pages the area's own, if they are wanted for writing: what it replaces leaves every view, and waits for the flush.
+    /// Everything it takes was reserved.
+    #[allow(clippy::too_many_arguments, reason = "each is one thing")]
+    fn own(
+        &self,
+        platform: &P,
+        area: NonNull<AreaInner<P>>,
+        state: &mut AreaState<P>,
+        range: PageRange,
+        first: u64,
+        reserve: &mut Reserve<P>,
+        pending: &mut Pending<P>,
+    ) {
+        if self.want != Want::Settled(true) || !state.may_replace() {
+            return;
+        }
+        for index in first..first + range.pages(P::PAGE_SHIFT) {
+            if let Answer::Replaced { old, .. } = self.area.page(platform, state, index, Want::Write, reserve) {
+                state.withdraw(platform, area, (index, old), reserve, pending);
+            }
+        }
     }
 
     /// Fills the tables. Everything it takes was reserved.
@@ -482,8 +524,10 @@ impl<'a, P: Platform> Fill<'a, P> {
             }
         } else {
             tables.fill(platform, range, &mut spare, |address| {
-                match self.area.page(platform, state, page_of(address), self.write, reserve) {
+                match self.area.page(platform, state, page_of(address), self.want, reserve) {
                     Answer::Page { frame, writable, .. } => Some(self.leaf(frame, writable)),
+                    // It is shown elsewhere, so it exists.
+                    Answer::Zero => Some(self.leaf(platform.machine().zero_frame()?, false)),
                     Answer::Untracked => Some(self.leaf(reserve.take_untracked_page()?, true)),
                     _ => None,
                 }
@@ -491,7 +535,7 @@ impl<'a, P: Platform> Fill<'a, P> {
         };
         reserve.tables = spare;
         result?;
-        if self.write && !self.area.is_fixed() && !self.area.is_untracked() {
+        if self.want == Want::Settled(true) && !self.area.is_fixed() && !self.area.is_untracked() {
             self.make_writable(platform, state, tables, range, &page_of, reserve)?;
         }
         Ok(())
@@ -515,7 +559,7 @@ impl<'a, P: Platform> Fill<'a, P> {
                 continue;
             }
             if let Answer::Page { frame, writable: true, .. } =
-                self.area.page(platform, state, page_of(address), true, reserve)
+                self.area.page(platform, state, page_of(address), Want::Settled(true), reserve)
             {
                 // The frame stays and permission is only added: there is nothing to flush.
                 let mut nothing = Gather::default();

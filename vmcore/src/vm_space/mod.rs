@@ -19,6 +19,20 @@
 //! gives pages up locks the tables of one space after another. What an operation needs is reserved before the first
 //! lock; if it turns out short, the locks are given up, the reserve is topped up, and the operation looks again.
 //!
+//! # A clone, before and after a write
+//!
+//! ```text
+//!      parent                         parent                child              after the child wrote to page 2
+//!
+//!   window ──► area           window ──► area     copy ◄── window          window ──► area     copy ◄── window
+//!      │        │               :          └──┐  ┌──┘        :                │         │        │         │
+//!    tables   1   2           tables:        1   2         tables:          tables     1  2     1  2'    tables
+//!     1 2                    read-only    one tree for two  empty            1 2       page 1 is counted    2'
+//!                                                                                      twice
+//! ```
+//!
+//! The cost is the number of windows. See [`Space::try_clone`].
+//!
 //! # What is mapped already
 //!
 //! Three ways to go on with the tables of a loader or another kernel, for three kinds of embedder:
@@ -40,6 +54,7 @@
 //! | [`Space::kernel`], [`Space::user`] | start, system calls | the kernel's index and tables | root, tables of root slots, a record | root slots |
 //! | [`Space::adopt_foreign`] | start | index, tables | a block of the index | root slots |
 //! | [`Space::adopt_runs`] | start | area, registry, pools; index, tables | for each window three records and a slot; tables | windows × registered; the other's leaves |
+//! | [`Space::try_clone`] | system calls | the kernel's index and tables; index, with each area in turn, tables of all that show it, CPUs | root, a record and an area for each window | windows, entries above them |
 //! | [`Space::destroy`], drop of a `Space` | system calls | index, area, tables, CPUs | no | windows and tables |
 //! | [`Space::activate`] | any but NMI | CPUs (also the kernel's), one after another | no | constant |
 //! | [`Space::deactivate`] | any but NMI | CPUs | no | constant |
@@ -48,7 +63,9 @@
 //! | [`Space::window_after`], [`Space::windows`], [`Space::frame_at`] | any but NMI | index, area, tables | no | a window's nodes |
 //! | [`Area::new`], [`Area::fixed`] | system calls | registry | records; a guarded one: its sections | constant, sections |
 //! | [`Area::resize`], [`Area::give_section`] | system calls | area, tables, CPUs of each space that shows it | a record, nodes of two cut edges | windows and pages |
-//! | [`Area::read`], [`Area::write`] | system calls | area, for each page | pages that are missing | bytes |
+//! | [`Area::read`] | system calls | area, for each page | no | bytes |
+//! | [`Area::write`] | system calls | area, for each page; tables and CPUs of spaces that show it | pages that are missing or shared | bytes |
+//! | [`Area::snapshot`] | system calls | area, tables and CPUs of spaces that show it | an area | windows of the area |
 //! | [`Area::handle`], [`Area::size`], [`Area::take_section`], … | any but NMI | area | no | constant |
 //! | drop of an `Area` | system calls | registry | no | pages, if it is the last reference |
 //! | [`Flush::complete`](crate::paging::Flush::complete) | system calls, page faults | index, area, registry, one after another | no | the platform's flush; what was given up |
@@ -58,7 +75,8 @@
 //! Each may be made with interrupts off. Locks are held for as long as the last column says, for one page or window at a time where areas and
 //! spaces of others are concerned. An interrupt handler may call what it likes of these only if the embedder's lock
 //! disables interrupts. The library calls the embedder under a lock only to reach a frame, to flush this CPU, for the lock
-//! itself, and to allocate the next block of a growing index (and free the last one). The embedder's data in a space or an
+//! itself, and to allocate the next block of a growing index (and free the last one). The embedder's data in an area is cloned under locks by
+//! [`Space::try_clone`] and [`Area::snapshot`]: that takes no lock and does not come back here. The embedder's data in a space or an
 //! area is dropped with its last reference: by a handle's drop or within `complete`.
 //!
 //! Whom to ask about a fault is the embedder's to know: the kernel's space for addresses within its bounds, the current
@@ -70,11 +88,13 @@
 //! [`Area::give_section`]: crate::vm_area::Area::give_section
 //! [`Area::read`]: crate::vm_area::Area::read
 //! [`Area::write`]: crate::vm_area::Area::write
+//! [`Area::snapshot`]: crate::vm_area::Area::snapshot
 //! [`Area::handle`]: crate::vm_area::Area::handle
 //! [`Area::size`]: crate::vm_area::Area::size
 //! [`Area::take_section`]: crate::vm_area::Area::take_section
 
 mod adopt;
+mod clone;
 mod cpus;
 mod error;
 mod fault;
@@ -215,7 +235,20 @@ impl<P: Platform> Space<P> {
     /// # Errors
     /// Out of frames.
     pub fn user(kernel: &Self, data: P::SpaceData) -> Result<Self, SpaceError> {
-        let platform = &kernel.platform;
+        // The handle holds a reference to the kernel's space.
+        Self::below(&kernel.platform, kernel.inner, data)
+    }
+
+    /// A space below the same kernel's space as this one.
+    pub(super) fn sibling(
+        &self,
+        kernel: NonNull<SpaceInner<P, P::Mmu>>,
+        data: P::SpaceData,
+    ) -> Result<Self, SpaceError> {
+        Self::below(&self.platform, kernel, data)
+    }
+
+    fn below(platform: &P, kernel: NonNull<SpaceInner<P, P::Mmu>>, data: P::SpaceData) -> Result<Self, SpaceError> {
         let mmu = platform.machine().mmu();
         let bounds = user_bounds::<P>(mmu)?;
         let slots = StaticVec::with_memory(FrameMemory::new(platform.clone()));
@@ -240,7 +273,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         mmu: M,
         tag: Tag,
         bounds: PageRange,
-        kernel: Option<&Self>,
+        kernel: Option<NonNull<SpaceInner<P, M>>>,
         slots: StaticVec<IndexSlot, FrameMemory<P>>,
         data: P::SpaceData,
     ) -> Result<Self, SpaceError> {
@@ -262,7 +295,8 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let mut tables = unsafe { Tables::new(mmu, root, tag) };
         let shared = match kernel {
             Some(kernel) => {
-                let inner = kernel.inner();
+                // SAFETY: the caller has a reference to it.
+                let inner = unsafe { kernel.as_ref() };
                 let index = inner.lock_index(platform);
                 let from = inner.tables.lock(platform);
                 let mut shared = tables.share_root_slots(platform, &*from, inner.bounds);
@@ -285,10 +319,12 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             return Err(lacking);
         };
         if let Some(kernel) = kernel {
-            kernel.inner().add_reference();
-            kernel.inner().sharers.fetch_add(1, Ordering::AcqRel);
+            // SAFETY: as above.
+            let kernel = unsafe { kernel.as_ref() };
+            kernel.add_reference();
+            kernel.sharers.fetch_add(1, Ordering::AcqRel);
         }
-        let inner = SpaceInner::new(bounds, kernel.map(|kernel| kernel.inner), Index::new(slots), tables, data);
+        let inner = SpaceInner::new(bounds, kernel, Index::new(slots), tables, data);
         // SAFETY: the memory was just taken for this type, and nobody else knows it.
         unsafe { object.write(inner) };
         Ok(Self { platform: platform.clone(), inner: object })

@@ -21,6 +21,7 @@ use crate::paging::{Access, Deferred, Gather, Mmu, Pending, ReleaseStep};
 use crate::platform::Platform;
 use crate::vm_area::{AreaInner, View, ViewChange, release_area};
 use crate::vm_space::Inherit;
+use crate::vm_space::clone::write_protect;
 use crate::vm_space::inner::{SpaceInner, release_space};
 
 /// Whether a window can be used.
@@ -145,7 +146,10 @@ impl<P: Platform, M: Mmu> Window<P, M> {
             if matches!(change, ViewChange::Unmap { .. }) {
                 let _ = tables.unmap(platform, range, &mut FrameList::new(), &mut gather, |_, _| {});
             }
-            if matches!(change, ViewChange::Forget { .. }) || window.state == WindowState::Gated {
+            if matches!(change, ViewChange::WriteProtect { .. }) {
+                write_protect(platform, &mut tables, range, &mut gather, pending);
+            }
+            if !matches!(change, ViewChange::Unmap { .. }) || window.state == WindowState::Gated {
                 // The tables may hold nothing any more, but another CPU still may: what the area gives up must outlast that too.
                 gather.scope.add(space.tag, range, space.global);
             }

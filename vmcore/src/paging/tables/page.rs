@@ -32,7 +32,7 @@ pub(crate) struct Found<'a, M: Mmu> {
 impl<M: Mmu> Found<'_, M> {
     /// The level of the table where the walk ended.
     #[inline]
-    pub(super) fn level(&self) -> usize {
+    pub(crate) fn level(&self) -> usize {
         self.level
     }
 }
@@ -152,6 +152,18 @@ impl<M: Mmu> Tables<M> {
     pub(crate) fn found_leaf(&self, found: &Found<'_, M>) -> Option<Leaf> {
         let leaf = self.found_leaf_alone(found)?;
         Some(leaf.access(Self::limited(leaf.access, found.above)))
+    }
+
+    /// Whether a table entry on the way forbids writing, whatever the leaf says.
+    #[inline]
+    pub(crate) fn writes_are_forbidden_above(&self, found: &Found<'_, M>) -> bool {
+        !Self::limited(Access::WRITE, found.above).contains(Access::WRITE)
+    }
+
+    /// The addresses of the entry where the walk ended.
+    pub(crate) fn span_of_found(&self, found: &Found<'_, M>) -> PageRange {
+        let shift = self.mmu.level(found.level).map_or(self.mmu.page_shift(), |at| at.shift);
+        PageRange::from_checked(found.address.align_down(shift), 1 << shift)
     }
 
     /// The leaf that translates `address`, with the access that is allowed over all levels, and the pages that it maps;

@@ -54,7 +54,13 @@ fn with(made: Result<Area<Probe>, AreaError>) {
         Err(error) => displayed(error),
     }
     let mut bytes = hidden([0; 8]);
-    shown(area.write(hidden(1), &bytes));
+    match area.write(hidden(1), &bytes) {
+        Ok(flush) => finished(flush),
+        Err(error) => displayed(error),
+    }
+    if let Ok(flush) = area.snapshot() {
+        finished(flush);
+    }
     shown(area.read(hidden(1), &mut bytes));
 }
 

@@ -7,7 +7,7 @@ use vmcore::{
     paging::{Access, Mmu as _, Tables, Tag, X86_64},
     static_vec::StaticMemory,
     vm_area::{Area, AreaKind},
-    vm_space::{Adoption, Fault, IndexSlot, MapRequest, Place, Space},
+    vm_space::{Adoption, Fault, IndexSlot, Inherit, MapRequest, Place, Space},
 };
 
 use super::{areas::finished, debugged, displayed, hidden, shown};
@@ -73,17 +73,24 @@ fn one(space: &Space<Probe>) {
             .offset(hidden(1))
             .size(hidden(1))
             .access(hidden(Access::USER_DATA))
+            .inherit(hidden(Inherit::Copy))
             .populated();
         match space.map(&hidden(request)) {
             Ok(range) => {
                 shown(space.map(&MapRequest::new(&area).place(Place::GapWithin(range))));
-                shown(space.populate(range, hidden(Access::WRITE)));
+                if let Ok(flush) = space.populate(range, hidden(Access::WRITE)) {
+                    finished(flush);
+                }
                 if let Ok(flush) = space.unmap(range) {
                     finished(flush);
                 }
             }
             Err(error) => displayed(error),
         }
+    }
+    match space.try_clone(()) {
+        Ok(flush) => finished(flush),
+        Err(error) => displayed(error),
     }
     match space.fault(Fault::new(hidden(1), hidden(Access::WRITE)).present(hidden(false))) {
         Ok(flush) => finished(flush),

@@ -16,7 +16,9 @@ const W: Access = Access::WRITE;
 const X: Access = Access::EXECUTE;
 const U: Access = Access::USER;
 pub(super) const ORDINARY: Accesses = [R.union(W).union(U), R.union(X).union(U), R];
+#[cfg_attr(quick, allow(dead_code, reason = "of formats that are left out"))]
 pub(super) const ALWAYS_EXECUTABLE: Accesses = [R.union(W).union(X).union(U), R.union(X).union(U), R.union(X)];
+#[cfg_attr(quick, allow(dead_code, reason = "of formats that are left out"))]
 pub(super) const GUEST: Accesses = [R.union(W).union(X), R.union(X), R];
 
 /// A test per format: `$check(mmu, accesses)`. `--cfg quick` makes do with three, for who works on something else: the rest take

@@ -1,0 +1,148 @@
+//! Gates: what an area waits for before some of its pages may be touched again.
+//!
+//! ```text
+//!   a page is replaced (copied)            every view forgets it ──► Gate, in the flush ──acknowledged──► opens;
+//!                                          any fault on the page: retry                  the old frame is let go
+//!   a copy of the area begins (clone)      every view is read-only ──► Gate ──acknowledged──► opens
+//!                                          a write: retry
+//! ```
+//!
+//! Without them, of two CPUs one could write to the new frame while the other still reads the old one through what it
+//! remembers; or a page could be copied while another CPU still writes to it through a stale entry, and that write be lost; or
+//! the last owner of a frame could take it over, and write to it, while somebody remembers it from before.
+//!
+//! A gate is linked in its area, under the area's lock, for as long as it waits in a flush; it holds a reference to the area.
+
+use core::cell::Cell;
+use core::ptr::NonNull;
+
+use super::inner::{AreaInner, AreaState, release_area};
+use super::release_page;
+use crate::addr::Frame;
+use crate::frame::Reserve;
+use crate::paging::{Deferred, Pending, ReleaseStep};
+use crate::platform::Platform;
+
+/// What waits.
+pub(super) enum Closed<P: Platform> {
+    /// The page with this index, for all; its old frame, of which the gate holds one reference.
+    Page(u64, Option<Frame>),
+    /// Writes, since a copy of the area is coming into being; the copy, and for whom it is made.
+    Writes {
+        copy: NonNull<AreaInner<P>>,
+        /// The space that is cloned into, as a number.
+        into: usize,
+    },
+}
+
+impl<P: Platform> Clone for Closed<P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<P: Platform> Copy for Closed<P> {}
+
+/// A gate, which waits in a flush.
+#[repr(C)]
+pub(crate) struct Gate<P: Platform> {
+    /// First, so that the header's address is the gate's.
+    deferred: Deferred<P>,
+    next: Cell<Option<NonNull<Gate<P>>>>,
+    previous: Cell<Option<NonNull<Gate<P>>>>,
+    /// Holds a reference.
+    area: NonNull<AreaInner<P>>,
+    closed: Closed<P>,
+}
+
+impl<P: Platform> Gate<P> {
+    /// Called when the flush is acknowledged.
+    unsafe fn release(platform: &P, object: NonNull<Deferred<P>>, step: ReleaseStep) {
+        let gate = object.cast::<Self>();
+        // SAFETY: only gates are deferred with this function, and their header is their first field; the gate lives until
+        // it is given back below. Only its links change, which are `Cell`s.
+        let (area, closed) = unsafe { (gate.as_ref().area, gate.as_ref().closed) };
+        if step == ReleaseStep::Unlink {
+            // SAFETY: the gate's reference keeps the area alive, in which it is linked until here.
+            unsafe { area.as_ref().lock(platform).unlink_gate(gate) };
+            return;
+        }
+        if let Closed::Page(_, Some(old)) = closed {
+            release_page(platform, old);
+        }
+        let mut reserve = Reserve::new(platform);
+        // SAFETY: nothing refers to the gate any more, and nothing in it needs dropping.
+        unsafe { reserve.put_object(gate) };
+        drop(reserve);
+        // SAFETY: the gate's reference is given up, with no lock held.
+        unsafe { release_area(platform, area) };
+    }
+}
+
+impl<P: Platform> AreaState<P> {
+    /// Closes a gate until the flush is acknowledged.
+    ///
+    /// # Safety
+    /// The memory was taken for a gate and nobody else knows it; `area` is the one whose state this is.
+    pub(super) unsafe fn close(
+        &mut self,
+        memory: NonNull<Gate<P>>,
+        area: NonNull<AreaInner<P>>,
+        closed: Closed<P>,
+        pending: &mut Pending<P>,
+    ) {
+        let (next, previous) = (Cell::new(self.gates), Cell::new(None));
+        // SAFETY: the caller's promises; gates on the list are alive, and their links are reached under the area's lock alone.
+        // The gate stays where it is until its release.
+        unsafe {
+            area.as_ref().add_window_reference();
+            memory.write(Gate { deferred: Deferred::new(Gate::release), next, previous, area, closed });
+            if let Some(next) = self.gates {
+                next.as_ref().previous.set(Some(memory));
+            }
+            pending.defer(memory.cast());
+        }
+        self.gates = Some(memory);
+    }
+
+    /// Opens a gate.
+    ///
+    /// # Safety
+    /// The gate is linked in this area.
+    unsafe fn unlink_gate(&mut self, gate: NonNull<Gate<P>>) {
+        // SAFETY: it and its neighbours are alive, and their links are reached under the area's lock alone.
+        unsafe {
+            let (previous, next) = (gate.as_ref().previous.get(), gate.as_ref().next.get());
+            match previous {
+                Some(previous) => previous.as_ref().next.set(next),
+                None => self.gates = next,
+            }
+            if let Some(next) = next {
+                next.as_ref().previous.set(previous);
+            }
+        }
+    }
+
+    /// What is closed, newest first. O(flushes outstanding).
+    pub(super) fn closed(&self) -> impl Iterator<Item = Closed<P>> {
+        let mut at = self.gates;
+        core::iter::from_fn(move || {
+            // SAFETY: gates on the list are alive while the area is locked, which who has the state sees to.
+            let gate = unsafe { at?.as_ref() };
+            at = gate.next.get();
+            Some(gate.closed)
+        })
+    }
+
+    /// Whether nobody may touch the page with this index at the moment.
+    #[inline]
+    pub(super) fn page_is_closed(&self, index: u64) -> bool {
+        self.gates.is_some() && self.closed().any(|closed| matches!(closed, Closed::Page(page, _) if page == index))
+    }
+
+    /// Whether nothing new may be written at the moment: of two writes, a copy that is coming into being would have the later alone.
+    #[inline]
+    pub(super) fn writes_are_closed(&self) -> bool {
+        self.gates.is_some() && self.closed().any(|closed| matches!(closed, Closed::Writes { .. }))
+    }
+}

@@ -1,0 +1,158 @@
+//! Copies of an area that cost nothing until one of the two is written to: the tree is shared, and no view may write before it asked.
+//!
+//! ```text
+//!      before             snapshot, clone          after a write to page 2 of the area
+//!
+//!     area            area        copy                area              copy
+//!      │                └───┐  ┌───┘                   │                 │
+//!    ┌─┴─┐                 ┌┴──┴┐                    ┌─┴─┐             ┌─┴─┐        nodes on the path are copied,
+//!    │1 2│                 │1  2│                    │1 2'│            │1 2│        page 1 is in two slots: counted twice
+//!    └───┘                 └────┘                    └───┘             └───┘
+//! ```
+//!
+//! Never a chain: a copy is an area like any other, and a copy of it shares the same tree.
+
+use core::ptr::NonNull;
+
+use super::gate::{Closed, Gate};
+use super::inner::{AreaInner, AreaState};
+use super::{Area, AreaError, AreaKind, Rights, ViewChange};
+use crate::frame::{Need, OutOfFrames, Reserve};
+use crate::paging::{Flush, Pending};
+use crate::platform::Platform;
+
+impl<P: Platform> AreaInner<P> {
+    /// What a copy takes from the reserve.
+    pub(crate) fn need_for_copy() -> Need {
+        Need::object::<Self>().with_objects::<Gate<P>>(1)
+    }
+
+    /// Whether it can be copied as it is now.
+    pub(crate) fn check_copy(&self, state: &AreaState<P>) -> Result<(), AreaError> {
+        match self.kind() {
+            AreaKind::Open { .. } | AreaKind::Private { .. } if state.writers != 0 => Err(AreaError::Retry),
+            AreaKind::Open { .. } | AreaKind::Private { .. } => Ok(()),
+            _ => Err(AreaError::Kind),
+        }
+    }
+
+    /// A copy of the area, with one reference, which is the caller's, and made for a number of the caller's: until the flush is acknowledged, the same number
+    /// [finds](AreaState::copy_for) it. Whoever shows the area cannot write to shared pages, once the flush is acknowledged; the
+    /// copy is good from then on.
+    ///
+    /// `protected` says that the caller has taken write permission from the one view that there is.
+    ///
+    /// # Errors
+    /// It cannot be [copied](Self::check_copy), or the reserve holds too little: nothing was changed.
+    ///
+    /// # Safety
+    /// The area is alive, and the state is its own.
+    pub(crate) unsafe fn copy(
+        platform: &P,
+        area: NonNull<Self>,
+        state: &mut AreaState<P>,
+        (into, protected): (usize, bool),
+        reserve: &mut Reserve<P>,
+        pending: &mut Pending<P>,
+    ) -> Result<NonNull<Self>, AreaError> {
+        // SAFETY: the caller's promise.
+        let original = unsafe { area.as_ref() };
+        original.check_copy(state)?;
+        let tree = state.tree.share().map_err(|_| AreaError::TooManyHandles)?;
+        let lacking = AreaError::OutOfFrames(OutOfFrames { wanted: 1 });
+        let (gate, object) = (reserve.take_object::<Gate<P>>(), reserve.take_object::<Self>());
+        let (Some(gate), Some(object)) = (gate, object) else {
+            let mut tree = tree;
+            tree.clear(&mut super::TreeSupply { platform, reserve });
+            // SAFETY: what was taken is unused still.
+            unsafe {
+                if let Some(gate) = gate {
+                    reserve.put_object(gate);
+                }
+                if let Some(object) = object {
+                    reserve.put_object(object);
+                }
+            }
+            return Err(lacking);
+        };
+        state.was_shared = true;
+        let kind = AreaKind::Private { size: state.pages << P::PAGE_SHIFT };
+        let copy = Self::with_tree(kind, state.pages, tree, original.data().clone());
+        // SAFETY: the memory was just taken for this type, and nobody else knows it.
+        unsafe { object.write(copy) };
+        // SAFETY: the memory was just taken for a gate; the state is the area's.
+        unsafe { state.close(gate, area, Closed::Writes { copy: object, into }, pending) };
+        if !(protected && state.view_count == 1) {
+            state.change_views(platform, ViewChange::WriteProtect { first: 0, count: state.pages }, pending);
+        }
+        Ok(object)
+    }
+
+    /// An open area of the same size without pages, with one reference, which is the caller's.
+    ///
+    /// # Errors
+    /// The reserve holds no area.
+    pub(crate) fn empty_like(
+        platform: &P,
+        original: &Self,
+        reserve: &mut Reserve<P>,
+    ) -> Result<NonNull<Self>, AreaError> {
+        let pages = original.lock(platform).pages();
+        let kind = AreaKind::Open { size: pages << P::PAGE_SHIFT };
+        let lacking = AreaError::OutOfFrames(OutOfFrames { wanted: 1 });
+        let object = reserve.take_object::<Self>().ok_or(lacking)?;
+        // SAFETY: the memory was just taken for this type, and nobody else knows it.
+        unsafe { object.write(Self::new(kind, pages, None, original.data().clone())) };
+        Ok(object)
+    }
+}
+
+impl<P: Platform> AreaState<P> {
+    /// The copy that was made for this number, if its flush is outstanding. O(flushes outstanding).
+    pub(crate) fn copy_for(&self, number: usize) -> Option<NonNull<AreaInner<P>>> {
+        self.closed().find_map(|closed| match closed {
+            Closed::Writes { copy, into } if into == number => Some(copy),
+            _ => None,
+        })
+    }
+}
+
+impl<P: Platform> Area<P> {
+    /// The area as it is now: an area of its own with the same contents, whose pages are copied only when one of the two is written to.
+    /// It is true once the flush is complete: until then somebody may still write to pages that both have.
+    ///
+    /// Cost: O(windows of the area); takes two pool objects, no pages.
+    ///
+    /// # Errors
+    /// No right to read or to share; a kind that cannot be copied (open and private areas can); [`AreaError::Retry`] while somebody
+    /// [writes](Self::write); out of frames. Nothing was changed.
+    ///
+    /// ```
+    /// # #[cfg(feature = "sim")] {
+    /// use vmcore::sim::Sim;
+    /// use vmcore::vm_area::{Area, AreaKind};
+    /// let sim = Sim::builder().build();
+    /// let area = Area::new(&sim, AreaKind::Open { size: 0x4000 }, Default::default()).unwrap();
+    /// area.write(0x1000, b"before").unwrap().complete();
+    /// let copy = area.snapshot().unwrap().complete();
+    /// area.write(0x1000, b"after!").unwrap().complete();
+    /// let mut bytes = [0; 6];
+    /// copy.read(0x1000, &mut bytes).unwrap();
+    /// assert_eq!(&bytes, b"before");
+    /// # }
+    /// ```
+    pub fn snapshot(&self) -> Result<Flush<P, Self>, AreaError> {
+        self.require(Rights::READ | Rights::SHARE)?;
+        let platform = self.platform();
+        let mut reserve = Reserve::new(platform);
+        reserve.top_up(&AreaInner::<P>::need_for_copy())?;
+        let mut pending = Pending::new();
+        let mut state = self.inner().lock(platform);
+        let (area, into) = (self.pointer(), 0);
+        // SAFETY: the handle keeps the area alive, and the state is its own.
+        let copy = unsafe { AreaInner::copy(platform, area, &mut state, (into, false), &mut reserve, &mut pending) }?;
+        drop(state);
+        let copy = Self::from_parts(platform.clone(), copy);
+        Ok(Flush::new(platform.clone(), pending, copy))
+    }
+}

@@ -1,0 +1,205 @@
+//! Pages that an area's tree remembers: made when they are first wanted, copied when they are written to and shared.
+//!
+//! ```text
+//!   absent ──look──► (the zero frame, which the tree does not hold)
+//!          ──read──► clean ──write──► dirty            the page's own frame: writable once it is dirty
+//!                                       │ clone
+//!                                       ▼
+//!                                    shared ──write──► a copy, the area's own: dirty      (the other keeps the frame)
+//!                                       └────write, and nobody else has it any more──► dirty
+//! ```
+//!
+//! A page is the area's *own* if every node on its path and its frame are held once: then nobody else can see what is written
+//! to it. (MECHANISMS: sole owner.) A reference is dropped only after the flush of what showed the frame, so who finds itself alone is.
+
+use core::ptr::NonNull;
+
+use super::gate::{Closed, Gate};
+use super::inner::{Answer, AreaInner, AreaState};
+use super::{Page, TreeSupply, ViewChange, release_page};
+use crate::addr::Frame;
+use crate::frame::{Need, Reserve};
+use crate::page_tree::Node;
+use crate::paging::Pending;
+use crate::platform::Platform;
+
+/// What a page is wanted for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Want {
+    /// To be seen by a single window: for a page that does not exist, the zero frame will do.
+    Look,
+    /// To be read.
+    Read,
+    /// To be written.
+    Write,
+    /// To be read (or written, if true), so far as that takes nothing back that a view may show: what would have to be copied is
+    /// to be read, and what the zero frame stands for stays so.
+    Settled(bool),
+}
+
+impl<P: Platform> AreaState<P> {
+    /// The page with this index, if it exists, and whether it is the area's own. O(depth).
+    #[inline]
+    fn page_and_ownership(&self, platform: &P, index: u64) -> Option<(Page, bool)> {
+        let (page, sole) = self.tree.get_with_ownership(index)?;
+        let own = !self.was_shared || (sole && platform.frame_meta(page.frame()).is_some_and(|meta| meta.count() == 1));
+        Some((page, own))
+    }
+
+    /// The page with this index, if the area's tree remembers pages.
+    pub(super) fn tracked_page(&mut self, platform: &P, index: u64, want: Want, reserve: &mut Reserve<P>) -> Answer {
+        if self.page_is_closed(index) {
+            return Answer::Retry;
+        }
+        let mut write = matches!(want, Want::Write | Want::Settled(true));
+        if write && self.writes_are_closed() {
+            // A copy of the area is coming into being: whoever could write still does so for both.
+            if want == Want::Write {
+                return Answer::Retry;
+            }
+            write = false;
+        }
+        let Some((page, own)) = self.page_and_ownership(platform, index) else {
+            return match want {
+                Want::Look => Answer::Zero,
+                Want::Settled(_) if self.zero_shown => Answer::Zero,
+                _ => self.new_page(platform, index, write, reserve),
+            };
+        };
+        if !write || (own && page.is_dirty()) || (!own && want != Want::Write) {
+            return Answer::Page { frame: page.frame(), writable: own && page.is_dirty() };
+        }
+        if own {
+            // Its path is held once, so this takes no node.
+            return match self.tree.insert(index, page.dirty(), &mut TreeSupply { platform, reserve }) {
+                Ok(_) => Answer::Page { frame: page.frame(), writable: true },
+                Err(_) => Answer::Short(Need::default().with_objects::<Node>(self.tree.nodes_needed_to_insert(index))),
+            };
+        }
+        self.copy_page(platform, index, page, reserve)
+    }
+
+    /// The frame of a page that exists and that nothing is closed for, and whether it may be written to. O(depth).
+    pub(crate) fn page_as_it_is(&self, platform: &P, index: u64) -> Option<(Frame, bool)> {
+        let (page, own) = self.page_and_ownership(platform, index).filter(|_| !self.page_is_closed(index))?;
+        Some((page.frame(), page.is_dirty() && own))
+    }
+
+    /// A page that does not exist yet.
+    fn new_page(&mut self, platform: &P, index: u64, write: bool, reserve: &mut Reserve<P>) -> Answer {
+        let nodes = self.tree.nodes_needed_to_insert(index);
+        let gates = usize::from(self.zero_shown);
+        if !reserve.has_pages(1) || !reserve.has_objects::<Node>(nodes) || !reserve.has_objects::<Gate<P>>(gates) {
+            return Answer::Short(Need::pages(1).with_objects::<Node>(nodes).with_objects::<Gate<P>>(gates));
+        }
+        let Some(frame) = reserve.take_page() else { return Answer::Short(Need::pages(1)) };
+        let page = if write { Page::new(frame).dirty() } else { Page::new(frame) };
+        match self.tree.insert(index, page, &mut TreeSupply { platform, reserve }) {
+            Ok(_) if self.zero_shown => Answer::Replaced { frame, writable: write, old: None },
+            Ok(_) => Answer::Page { frame, writable: write },
+            Err(_) => {
+                release_page(platform, frame);
+                Answer::Short(Need::pages(1).with_objects::<Node>(nodes))
+            }
+        }
+    }
+
+    /// A copy of a page that is shared, in its place.
+    fn copy_page(&mut self, platform: &P, index: u64, page: Page, reserve: &mut Reserve<P>) -> Answer {
+        if self.writers != 0 {
+            // The frame may be held by who writes to it, and by nobody else; and what it writes belongs to this area.
+            return Answer::Retry;
+        }
+        let need = self.need_to_copy(index);
+        let nodes = self.tree.nodes_needed_to_insert(index);
+        if !reserve.has_pages(1) || !reserve.has_objects::<Node>(nodes) || !reserve.has_objects::<Gate<P>>(1) {
+            return Answer::Short(need);
+        }
+        let Some(frame) = reserve.take_page() else { return Answer::Short(need) };
+        // SAFETY: the new frame is nobody else's yet; the old one is held by the tree.
+        unsafe { platform.copy_frame(page.frame(), frame) };
+        let copy = Page::new(frame).dirty();
+        match self.tree.insert(index, copy, &mut TreeSupply { platform, reserve }) {
+            Ok(old) => Answer::Replaced { frame, writable: true, old: old.map(Page::frame) },
+            Err(_) => {
+                release_page(platform, frame);
+                Answer::Short(need)
+            }
+        }
+    }
+
+    /// The zero frame, for a view of this area. `None` if it has to be made and the reserve holds no page.
+    pub(crate) fn zero_frame(&mut self, platform: &P, reserve: &mut Reserve<P>) -> Option<Frame> {
+        if self.zero_shown {
+            return platform.machine().zero_frame();
+        }
+        let frame = platform.machine().need_zero_frame(platform, reserve)?;
+        self.zero_shown = true;
+        Some(frame)
+    }
+
+    /// What it takes to copy a page.
+    fn need_to_copy(&self, index: u64) -> Need {
+        Need::pages(1).with_objects::<Node>(self.tree.nodes_needed_to_insert(index)).with_objects::<Gate<P>>(1)
+    }
+
+    /// What it takes to make `count` pages from `first` on the area's own, beside what [`need_for`](Self::need_for) says. O(pages).
+    pub(crate) fn need_to_own(&self, platform: &P, first: u64, count: u64) -> Need {
+        let mut need = Need::default();
+        if !self.may_replace() {
+            return need;
+        }
+        let (mut at, end) = (first, first.saturating_add(count));
+        let (mut present, mut copies) = (0, 0);
+        while let Some((index, _)) = self.tree.next_present(at).filter(|(index, _)| *index < end) {
+            present += 1;
+            copies += u64::from(self.page_and_ownership(platform, index).is_some_and(|(_, own)| !own));
+            at = index + 1;
+        }
+        if copies != 0 {
+            need = Self::nodes_at_most(count);
+            need.pages = copies;
+        }
+        let gates = if self.zero_shown { copies + (count - present) } else { copies };
+        need.add_objects::<Gate<P>>(usize::try_from(gates).unwrap_or(usize::MAX));
+        need
+    }
+
+    /// Whether writing to a page may replace what views show of it.
+    pub(crate) const fn may_replace(&self) -> bool {
+        self.was_shared || self.zero_shown
+    }
+
+    /// Has every view forget a page that was replaced, whose old frame is held until they have; nobody touches the page before.
+    ///
+    /// Takes a gate from the reserve, which holds one after [`Answer::Replaced`].
+    pub(crate) fn withdraw(
+        &mut self,
+        platform: &P,
+        area: NonNull<AreaInner<P>>,
+        (index, old): (u64, Option<Frame>),
+        reserve: &mut Reserve<P>,
+        pending: &mut Pending<P>,
+    ) {
+        self.change_views(platform, ViewChange::Unmap { first: index, count: 1 }, pending);
+        if self.is_returning() {
+            // Something was taken out of the tables before, and that flush is outstanding: it may have been this page.
+            self.change_views(platform, ViewChange::Forget { first: index, count: 1 }, pending);
+        }
+        match reserve.take_object::<Gate<P>>() {
+            // SAFETY: the memory was just taken for it; the caller names the area of this state.
+            Some(memory) => unsafe { self.close(memory, area, Closed::Page(index, old), pending) },
+            // It was reserved. Without one, the frame stays held for ever, which is safe.
+            None => platform.machine().note_dropped_flush(u64::from(old.is_some())),
+        }
+    }
+
+    /// Drops the reference to a frame that was replaced, which nobody remembers any more.
+    pub(crate) fn let_go(platform: &P, old: Option<Frame>, pending: &mut Pending<P>) {
+        let Some(old) = old else { return };
+        if platform.frame_meta(old).is_some_and(|meta| meta.drop_reference()) {
+            // Freed with the flush: no frame is freed under a lock.
+            pending.add_page(platform, old);
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! The clone of a space: what costs the number of windows, not the number of pages.
+//!
+//! ```text
+//!      parent                        parent                 child             after the child wrote to page 2
+//!
+//!   window ──► area          window ──► area     copy ◄── window         window ──► area      copy ◄── window
+//!      │        │              :          └──┐  ┌──┘        :               │         │        │         │
+//!    tables  pages 1 2       tables,        pages 1 2    (empty)          tables  pages 1 2   1 2'    tables: 2'
+//!     1 2                   read-only
+//! ```
+//!
+//! A private window's area gets a copy that shares its page tree ([`vm_area`](crate::vm_area)), and the parent may not write any more
+//! before it asked: permission is cleared in the highest entries under which every window is private; gaps do not matter. Where entries
+//! above the leaves cannot forbid it (RISC-V), the parent's tables are dropped instead, and filled again by faults.
+//! The child's tables start empty.
+//!
+//! The child is in the flush: it is a clone only when every CPU that runs the parent has forgotten that it could write. Until
+//! then no page that both have is copied either (`vm_area/gate.rs`).
+
+use core::ptr::NonNull;
+
+use crate::addr::{PageRange, VirtAddr};
+use crate::frame::{FrameList, Need, OutOfFrames, Reserve};
+use crate::paging::{Flush, Gather, Mmu, Pending, Tables};
+use crate::platform::Platform;
+use crate::vm_area::{AreaError, AreaInner, AreaKind};
+use crate::vm_space::index::{Index, Slot};
+use crate::vm_space::window::{Window, WindowState};
+use crate::vm_space::{Inherit, Space, SpaceError};
+
+impl<P: Platform> Space<P> {
+    /// A second space with the same windows, as each [is inherited](Inherit): shared, as a copy whose pages are copied when one of
+    /// the two writes to them, zeroed, or not at all. It is true (and can be used) once the flush is complete. Windows that are unmapped and wait for their flush
+    /// are not cloned, nor are ranges of foreign tables. All or nothing.
+    ///
+    /// Cost: O(windows, and table entries that lie above both private and other windows); takes a window's record and an area's for each
+    /// window, a root table, no pages.
+    ///
+    /// # Errors
+    /// The kernel's space ([`SpaceError::Kernel`]); an untracked area, which has its one window already; [`SpaceError::Retry`] while another CPU
+    /// writes to an area directly; out of frames.
+    ///
+    /// ```
+    /// # #[cfg(feature = "sim")] {
+    /// use vmcore::paging::{Access, Mmu};
+    /// use vmcore::vm_area::{Area, AreaKind};
+    /// use vmcore::vm_space::{Inherit, MapRequest, Space};
+    /// use vmcore::{Platform, sim::Sim};
+    /// let sim = Sim::builder().build();
+    /// let bounds = sim.machine().mmu().range(0xffff_ff80_0000_0000, 0x80_0000_0000).unwrap();
+    /// let kernel = Space::kernel(&sim, bounds, None, Default::default()).unwrap();
+    /// let space = Space::user(&kernel, Default::default()).unwrap();
+    /// let area = Area::new(&sim, AreaKind::Open { size: 0x4000 }, Default::default()).unwrap();
+    /// space.map(&MapRequest::new(&area).at(0x40_0000).inherit(Inherit::Copy)).unwrap();
+    /// let child = space.try_clone(()).unwrap().complete();
+    /// assert!(child.windows().eq(space.windows().map(|window| {
+    ///     let size = window.range.size();
+    ///     vmcore::vm_space::WindowInfo { kind: Some(AreaKind::Private { size }), ..window }
+    /// })));
+    /// # }
+    /// ```
+    pub fn try_clone(&self, data: P::SpaceData) -> Result<Flush<P, Self>, SpaceError> {
+        let (platform, inner) = (self.platform(), self.inner());
+        let kernel = inner.kernel.ok_or(SpaceError::Kernel)?;
+        let child = self.sibling(kernel, data)?;
+        let mut reserve = Reserve::new(platform);
+        let mut need = Need::default();
+        loop {
+            reserve.top_up(&need)?;
+            let index = inner.lock_index(platform);
+            need = need_to_clone(platform, &index)?;
+            let mut made = child.inner().index.lock_unshared();
+            made.reserve(need_of_index(&index))?;
+            if !reserve.covers(&need) {
+                continue;
+            }
+            let mut pending = Pending::new();
+            self.protect_private(&index, &mut pending);
+            let cloned = child.inherit_windows(&index, &mut made, &mut reserve, &mut pending);
+            drop(made);
+            drop(index);
+            drop(reserve);
+            if let Err(error) = cloned {
+                // What was taken from the parent comes back by faults.
+                Flush::new(platform.clone(), pending, ()).complete();
+                return Err(error);
+            }
+            return Ok(Flush::new(platform.clone(), pending, child));
+        }
+    }
+
+    /// Takes write permission from every private window, in the highest entries that no other window shares.
+    fn protect_private(&self, index: &Index<P, Window<P, P::Mmu>>, pending: &mut Pending<P>) {
+        let (platform, inner) = (self.platform(), self.inner());
+        let mut gather = Gather::default();
+        {
+            let mut tables = inner.tables.lock(platform);
+            let mmu = tables.mmu();
+            // Beyond the windows it goes on to the ends of the root's entries: so those can be changed.
+            let top = mmu.level(mmu.levels().saturating_sub(1)).map_or(P::PAGE_SHIFT, |level| level.shift);
+            let mut run: Option<(VirtAddr, VirtAddr)> = None;
+            // The first address behind the last window that is not private.
+            let mut barrier = VirtAddr::new(0);
+            let mut protect = |run: Option<(VirtAddr, VirtAddr)>, end: Option<VirtAddr>| {
+                let Some((start, last)) = run else { return };
+                let mut last = VirtAddr::new(last.as_u64() | ((1 << top) - 1));
+                if let Some(end) = end.filter(|end| *end <= last) {
+                    last = VirtAddr::new(end.as_u64().saturating_sub(1));
+                }
+                let range = PageRange::from_bounds(start, last);
+                write_protect(platform, &mut *tables, range, &mut gather, pending);
+                gather.scope.add(inner.tag, range, inner.global);
+            };
+            for slot in index.overlapping(inner.bounds) {
+                let is_private = slot.window.is_some_and(|window| {
+                    // SAFETY: windows in the index are alive while it is locked.
+                    let window = unsafe { window.as_ref() };
+                    window.state == WindowState::Live && window.inherit == Inherit::Copy
+                });
+                if is_private {
+                    let start = run.map_or_else(|| slot.range.start().align_down(top).max(barrier), |(start, _)| start);
+                    run = Some((start, slot.range.last()));
+                } else {
+                    protect(run.take(), Some(slot.range.start()));
+                    barrier = slot.range.last().checked_add(1).unwrap_or(slot.range.last());
+                }
+            }
+            protect(run, None);
+        }
+        inner.absorb(platform, gather, pending);
+    }
+
+    /// Makes the child's windows. Called on the child, with the parent's index locked.
+    fn inherit_windows(
+        &self,
+        parent: &Index<P, Window<P, P::Mmu>>,
+        made: &mut Index<P, Window<P, P::Mmu>>,
+        reserve: &mut Reserve<P>,
+        pending: &mut Pending<P>,
+    ) -> Result<(), SpaceError> {
+        let platform = self.platform();
+        let lacking = SpaceError::OutOfFrames(OutOfFrames { wanted: 1 });
+        for slot in parent.overlapping(self.inner().bounds) {
+            let Some(window) = slot.window else { continue };
+            // SAFETY: windows in the index are alive while it is locked, and so are their areas.
+            let (window, original) = unsafe { (window.as_ref(), window.as_ref().area) };
+            if window.state == WindowState::Gated || window.inherit == Inherit::Nothing {
+                continue;
+            }
+            let record = reserve.take_object::<Window<P, P::Mmu>>().ok_or(lacking)?;
+            // SAFETY: as above.
+            let area = unsafe { self.inherited_area(window, original, reserve, pending) };
+            let (area, inherit) = match area {
+                Ok(area) => (area, window.inherit),
+                Err(error) => {
+                    // SAFETY: the record is unused still.
+                    unsafe { reserve.put_object(record) };
+                    return Err(error.into());
+                }
+            };
+            // SAFETY: the memory was taken for this type and nobody else knows it; the window is linked nowhere, holds the
+            // reference that came with the area, and stays where it is until its release.
+            unsafe {
+                record.write(Window::new(self.pointer(), area, slot.range, window.view.first, window.access, inherit));
+                area.as_ref().lock(platform).link_view(record.cast());
+            }
+            made.insert(Slot { range: slot.range, window: Some(record) });
+        }
+        Ok(())
+    }
+
+    /// The area of a window's counterpart in the child, with a reference for it. Called on the child.
+    ///
+    /// # Safety
+    /// The window is alive, and `area` is its area.
+    unsafe fn inherited_area(
+        &self,
+        window: &Window<P, P::Mmu>,
+        area: NonNull<AreaInner<P>>,
+        reserve: &mut Reserve<P>,
+        pending: &mut Pending<P>,
+    ) -> Result<NonNull<AreaInner<P>>, AreaError> {
+        let platform = self.platform();
+        // SAFETY: the caller's promise: the window keeps its area alive.
+        let original = unsafe { area.as_ref() };
+        match window.inherit {
+            Inherit::Share | Inherit::Nothing => {
+                original.add_window_reference();
+                Ok(area)
+            }
+            Inherit::Wipe => AreaInner::empty_like(platform, original, reserve),
+            Inherit::Copy => {
+                let number = self.pointer().as_ptr().addr();
+                let mut state = original.lock(platform);
+                // Several windows onto one area are windows onto one copy.
+                if let Some(copy) = state.copy_for(number) {
+                    // SAFETY: the child's first window onto it keeps it alive.
+                    unsafe { copy.as_ref() }.add_window_reference();
+                    return Ok(copy);
+                }
+                // SAFETY: the window keeps the area alive, and the state is its own.
+                unsafe { AreaInner::copy(platform, area, &mut state, (number, true), reserve, pending) }
+            }
+        }
+    }
+}
+
+/// How many windows a clone has at the most.
+fn need_of_index<P: Platform, M: Mmu>(index: &Index<P, Window<P, M>>) -> usize {
+    index.len()
+}
+
+/// What a clone takes at the most. Refuses what cannot be inherited.
+fn need_to_clone<P: Platform, M: Mmu>(platform: &P, index: &Index<P, Window<P, M>>) -> Result<Need, SpaceError> {
+    let mut need = Need::default();
+    for slot in index.all() {
+        let Some(window) = slot.window else { continue };
+        // SAFETY: windows in the index are alive while it is locked, and so are their areas.
+        let (window, area) = unsafe { (window.as_ref(), window.as_ref().area.as_ref()) };
+        if window.state == WindowState::Gated || window.inherit == Inherit::Nothing {
+            continue;
+        }
+        need.add_objects::<Window<P, M>>(1);
+        match window.inherit {
+            Inherit::Share if matches!(area.kind(), AreaKind::Untracked { .. }) => {
+                return Err(SpaceError::SingleWindow);
+            }
+            Inherit::Wipe => need.add_objects::<AreaInner<P>>(1),
+            Inherit::Copy => {
+                area.check_copy(&area.lock(platform)).map_err(|error| match error {
+                    AreaError::Retry => SpaceError::Retry(slot.range.start()),
+                    error => error.into(),
+                })?;
+                need.merge(&AreaInner::<P>::need_for_copy());
+            }
+            _ => {}
+        }
+    }
+    Ok(need)
+}
+
+/// Takes write permission from what the tables show of a range, whatever is in it; or takes all of it out of the tables, where that costs
+/// less. Nothing in it is larger than a base page where the range ends.
+pub(super) fn write_protect<P: Platform, M: Mmu>(
+    platform: &P,
+    tables: &mut Tables<M>,
+    range: PageRange,
+    gather: &mut Gather,
+    pending: &mut Pending<P>,
+) {
+    let limits = (1..tables.mmu().levels()).any(|level| tables.can_limit_writes(level));
+    let done = if limits {
+        tables.write_protect(platform, range, &mut FrameList::new(), gather).map(drop)
+    } else {
+        tables.detach(platform, range, gather)
+    };
+    if done.is_err() {
+        // The tables are this space's own, and private windows have base leaves alone, so this cannot be. If it were, somebody
+        // could still write: what the flush brings is never true.
+        pending.note_lost();
+    }
+}
