@@ -528,7 +528,8 @@ fn registry() {
 #[test]
 fn adopt_foreign() {
     let mut refused = 0;
-    for k in 0..4 {
+    // With other objects of the node's size before it, so that it takes a frame at some number.
+    for (k, users) in (0..4).flat_map(|k| (0..8).map(move |users| (k, users))) {
         let sim = Sim::builder().frames(128).build();
         let start = sim.frame_counts();
         let mmu = sim.machine().mmu();
@@ -543,7 +544,7 @@ fn adopt_foreign() {
         let kernel = Space::kernel(&sim, bounds, None, ()).unwrap();
         let lower = mmu.range(0, 0x80_0000_0000).unwrap();
         let before = (SpaceMap(&kernel).to_string(), kernel.walk(at(0)).to_string());
-        // A growing index that is refused much asks for less.
+        let users: Vec<_> = (0..users).map(|_| Space::user(&kernel, ()).unwrap()).collect();
         sim.fail_allocation_after(k);
         // SAFETY: the root was made above, and its tables stay until the end of the test.
         let result = unsafe { kernel.adopt_foreign(root, lower) };
@@ -567,7 +568,7 @@ fn adopt_foreign() {
         sim.load(0, root, Tag(0));
         sim.unload(0);
         common::forget(0, &kernel);
-        drop((kernel, area));
+        drop((users, kernel, area));
         sim.assert_no_violation();
         assert_eq!(sim.frame_counts(), loaders);
         assert_eq!(sim.physical_word(page, 1), Some(5));

@@ -40,8 +40,8 @@ pub(super) const STACKS: u64 = 0xffff_ff82_0000_0000;
 /// Where the framebuffer lies.
 pub(super) const FRAMEBUFFER: u64 = 0xffff_ff83_0000_0000;
 
-/// Memory for the first windows: the space exists before there is a heap to keep them in.
-static WINDOWS: IndexMemory<32> = IndexMemory::new();
+/// Memory for the first windows, at least 24: the space exists before there is a heap to keep them in.
+static WINDOWS: IndexMemory<3> = IndexMemory::new();
 
 static SPACE: Once<Space<Kernel>> = Once::new();
 

@@ -17,15 +17,16 @@
 mod tests;
 
 use core::fmt;
+use core::ptr::NonNull;
 
 use crate::addr::{FrameRange, PageRange, RangeError, RangeFault, VirtAddr};
 use crate::frame::{Need, OutOfFrames, Reserve};
 use crate::machine::{FrameMemory, RegistryError};
 use crate::paging::{Access, Leaf, Mmu, Tables};
 use crate::platform::Platform;
-use crate::static_vec::StaticVec;
+use crate::static_vec::{StaticVec, StaticVecError};
 use crate::vm_area::{Area, AreaError, AreaInner, AreaKind, release_area};
-use crate::vm_space::index::{Index, Slot, page_size};
+use crate::vm_space::index::{Slot, page_size};
 use crate::vm_space::map::{Place, check_encoding, largest, leaf_for};
 use crate::vm_space::window::Window;
 use crate::vm_space::{Inherit, Space, SpaceError};
@@ -209,25 +210,24 @@ impl<P: Platform, M: Mmu> Space<P, M> {
 /// Windows that no index knows yet, in order of addresses. Dropping it takes them apart.
 struct Prepared<'a, P: Platform, M: Mmu> {
     space: &'a Space<P, M>,
-    windows: Index<P, Window<P, M>>,
-    count: usize,
+    windows: StaticVec<NonNull<Window<P, M>>, FrameMemory<P>>,
 }
 
 impl<'a, P: Platform, M: Mmu> Prepared<'a, P, M> {
     fn new(space: &'a Space<P, M>) -> Self {
         let memory = FrameMemory::new(space.platform().clone());
-        Self { space, windows: Index::new(StaticVec::with_memory(memory)), count: 0 }
+        Self { space, windows: StaticVec::with_memory(memory) }
     }
 
     /// What is prepared, in order: the slot, the area that its window shows, and the leaf for the first page.
     fn slots(&self) -> impl Iterator<Item = (Slot<Window<P, M>>, &AreaInner<P>, Leaf)> + '_ {
         let global = self.space.inner().global;
-        (0..self.count).map_while(move |position| {
-            let slot = self.windows.get(position)?;
+        self.windows.iter().filter_map(move |pointer| {
             // SAFETY: the window is alive and known to this value alone, and keeps its area alive.
-            let (access, area) = unsafe { (slot.window?.as_ref().access, slot.window?.as_ref().area.as_ref()) };
+            let (window, area) = unsafe { (pointer.as_ref(), pointer.as_ref().area.as_ref()) };
             let AreaKind::Fixed { frames, .. } = area.kind() else { return None };
-            Some((slot, area, leaf_for(area, access, global, frames.first(), true)))
+            let slot = Slot { range: window.range(), window: Some(*pointer) };
+            Some((slot, area, leaf_for(area, window.access, global, frames.first(), true)))
         })
     }
 
@@ -253,7 +253,14 @@ impl<'a, P: Platform, M: Mmu> Prepared<'a, P, M> {
         access.set(Access::USER, !inner.global);
         let count = pages.pages(P::PAGE_SHIFT);
         let frames = FrameRange::new(leaf.frame, count).ok_or(AdoptError::Unreadable(pages.start()))?;
-        self.windows.reserve(1)?;
+        self.windows.reserve(1).map_err(|error| {
+            let elements = match error {
+                StaticVecError::OutOfMemory { wanted } => wanted,
+                _ => usize::MAX,
+            };
+            let bytes = elements.saturating_mul(size_of::<NonNull<()>>()).saturating_add(FrameMemory::<P>::HEADER);
+            OutOfFrames { wanted: (bytes as u64).div_ceil(page_size::<P>()) }
+        })?;
         let mut reserve = Reserve::new(platform);
         reserve.top_up(&Need::object::<Window<P, M>>())?;
         // SAFETY: the caller vouches for the frames.
@@ -268,8 +275,8 @@ impl<'a, P: Platform, M: Mmu> Prepared<'a, P, M> {
             object.write(Window::new(self.space.pointer(), area.pointer(), pages, 0, access, Inherit::Share));
             area.inner().lock(platform).link_view(object.cast());
         }
-        self.windows.insert(Slot { range: pages, window: Some(object) });
-        self.count += 1;
+        // Room for it was reserved.
+        let _ = self.windows.push(object);
         Ok(())
     }
 
@@ -278,17 +285,19 @@ impl<'a, P: Platform, M: Mmu> Prepared<'a, P, M> {
         let (platform, inner) = (self.space.platform(), self.space.inner());
         let mut reserve = Reserve::new(platform);
         let mut need = Need::default();
+        // As many as half-full leaves and what is above them take, if none of the windows meets a full leaf elsewhere.
+        let mut nodes = self.windows.len() / 8 + 2;
         loop {
             reserve.top_up(&need)?;
             let mut index = inner.lock_index(platform);
-            index.reserve(self.count)?;
             let mut tables = inner.tables.lock(platform);
             need = Need::default();
+            index.add_need(nodes, &mut need);
             let mut before = None;
             for (Slot { range: pages, .. }, area, leaf) in self.slots() {
                 let refused = |error| AdoptError::Run { pages, error };
                 let place = Place::At(pages.start().as_u64());
-                self.space.place(&index, &tables, area, place, 0, pages.size()).map_err(refused)?;
+                self.space.find_place(&index, &tables, area, &place.into(), 0, pages.size()).map_err(refused)?;
                 if !tables.is_clear(platform, pages) {
                     return Err(refused(SpaceError::Foreign(pages.start())));
                 }
@@ -301,17 +310,28 @@ impl<'a, P: Platform, M: Mmu> Prepared<'a, P, M> {
             if !reserve.covers(&need) {
                 continue;
             }
+            let inserted = self.slots().take_while(|(slot, ..)| index.insert(*slot, &mut reserve)).count();
+            if inserted < self.windows.len() {
+                // Many leaves were full. Nobody has seen them: they are taken out again, and it is tried with more nodes.
+                for (slot, ..) in self.slots().take(inserted) {
+                    index.remove(slot.range.start(), &mut reserve);
+                }
+                nodes = nodes.saturating_mul(2);
+                need = Need::default();
+                index.add_need(nodes, &mut need);
+                continue;
+            }
             let level = largest(&tables);
             for (slot, _, leaf) in self.slots() {
                 let filled = tables.map(platform, slot.range, leaf, level, &mut reserve.tables);
                 // Nothing is mapped there, the leaf can be encoded and the tables are reserved, so this is not refused. If it were, faults
                 // would fill the window: tables are a cache.
                 debug_assert!(filled.is_ok(), "{filled:?}");
-                index.insert(slot);
             }
             // They are the space's now.
+            let count = self.windows.len() as u64;
             self.windows.clear();
-            return Ok(core::mem::take(&mut self.count) as u64);
+            return Ok(count);
         }
     }
 }
@@ -320,7 +340,7 @@ impl<P: Platform, M: Mmu> Drop for Prepared<'_, P, M> {
     fn drop(&mut self) {
         let platform = self.space.platform();
         let mut reserve = Reserve::new(platform);
-        for window in (0..self.count).filter_map(|position| self.windows.get(position)?.window) {
+        for window in self.windows.iter().copied() {
             // SAFETY: the window is alive; only this value knows it. It holds a reference to its area, which is given up last, with
             // no lock held, and there is nothing in it to drop.
             unsafe {

@@ -68,9 +68,10 @@ impl<P: Platform> Space<P> {
         loop {
             reserve.top_up(&need)?;
             let index = inner.lock_index(platform);
-            need = need_to_clone(platform, &index)?;
+            let windows;
+            (need, windows) = need_to_clone(platform, &index)?;
             let mut made = child.inner().index.lock_unshared();
-            made.reserve(need_of_index(&index))?;
+            made.add_need(Index::<P, Window<P, P::Mmu>>::nodes_of(windows), &mut need);
             if !reserve.covers(&need) {
                 continue;
             }
@@ -148,11 +149,17 @@ impl<P: Platform> Space<P> {
                 continue;
             }
             let record = reserve.take_object::<Window<P, P::Mmu>>().ok_or(lacking)?;
+            if !made.insert(Slot { range: slot.range, window: Some(record) }, reserve) {
+                // SAFETY: the record is unused still.
+                unsafe { reserve.put_object(record) };
+                return Err(lacking);
+            }
             // SAFETY: as above.
             let area = unsafe { self.inherited_area(window, original, reserve, pending) };
             let (area, inherit) = match area {
                 Ok(area) => (area, window.inherit),
                 Err(error) => {
+                    let _ = made.remove(slot.range.start(), reserve);
                     // SAFETY: the record is unused still.
                     unsafe { reserve.put_object(record) };
                     return Err(error.into());
@@ -164,7 +171,6 @@ impl<P: Platform> Space<P> {
                 record.write(Window::new(self.pointer(), area, slot.range, window.view.first, window.access, inherit));
                 area.as_ref().lock(platform).link_view(record.cast());
             }
-            made.insert(Slot { range: slot.range, window: Some(record) });
         }
         Ok(())
     }
@@ -205,15 +211,10 @@ impl<P: Platform> Space<P> {
     }
 }
 
-/// How many windows a clone has at the most.
-fn need_of_index<P: Platform, M: Mmu>(index: &Index<P, Window<P, M>>) -> usize {
-    index.len()
-}
-
-/// What a clone takes at the most. Refuses what cannot be inherited.
-fn need_to_clone<P: Platform, M: Mmu>(platform: &P, index: &Index<P, Window<P, M>>) -> Result<Need, SpaceError> {
-    let mut need = Need::default();
-    for slot in index.all() {
+/// What a clone takes at the most beside nodes of its index, and how many windows it has. Refuses what cannot be inherited.
+fn need_to_clone<P: Platform, M: Mmu>(platform: &P, index: &Index<P, Window<P, M>>) -> Result<(Need, usize), SpaceError> {
+    let (mut need, mut windows) = (Need::default(), 0);
+    for slot in index.iter() {
         let Some(window) = slot.window else { continue };
         // SAFETY: windows in the index are alive while it is locked, and so are their areas.
         let (window, area) = unsafe { (window.as_ref(), window.as_ref().area.as_ref()) };
@@ -221,6 +222,7 @@ fn need_to_clone<P: Platform, M: Mmu>(platform: &P, index: &Index<P, Window<P, M
             continue;
         }
         need.add_objects::<Window<P, M>>(1);
+        windows += 1;
         match window.inherit {
             Inherit::Share if matches!(area.kind(), AreaKind::Untracked { .. }) => {
                 return Err(SpaceError::SingleWindow);
@@ -236,7 +238,7 @@ fn need_to_clone<P: Platform, M: Mmu>(platform: &P, index: &Index<P, Window<P, M
             _ => {}
         }
     }
-    Ok(need)
+    Ok((need, windows))
 }
 
 /// Takes write permission from what the tables show of a range, whatever is in it; or takes all of it out of the tables, where that costs

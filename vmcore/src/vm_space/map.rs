@@ -8,8 +8,9 @@ use crate::lock::Guard;
 use crate::paging::{Access, Flush, Gather, Leaf, Mmu, Pending, Tables};
 use crate::platform::Platform;
 use crate::vm_area::{Answer, Area, AreaInner, AreaKind, AreaState, Rights, Want};
-use crate::vm_space::index::{Index, Slot, page_size};
+use crate::vm_space::index::{Slot, page_size};
 use crate::vm_space::inner::SpaceInner;
+use crate::vm_space::place::Wanted;
 use crate::vm_space::window::{Window, WindowState};
 use crate::vm_space::{Space, SpaceError};
 
@@ -24,6 +25,17 @@ pub enum Place {
     GapWithin(PageRange),
     /// Exactly at this address, which must be free.
     At(u64),
+    /// The highest gap that is large enough.
+    LastGap,
+    /// Exactly at this address if that is free, else the nearest gap above it, else the nearest below.
+    Near(u64),
+    /// At a random page (the embedder's entropy chooses it), or in the next gap above it that is large enough, or else in the lowest one.
+    Random {
+        /// 64 random bits.
+        entropy: u64,
+        /// Only within these addresses; anywhere in the space if `None`.
+        within: Option<PageRange>,
+    },
 }
 
 /// What the clone of a space gets of a window.
@@ -52,6 +64,9 @@ pub struct MapRequest<'a, P: Platform> {
     access: Access,
     inherit: Inherit,
     populate: bool,
+    /// As a power of two; 0 if not asked for.
+    alignment: u32,
+    within: Option<PageRange>,
 }
 
 impl<P: Platform> Clone for MapRequest<'_, P> {
@@ -73,6 +88,8 @@ impl<'a, P: Platform> MapRequest<'a, P> {
             access: Access::KERNEL_DATA,
             inherit: Inherit::Share,
             populate: false,
+            alignment: 0,
+            within: None,
         }
     }
 
@@ -85,6 +102,18 @@ impl<'a, P: Platform> MapRequest<'a, P> {
     /// At this place.
     pub const fn place(mut self, place: Place) -> Self {
         self.place = place;
+        self
+    }
+
+    /// At a multiple of 2^`shift` bytes, wherever the place is. An address that is none ([`Place::At`]) is refused.
+    pub const fn aligned(mut self, shift: u32) -> Self {
+        self.alignment = shift;
+        self
+    }
+
+    /// Within these addresses, wherever the place is. An address that is not ([`Place::At`]) is refused.
+    pub const fn within(mut self, limits: PageRange) -> Self {
+        self.within = Some(limits);
         self
     }
 
@@ -122,10 +151,11 @@ impl<'a, P: Platform> MapRequest<'a, P> {
 impl<P: Platform, M: Mmu> Space<P, M> {
     /// Makes a window onto an area. All or nothing.
     ///
-    /// Cost: O(n) windows; populated: O(pages). Takes a record from a pool.
+    /// Cost: O(log n) windows (see [`aligned`](MapRequest::aligned) for alignments that are not those of leaves); populated: O(pages). Takes a
+    /// record from a pool, and seldom a node of the index.
     ///
     /// # Errors
-    /// The handle lacks a right; offset and size are not within the area; the range is not in the space, is occupied
+    /// The handle lacks a right; offset and size are not within the area; the range is not in the space or the limits, is not aligned as asked, is occupied
     /// ([`SpaceError::Conflict`]), is still being flushed ([`SpaceError::Retry`]), or no gap is large enough; an untracked area has its window; the area is another
     /// machine's; the format cannot represent access, memory type or frames; populated: a guard page lies in it; out of frames.
     ///
@@ -163,16 +193,17 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         loop {
             reserve.top_up(&need)?;
             let mut index = inner.lock_index(platform);
-            index.reserve(1)?;
             let mut state = area.lock(platform);
             let (first, size) = self.area_part(&state, request)?;
             let mut tables = inner.tables.lock(platform);
             check_encoding(area, &tables, access, inner.global, first, size >> P::PAGE_SHIFT)?;
-            let range = self.place(&index, &tables, area, request.place, first, size)?;
+            let wanted = Wanted { place: request.place, alignment: request.alignment, within: request.within };
+            let range = self.find_place(&index, &tables, area, &wanted, first, size)?;
             if area.is_untracked() && state.view_count != 0 {
                 return Err(SpaceError::SingleWindow);
             }
             need = Need::object::<Window<P, M>>();
+            index.add_need(index.nodes_needed(range.start(), 1), &mut need);
             // What a clone or a snapshot has as well is not copied for a window that nobody has used yet.
             let want = Want::Settled(access.contains(Access::WRITE));
             let fill = Fill { area, access, global: inner.global, want };
@@ -199,7 +230,8 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                 object.write(Window::new(self.pointer(), area, range, first, access, request.inherit));
                 state.link_view(object.cast());
             }
-            index.insert(Slot { range, window: Some(object) });
+            let inserted = index.insert(Slot { range, window: Some(object) }, &mut reserve);
+            debug_assert!(inserted, "its nodes were counted");
             return Ok(range);
         }
     }
@@ -218,55 +250,6 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         match request.offset.checked_add(size) {
             Some(end) if end <= total => Ok((request.offset >> P::PAGE_SHIFT, size)),
             _ => Err(crate::vm_area::AreaError::Outside { offset: request.offset, size, area: total }.into()),
-        }
-    }
-
-    /// Finds the addresses for a window.
-    pub(super) fn place(
-        &self,
-        index: &Index<P, Window<P, M>>,
-        tables: &Tables<M>,
-        area: &AreaInner<P>,
-        place: Place,
-        first: u64,
-        size: u64,
-    ) -> Result<PageRange, SpaceError> {
-        let (mmu, bounds) = (tables.mmu(), self.inner().bounds);
-        match place {
-            Place::At(address) => {
-                let range = mmu.range(address, size)?;
-                if !bounds.covers(range) {
-                    let fault = RangeFault::OutsideSpace;
-                    return Err(RangeError { fault, start: address, size }.into());
-                }
-                match index.overlapping(range).next() {
-                    None => Ok(range),
-                    // SAFETY: windows in the index are alive while it is locked.
-                    Some(slot) if slot.window.is_some_and(|w| unsafe { w.as_ref() }.state == WindowState::Gated) => {
-                        Err(SpaceError::Retry(slot.range.start()))
-                    }
-                    Some(slot) => Err(SpaceError::Conflict(slot.range)),
-                }
-            }
-            Place::FirstGap | Place::GapWithin(_) => {
-                let limits = match place {
-                    Place::GapWithin(limits) => bounds.intersection(limits).ok_or(SpaceError::NoGap(size))?,
-                    _ => bounds,
-                };
-                // A fixed area goes where addresses and frames are aligned alike, so that the largest leaves fit.
-                let (mut alignment, mut phase) = (P::PAGE_SHIFT, 0);
-                if let AreaKind::Fixed { frames, .. } = area.kind() {
-                    let physical = frames.first().add(first).start(P::PAGE_SHIFT).as_u64();
-                    let larger = |level: usize| mmu.level(level).map(|at| at.shift).filter(|shift| size >> shift != 0);
-                    for shift in (1..mmu.levels()).map_while(larger) {
-                        (alignment, phase) = (shift, physical & ((1 << shift) - 1));
-                    }
-                }
-                let found = index
-                    .first_gap(limits, size, alignment, phase)
-                    .or_else(|| index.first_gap(limits, size, P::PAGE_SHIFT, 0));
-                Ok(PageRange::from_checked(found.ok_or(SpaceError::NoGap(size))?, size))
-            }
         }
     }
 

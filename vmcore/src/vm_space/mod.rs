@@ -48,13 +48,13 @@
 //! | call | from | locks, one after another or nested | allocates | takes as long as |
 //! |---|---|---|---|---|
 //! | [`Space::fault`] | page faults | index, area, tables, CPUs | a frame for the page, missing tables, a pool page | one page |
-//! | [`Space::map`] | system calls | index, area, tables | a record, a block of the index; populated: the pages, tables, nodes | windows; populated: pages |
+//! | [`Space::map`] | system calls | index, area, tables | a record, nodes of the index; populated: the pages, tables, nodes | log windows; populated: pages |
 //! | [`Space::populate`] | system calls | index, area, tables | the pages, tables, nodes | pages |
-//! | [`Space::unmap`] | system calls | index, area, tables, CPUs | nothing for whole windows; records, a block of the index and tables where parts stay | windows and tables |
+//! | [`Space::unmap`] | system calls | index, area, tables, CPUs | nothing for whole windows; records, nodes of the index and tables where parts stay | windows and tables |
 //! | [`Space::kernel`], [`Space::user`] | start, system calls | the kernel's index and tables | root, tables of root slots, a record | root slots |
-//! | [`Space::adopt_foreign`] | start | index, tables | a block of the index | root slots |
-//! | [`Space::adopt_runs`] | start | area, registry, pools; index, tables | for each window three records and a slot; tables | windows × registered; the other's leaves |
-//! | [`Space::try_clone`] | system calls | the kernel's index and tables; index, with each area in turn, tables of all that show it, CPUs | root, a record and an area for each window | windows, entries above them |
+//! | [`Space::adopt_foreign`] | start | index, tables | nodes of the index | root slots |
+//! | [`Space::adopt_runs`] | start | area, registry, pools; index, tables | for each window three records; nodes of the index; tables | windows × registered; the other's leaves |
+//! | [`Space::try_clone`] | system calls | the kernel's index and tables; index, with each area in turn, tables of all that show it, CPUs | root, nodes of the index, a record and an area for each window | windows, entries above them |
 //! | [`Space::destroy`], drop of a `Space` | system calls | index, area, tables, CPUs | no | windows and tables |
 //! | [`Space::activate`] | any but NMI | CPUs (also the kernel's), one after another | no | constant |
 //! | [`Space::deactivate`] | any but NMI | CPUs | no | constant |
@@ -74,8 +74,8 @@
 //!
 //! Each may be made with interrupts off. Locks are held for as long as the last column says, for one page or window at a time where areas and
 //! spaces of others are concerned. An interrupt handler may call what it likes of these only if the embedder's lock
-//! disables interrupts. The library calls the embedder under a lock only to reach a frame, to flush this CPU, for the lock
-//! itself, and to allocate the next block of a growing index (and free the last one). The embedder's data in an area is cloned under locks by
+//! disables interrupts. The library calls the embedder under a lock only to reach a frame, to flush this CPU, and for the lock
+//! itself. The embedder's data in an area is cloned under locks by
 //! [`Space::try_clone`] and [`Area::snapshot`]: that takes no lock and does not come back here. The embedder's data in a space or an
 //! area is dropped with its last reference: by a handle's drop or within `complete`.
 //!
@@ -101,6 +101,7 @@ mod fault;
 mod index;
 mod inner;
 mod map;
+mod place;
 mod unmap;
 mod window;
 
@@ -111,17 +112,16 @@ use core::ptr::NonNull;
 pub use self::adopt::{AdoptError, Adoption};
 pub use self::error::SpaceError;
 pub use self::fault::{Fault, Resolution};
-pub use self::index::IndexSlot;
-use self::index::{Index, Slot, page_size};
+pub use self::index::IndexNode;
+use self::index::{Index, LeafSizes, Slot, page_size};
 use self::inner::SpaceInner;
 pub use self::map::{Inherit, MapRequest, Place};
 use self::window::WindowState;
 use crate::addr::{Frame, PageRange, PhysAddr, RangeError, RangeFault, VirtAddr};
 use crate::frame::{FrameList, Need, OutOfFrames, Reserve};
-use crate::machine::FrameMemory;
 use crate::paging::{Access, Flush, Gather, Mmu, Pending, TableRun, Tables, Tag, Walk};
 use crate::platform::{CpuSet, Platform};
-use crate::static_vec::{StaticMemory, StaticVec};
+use crate::static_vec::StaticMemory;
 use crate::vm_area::AreaKind;
 use crate::word::Ordering;
 
@@ -186,7 +186,7 @@ unsafe impl<P: Platform + Send + Sync, M: Mmu> Sync for Space<P, M> {}
 
 impl<P: Platform> Space<P> {
     /// The kernel's space: `bounds` within the upper half, its root slots filled once with tables that stay for ever and that
-    /// every user space shares. Its index begins in `lent` memory, if any is given, and grows into frames.
+    /// every user space shares. Its index begins in `lent` nodes, if any are given, and grows into pools.
     ///
     /// Cost: one table per root slot that the bounds touch, and the root.
     ///
@@ -197,7 +197,7 @@ impl<P: Platform> Space<P> {
     /// # #[cfg(feature = "sim")] {
     /// use vmcore::vm_space::{IndexMemory, Space};
     /// use vmcore::{Platform, paging::Mmu, sim::Sim};
-    /// static KERNEL_WINDOWS: IndexMemory<16> = IndexMemory::new();
+    /// static KERNEL_WINDOWS: IndexMemory<1> = IndexMemory::new();
     /// let sim = Sim::builder().build();
     /// let bounds = sim.machine().mmu().range(0xffff_ff80_0000_0000, 0x80_0000_0000).unwrap();
     /// let kernel = Space::kernel(&sim, bounds, KERNEL_WINDOWS.take(), Default::default()).unwrap();
@@ -208,7 +208,7 @@ impl<P: Platform> Space<P> {
     pub fn kernel(
         platform: &P,
         bounds: PageRange,
-        lent: Option<&'static mut [MaybeUninit<IndexSlot>]>,
+        lent: Option<&'static mut [MaybeUninit<IndexNode>]>,
         data: P::SpaceData,
     ) -> Result<Self, SpaceError> {
         let mmu = platform.machine().mmu();
@@ -218,13 +218,8 @@ impl<P: Platform> Space<P> {
             let fault = RangeFault::OutsideSpace;
             return Err(RangeError { fault, start: bounds.start().as_u64(), size: bounds.size() }.into());
         }
-        let memory = FrameMemory::new(platform.clone());
-        let slots = match lent {
-            Some(lent) => StaticVec::lent_with_memory(lent, memory),
-            None => StaticVec::with_memory(memory),
-        };
         // Its leaves are global where the format has such, so a tag would tell nothing apart.
-        Self::new(platform, mmu, Tag::default(), bounds, None, slots, data)
+        Self::new(platform, mmu, Tag::default(), bounds, None, lent, data)
     }
 
     /// A user space below the kernel's: the lower half without its first page, and the kernel's root slots. It gets one of the
@@ -251,9 +246,8 @@ impl<P: Platform> Space<P> {
     fn below(platform: &P, kernel: NonNull<SpaceInner<P, P::Mmu>>, data: P::SpaceData) -> Result<Self, SpaceError> {
         let mmu = platform.machine().mmu();
         let bounds = user_bounds::<P>(mmu)?;
-        let slots = StaticVec::with_memory(FrameMemory::new(platform.clone()));
         let tag = platform.machine().take_tag();
-        Self::new(platform, mmu, tag, bounds, Some(kernel), slots, data)
+        Self::new(platform, mmu, tag, bounds, Some(kernel), None, data)
             .inspect_err(|_| platform.machine().give_tag_back(tag))
     }
 }
@@ -264,8 +258,9 @@ fn user_bounds<P: Platform>(mmu: P::Mmu) -> Result<PageRange, RangeError> {
     mmu.range(page_size::<P>(), (1_u64 << bits).saturating_sub(page_size::<P>()))
 }
 
-/// Static memory for the first windows of a kernel's space: lent once, to [`Space::kernel`].
-pub type IndexMemory<const N: usize> = StaticMemory<IndexSlot, N>;
+/// Static memory for the first nodes of the index of a kernel's space: lent once, to [`Space::kernel`]. One node holds 23 windows; with a
+/// second leaf comes an inner node, so three hold 24 to 46, depending on the order in which they are made.
+pub type IndexMemory<const N: usize> = StaticMemory<IndexNode, N>;
 
 impl<P: Platform, M: Mmu> Space<P, M> {
     fn new(
@@ -274,7 +269,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         tag: Tag,
         bounds: PageRange,
         kernel: Option<NonNull<SpaceInner<P, M>>>,
-        slots: StaticVec<IndexSlot, FrameMemory<P>>,
+        lent: Option<&'static mut [MaybeUninit<IndexNode>]>,
         data: P::SpaceData,
     ) -> Result<Self, SpaceError> {
         if mmu.page_shift() != P::PAGE_SHIFT {
@@ -301,9 +296,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                 let from = inner.tables.lock(platform);
                 let mut shared = tables.share_root_slots(platform, &*from, inner.bounds);
                 // What the kernel adopted in the upper half, programs' roots need as well.
-                let mut position = 0;
-                while let Some(slot) = index.get(position) {
-                    position += 1;
+                for slot in index.iter() {
                     if slot.window.is_none() && !slot.range.overlaps(bounds) {
                         shared = shared.and(tables.share_root_slots(platform, &*from, slot.range));
                     }
@@ -324,7 +317,8 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             kernel.add_reference();
             kernel.sharers.fetch_add(1, Ordering::AcqRel);
         }
-        let inner = SpaceInner::new(bounds, kernel, Index::new(slots), tables, data);
+        let sizes = LeafSizes::new(P::PAGE_SHIFT, |level| mmu.level(level).map(|level| level.shift));
+        let inner = SpaceInner::new(bounds, kernel, Index::new(sizes, lent), tables, data);
         // SAFETY: the memory was just taken for this type, and nobody else knows it.
         unsafe { object.write(inner) };
         Ok(Self { platform: platform.clone(), inner: object })
@@ -513,7 +507,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
     /// What is at the first occupied address at or after `address`. O(log n + resident pages are counted).
     pub fn window_after(&self, address: VirtAddr) -> Option<WindowInfo> {
         let index = self.inner().lock_index(&self.platform);
-        let slot = index.get(index.position(address))?;
+        let slot = index.first_from(address)?;
         let Some(window) = slot.window else {
             return Some(WindowInfo {
                 range: slot.range,
@@ -568,9 +562,18 @@ impl<P: Platform, M: Mmu> Space<P, M> {
     pub unsafe fn adopt_foreign(&self, root: Frame, range: PageRange) -> Result<(), SpaceError> {
         let platform = &self.platform;
         let inner = self.inner();
-        let mut index = inner.lock_index(platform);
         let outside = RangeError { fault: RangeFault::OutsideSpace, start: range.start().as_u64(), size: range.size() };
-        index.reserve(1)?;
+        let mut reserve = Reserve::new(platform);
+        let mut need = Need::default();
+        let mut index = loop {
+            reserve.top_up(&need)?;
+            let index = inner.lock_index(platform);
+            need = Need::default();
+            index.add_need(index.nodes_needed(range.start(), 1), &mut need);
+            if reserve.covers(&need) {
+                break index;
+            }
+        };
         if let Some(slot) = index.overlapping(range).next() {
             return Err(SpaceError::Conflict(slot.range));
         }
@@ -588,7 +591,9 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let foreign = unsafe { Tables::new(mmu, root, Tag::default()) };
         tables.share_root_slots(platform, &foreign, range)?;
         drop(tables);
-        index.insert(Slot { range, window: None });
+        let inserted = index.insert(Slot { range, window: None }, &mut reserve);
+        debug_assert!(inserted, "its nodes were counted");
+        drop(index);
         Ok(())
     }
 
@@ -620,23 +625,24 @@ unsafe fn tear_down<P: Platform, M: Mmu>(platform: &P, space: NonNull<SpaceInner
     // SAFETY: the handle's reference keeps the space alive, until the flush is acknowledged.
     let inner = unsafe { space.as_ref() };
     let mut gather = Gather::default();
+    // For the nodes of the index, which go back with no lock held.
+    let mut reserve = Reserve::new(platform);
     {
         let mut index = inner.lock_index(platform);
         let ticket = inner.next_ticket();
-        let mut position = 0;
-        while let Some(slot) = index.get(position) {
-            position += 1;
+        for slot in index.iter() {
             let Some(window) = slot.window else { continue };
             // SAFETY: windows in the index are alive, and so are their areas.
             unsafe { unmap::gate_whole(platform, inner, window, ticket, &mut gather, &mut pending) };
             // Whole windows are unmapped, so nothing is split, and no spare table is needed.
             unmap::clear_tables(platform, inner, slot, slot.range, &mut FrameList::new(), &mut gather, &mut pending);
         }
-        index.clear();
+        index.clear(&mut reserve);
     }
     if inner.global {
         inner.tables.lock(platform).unpin_root_slots(platform, inner.bounds, &mut gather);
     }
+    drop(reserve);
     inner.absorb(platform, gather, &mut pending);
     // SAFETY: the handle's reference is given up to the flush, once; gated windows hold their own.
     unsafe { pending.defer(SpaceInner::deferred(space)) };

@@ -32,11 +32,11 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let mut need = Need::default();
         loop {
             reserve.top_up(&need)?;
-            let mut index = inner.lock_index(platform);
-            let records = new_records(&index, range)?;
-            // Unmapping whole windows takes no slot, so that it works when nothing else does.
-            index.reserve(records)?;
+            let index = inner.lock_index(platform);
+            let (records, nodes) = new_records(&index, range)?;
+            // Unmapping whole windows takes nothing, so that it works when nothing else does.
             need = Need::default();
+            index.add_need(nodes, &mut need);
             need.add_objects::<Window<P, M>>(records);
             need.tables = inner.tables.lock(platform).tables_to_split(platform, range);
             if !reserve.covers(&need) {
@@ -57,15 +57,17 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let mut pending = Pending::new();
         let mut gather = Gather::default();
         let ticket = inner.next_ticket();
-        let mut position = index.position(range.start());
-        while let Some(slot) = index.get(position).filter(|slot| slot.range.overlaps(range)) {
+        let mut next = Some(range.start());
+        let overlaps = |slot: &Slot<_>| slot.range.overlaps(range);
+        while let Some(slot) = next.and_then(|address| index.first_from(address)).filter(overlaps) {
+            next = slot.range.last().checked_add(1);
             // First the window is gated, so that what its area gives up from here on is flushed here too; then its tables
             // are cleared.
             let parts = self.gate(slot, range, ticket, reserve, &mut gather, &mut pending);
             if let Some(middle) = slot.range.intersection(range) {
                 clear_tables(platform, inner, slot, middle, &mut reserve.tables, &mut gather, &mut pending);
             }
-            position += index.replace(position, parts);
+            index.replace(&slot, parts, reserve);
         }
         inner.absorb(platform, gather, &mut pending);
         drop(index);
@@ -212,15 +214,26 @@ pub(super) fn clear_tables<P: Platform, M: Mmu>(
     }
 }
 
-/// How many records unmapping the range takes: one for each part that is not the first to stay of its window.
-fn new_records<P: Platform, M: Mmu>(index: &Index<P, Window<P, M>>, range: PageRange) -> Result<usize, SpaceError> {
-    let mut count = 0;
+/// How many records and how many nodes of the index unmapping the range takes: a record for each part that is not the first to stay of its
+/// window, which is a new slot of the index as well.
+fn new_records<P: Platform, M: Mmu>(
+    index: &Index<P, Window<P, M>>,
+    range: PageRange,
+) -> Result<(usize, usize), SpaceError> {
+    let (mut count, mut cut) = (0, [None; 2]);
     for slot in index.overlapping(range) {
         let Some(window) = slot.window else { return Err(SpaceError::Foreign(slot.range.start())) };
         // SAFETY: windows in the index are alive while it is locked.
         if unsafe { window.as_ref() }.state == WindowState::Live {
-            count += usize::from(slot.range.before(range).is_some()) + usize::from(slot.range.after(range).is_some());
+            let (before, after) = (slot.range.before(range).is_some(), slot.range.after(range).is_some());
+            if before {
+                cut[0] = Some(slot.range.start());
+            } else if after {
+                cut[1] = Some(slot.range.start());
+            }
+            count += usize::from(before) + usize::from(after);
         }
     }
-    Ok(count)
+    let nodes = cut.into_iter().flatten().map(|address| index.nodes_needed(address, count)).sum();
+    Ok((count, nodes))
 }

@@ -172,16 +172,16 @@ impl<P: Platform, M: Mmu> Window<P, M> {
             unsafe { area.as_ref().lock(platform).unlink_view(window.cast()) };
             return;
         }
-        // The first of a flush takes the slots of its neighbours with it, so that many windows cost one move of the rest.
+        let mut reserve = Reserve::new(platform);
+        // The first of a flush takes the slots of its neighbours with it, while they are at hand.
         // SAFETY: the gated window's reference keeps the space alive.
         let mut index = unsafe { space.as_ref() }.index.lock(platform);
-        index.remove_run(range, window, |other: NonNull<Self>| {
+        index.remove_run(range, window, &mut reserve, |other: NonNull<Self>| {
             // SAFETY: windows in the index are alive while it is locked; a slot goes before its record does.
             let other = unsafe { other.as_ref() };
             other.state == WindowState::Gated && other.ticket == ticket
         });
         drop(index);
-        let mut reserve = Reserve::new(platform);
         // SAFETY: neither index nor area know the record any more; nothing in it needs dropping.
         unsafe { reserve.put_object(window) };
         drop(reserve);

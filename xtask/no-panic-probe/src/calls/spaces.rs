@@ -7,13 +7,13 @@ use vmcore::{
     paging::{Access, Mmu as _, Tables, Tag, X86_64},
     static_vec::StaticMemory,
     vm_area::{Area, AreaKind},
-    vm_space::{Adoption, Fault, IndexSlot, Inherit, MapRequest, Place, Space},
+    vm_space::{Adoption, Fault, IndexNode, Inherit, MapRequest, Place, Space},
 };
 
 use super::{areas::finished, debugged, displayed, hidden, shown};
 use crate::platform::Probe;
 
-static INDEX: StaticMemory<IndexSlot, 4> = StaticMemory::new();
+static INDEX: StaticMemory<IndexNode, 4> = StaticMemory::new();
 
 pub(super) fn all() {
     displayed(Bytes(hidden(1)));
@@ -78,6 +78,11 @@ fn one(space: &Space<Probe>) {
         match space.map(&hidden(request)) {
             Ok(range) => {
                 shown(space.map(&MapRequest::new(&area).place(Place::GapWithin(range))));
+                for place in
+                    [Place::LastGap, Place::Near(hidden(1)), Place::Random { entropy: hidden(1), within: None }]
+                {
+                    shown(space.map(&MapRequest::new(&area).place(hidden(place)).aligned(hidden(21)).within(range)));
+                }
                 if let Ok(flush) = space.populate(range, hidden(Access::WRITE)) {
                     finished(flush);
                 }
