@@ -3,13 +3,13 @@
 //! # Order
 //!
 //! ```text
-//!   1 space index  ->  2 area  ->  3 table  ->  4 CPUs of a space  ->  5 registry  ->  (pools)
+//!   1 space index  ->  2 area  ->  3 table  ->  4 CPUs of a space  ->  5 registry  ->  6 guards  ->  (pools)
 //! ```
 //!
 //! A lock may be taken only while locks of lower ranks are held. Two locks of one rank are never held at once: an
 //! operation that reaches several spaces through an area locks their tables one after another. Pools are leaves: nothing
 //! is locked under them, so they are not tracked. No call into the embedder is made under a lock, except to reach a
-//! frame, to flush this CPU, the lock itself, and to allocate the next block of a growing index (and free the last one).
+//! frame, to flush this CPU, the lock itself, and to allocate the next block of a growing index or of its guards (and free the last one).
 
 use core::ops::{Deref, DerefMut};
 
@@ -26,6 +26,8 @@ pub(crate) enum Rank {
     Table = 2,
     Cpus = 3,
     Registry = 4,
+    /// The guarded addresses of a space.
+    Guards = 5,
 }
 
 /// A value behind a lock of a fixed rank.

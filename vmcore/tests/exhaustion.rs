@@ -14,7 +14,7 @@ use vmcore::inspect::SpaceMap;
 use vmcore::paging::{Access, DetachedFlush, Flush, MemoryType, Mmu, Tag};
 use vmcore::sim::Sim;
 use vmcore::vm_area::{Area, AreaError, AreaKind, SectionLayout};
-use vmcore::vm_space::{Fault, Inherit, MapRequest, Space, SpaceError};
+use vmcore::vm_space::{Advice, Destination, Fault, Inherit, MapRequest, Place, Space, SpaceError};
 use vmcore::{RegistryError, addr::PageRange};
 
 const A: u64 = 0x40_0000;
@@ -368,6 +368,181 @@ fn unmap_parts_of_many_windows() {
     }
     assert!(refused >= 3, "refused {refused} times");
     scene.end();
+}
+
+#[test]
+fn protect() {
+    let scenes: [fn() -> Scene; 2] = [
+        || Scene::new().open(8).mapped().touched(3).touched(6),
+        || {
+            let fixed = AreaKind::Fixed { frames: device(1024), memory: MemoryType::WriteBack };
+            let scene = Scene::new().area(fixed).mapped();
+            scene.user().populate(scene.range(0, 1024), Access::READ).unwrap().complete();
+            scene
+        },
+    ];
+    for (scene, at_least) in scenes.into_iter().zip([0, 1]) {
+        exhaust(at_least, scene, |scene| {
+            scene.user().protect(scene.range(2, 3), Access::READ)?.complete();
+            Ok(())
+        });
+    }
+    with_every_padding(|padding| {
+        exhaust(
+            0,
+            || {
+                let scene = Scene::new().open(8).mapped().touched(3).touched(6);
+                for window in 1..padding as u64 {
+                    scene.user().map(&MapRequest::new(&scene.areas[0]).at(A + window * 16 * PAGE)).unwrap();
+                }
+                scene
+            },
+            |scene| {
+                scene.user().protect(scene.range(2, 3), Access::READ)?.complete();
+                Ok(())
+            },
+        )
+    });
+}
+
+#[test]
+fn lock_pages_and_seal() {
+    exhaust(
+        10,
+        || Scene::new().open(16).mapped().touched(3),
+        |scene| scene.user().lock_pages(scene.range(2, 12)).map(complete).map_err(Refused::from),
+    );
+    with_every_padding(|padding| {
+        exhaust(
+            0,
+            || {
+                let scene = Scene::new().open(8).mapped().touched(3);
+                for window in 1..padding as u64 {
+                    scene.user().map(&MapRequest::new(&scene.areas[0]).at(A + window * 16 * PAGE)).unwrap();
+                }
+                scene
+            },
+            |scene| Ok(scene.user().seal(scene.range(2, 3))?),
+        )
+    });
+}
+
+#[test]
+fn advise() {
+    // Anonymous pages of two windows, cut in the middle of nodes.
+    let scene = |padding| {
+        let scene = Scene::new().padded(padding);
+        for (address, pages) in [(A, 70), (A + 70 * PAGE, 10)] {
+            let area = scene.world.open(pages);
+            scene.user().map(&MapRequest::new(&area).at(address).populated()).unwrap();
+        }
+        scene
+    };
+    with_every_padding(|padding| {
+        exhaust(
+            0,
+            || scene(padding),
+            |scene| {
+                scene.user().advise(scene.range(3, 74), Advice::NotNeeded)?.complete();
+                Ok(())
+            },
+        )
+    });
+    exhaust(
+        3,
+        || {
+            let scene = Scene::new().open(8).mapped();
+            scene.areas[0].write(3 * PAGE, &[1]).unwrap().complete();
+            scene
+        },
+        |scene| {
+            scene.user().advise(scene.range(0, 8), Advice::Needed)?.complete();
+            Ok(())
+        },
+    );
+}
+
+#[test]
+fn relocate() {
+    // The new place takes tables for two leaf tables, and not aligned alike.
+    exhaust(
+        3,
+        || Scene::new().open(16).mapped().touched(3).touched(12),
+        |scene| {
+            let to = Destination::To(Place::At(0x8000_0000 + 0x1f_8000));
+            scene.user().relocate(scene.range(2, 12), 11 * PAGE, to)?.complete();
+            Ok(())
+        },
+    );
+    with_every_padding(|padding| {
+        exhaust(
+            0,
+            || {
+                let scene = Scene::new().open(8).mapped().touched(3).touched(6);
+                for window in 1..padding as u64 {
+                    scene.user().map(&MapRequest::new(&scene.areas[0]).at(A + window * 16 * PAGE)).unwrap();
+                }
+                scene
+            },
+            |scene| {
+                let to = Destination::To(Place::At(A + 0x80_0000));
+                scene.user().relocate(scene.range(2, 3), 3 * PAGE, to)?.complete();
+                Ok(())
+            },
+        )
+    });
+}
+
+#[test]
+fn guards() {
+    let fixed = AreaKind::Fixed { frames: device(1024), memory: MemoryType::WriteBack };
+    // A table where a large leaf is split, and a block for the guards (of which a smaller one is asked for if a large one is refused).
+    exhaust(
+        1,
+        || {
+            let scene = Scene::new().area(fixed).mapped();
+            scene.user().populate(scene.range(0, 1024), Access::READ).unwrap().complete();
+            scene
+        },
+        |scene| {
+            scene.user().install_guards(scene.range(2, 3))?.complete();
+            let fault = scene.user().fault(Fault::new(A + 2 * PAGE, common::USER_READ)).unwrap_err();
+            assert!(matches!(fault, SpaceError::Guard(_)), "{fault}");
+            Ok(())
+        },
+    );
+}
+
+#[test]
+fn map_many() {
+    exhaust(
+        20,
+        || Scene::new().open(8).open(8),
+        |scene| {
+            let mut ranges = [scene.user().bounds(); 3];
+            let [one, two] = [&scene.areas[0], &scene.areas[1]].map(MapRequest::new);
+            let requests = [one.at(A + 0x1f_8000).populated(), two.at(A + 0x40_0000), two.at(0x8000_0000).populated()];
+            scene.user().map_many(&requests, &mut ranges)?;
+            Ok(())
+        },
+    );
+    with_every_padding(|padding| {
+        exhaust(
+            0,
+            || {
+                let scene = Scene::new().open(8);
+                for window in 0..padding as u64 {
+                    scene.user().map(&MapRequest::new(&scene.areas[0]).at(A + window * 16 * PAGE)).unwrap();
+                }
+                scene
+            },
+            |scene| {
+                let place = Place::At(0x8000_0000);
+                scene.user().map_anonymous(4 * PAGE, place, Access::READ, Inherit::Copy, 0)?;
+                Ok(())
+            },
+        )
+    });
 }
 
 #[test]

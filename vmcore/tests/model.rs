@@ -568,6 +568,20 @@ impl Model {
                 self.make_resident(number, offset + step);
             }
         }
+        self.join(slot, first);
+        self.join(slot, first + count);
+    }
+
+    /// Windows side by side that carry one another on are one.
+    fn join(&mut self, slot: usize, border: u64) {
+        let pages = &mut self.spaces[slot].pages;
+        let (Some(low), Some(high)) = (pages.get(&(border - 1)).copied(), pages.get(&border).copied()) else { return };
+        let (stays, goes) = (low.window, high.window);
+        if (Shown { window: goes, page: low.page + 1, ..low }) == high && !low.gated {
+            for shown in pages.values_mut().filter(|shown| shown.window == goes) {
+                shown.window = stays;
+            }
+        }
     }
 
     fn make_resident(&mut self, area: usize, page: u64) {

@@ -147,40 +147,96 @@ impl<P: Platform> Area<P> {
             reserve.top_up(&need)?;
             let mut state = self.inner().lock(platform);
             let (first, count, section) = which(&state)?;
-            need = Need::object::<CutOff<P>>();
-            need.add_objects::<Node>(state.tree.nodes_needed_to_split_off(first..first + count));
+            need = state.need_to_give_up(first, count);
             if !reserve.covers(&need) {
                 continue;
             }
-            self.inner().add_reference()?;
-            let split = state.tree.split_off(first..first + count, &mut TreeSupply { platform, reserve: &mut reserve });
-            let (Ok(tree), Some(object)) = (split, reserve.take_object::<CutOff<P>>()) else {
-                // The nodes were reserved, so only a page that cannot be counted once more gets here.
-                drop(state);
-                // SAFETY: the reference was counted above; the handle holds another.
-                unsafe { release_area(platform, self.pointer()) };
-                return Err(AreaError::TooManyHandles);
-            };
             let mut pending = Pending::new();
-            if count != 0 {
-                state.change_views(platform, ViewChange::Unmap { first, count }, &mut pending);
-            }
             if state.returning != 0 && section.is_none() {
                 // What was given up before is still being flushed: what this caller is told must be true of that too.
                 let change = ViewChange::Forget { first, count: u64::MAX - first };
                 state.change_views(platform, change, &mut pending);
             }
-            pending.note_cut_off(tree.len());
-            then(&mut state);
-            state.returning += 1;
-            // SAFETY: the memory was taken for this type; the object stays in the pool until its release, is linked
-            // nowhere, and holds the reference that was just counted.
+            // SAFETY: the handle holds a reference to the area, which is locked.
             unsafe {
-                object.write(CutOff { deferred: Deferred::new(CutOff::release), tree, area: self.pointer(), section });
-                pending.defer(object.cast());
+                give_up(platform, self.pointer(), &mut state, (first, count), section, &mut reserve, &mut pending)?;
             }
+            then(&mut state);
             drop(state);
             return Ok(Flush::new(platform.clone(), pending, ()));
         }
     }
+}
+
+impl<P: Platform> AreaState<P> {
+    /// What [`give_up`] takes: exactly so many nodes where nobody else changes the tree before it is made.
+    pub(crate) fn need_to_give_up(&self, first: u64, count: u64) -> Need {
+        let mut need = Need::object::<CutOff<P>>();
+        need.add_objects::<Node>(if self.view_count > 1 {
+            MOST_NODES
+        } else {
+            self.tree.nodes_needed_to_split_off(first..first.saturating_add(count))
+        });
+        need
+    }
+
+    /// Whether at most one view shows some of the pages. O(views).
+    pub(crate) fn is_shown_once(&self, first: u64, count: u64) -> bool {
+        self.views_that_show(first, count) <= 1
+    }
+
+    /// The first run of resident pages at or after `from` and before `end`: the first and how many. O(depth + run).
+    pub(crate) fn next_resident(&self, from: u64, end: u64) -> Option<(u64, u64)> {
+        let (first, _) = self.tree.next_present(from).filter(|(key, _)| *key < end)?;
+        let absent = self.tree.next_absent(first).unwrap_or(end).min(end);
+        Some((first, absent - first))
+    }
+}
+
+/// The nodes that splitting a range off a tree takes at the most: an end may cut a node on each level, and each may be shared.
+const MOST_NODES: usize = 42;
+
+/// Cuts pages off an area's tree and out of every window that shows them, into a flush: they are freed when it is acknowledged.
+///
+/// # Errors
+/// Nothing was changed: less was reserved than [needed](AreaState::need_to_give_up), or a page cannot be counted once more.
+///
+/// # Safety
+/// The caller holds a counted reference to the area, whose lock is `state`.
+pub(crate) unsafe fn give_up<P: Platform>(
+    platform: &P,
+    area: NonNull<AreaInner<P>>,
+    state: &mut AreaState<P>,
+    (first, count): (u64, u64),
+    section: Option<u32>,
+    reserve: &mut Reserve<P>,
+    pending: &mut Pending<P>,
+) -> Result<(), AreaError> {
+    // SAFETY: the caller's reference keeps the area alive.
+    let inner = unsafe { area.as_ref() };
+    inner.add_reference()?;
+    // Where all was reserved, only a page that cannot be counted once more is refused.
+    let refused = || {
+        inner.drop_window_reference();
+        AreaError::TooManyHandles
+    };
+    let object = reserve.take_object::<CutOff<P>>().ok_or_else(refused)?;
+    let split = state.tree.split_off(first..first.saturating_add(count), &mut TreeSupply { platform, reserve });
+    let Ok(tree) = split else {
+        // SAFETY: the memory is unused still.
+        unsafe { reserve.put_object(object) };
+        return Err(refused());
+    };
+    if count != 0 {
+        state.change_views(platform, ViewChange::Unmap { first, count }, pending);
+    }
+    pending.note_cut_off(tree.len());
+    state.returning += 1;
+    // SAFETY: the memory was taken for this type; the object stays in the pool until its release, is linked nowhere, and holds the
+    // reference that was just counted.
+    unsafe {
+        object.write(CutOff { deferred: Deferred::new(CutOff::release), tree, area, section });
+        pending.defer(object.cast());
+    }
+    Ok(())
 }

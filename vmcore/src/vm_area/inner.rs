@@ -146,6 +146,15 @@ impl<P: Platform> AreaInner<P> {
         matches!(self.kind, AreaKind::Untracked { .. })
     }
 
+    pub(crate) const fn is_open(&self) -> bool {
+        matches!(self.kind, AreaKind::Open { .. })
+    }
+
+    /// Whether anything but windows, and what waits for a flush, refers to the area. May say so of a window that is just being released.
+    pub(crate) fn has_handles(&self, state: &AreaState<P>) -> bool {
+        self.references.load(Ordering::Acquire) > state.view_count.saturating_add(state.returning)
+    }
+
     pub(crate) const fn data(&self) -> &P::AreaData {
         &self.data
     }
@@ -163,6 +172,11 @@ impl<P: Platform> AreaInner<P> {
     /// above the limit for handles.
     pub(crate) fn add_window_reference(&self) {
         self.references.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts one window less, while another one that is known to be there holds a reference.
+    pub(crate) fn drop_window_reference(&self) {
+        self.references.fetch_sub(1, Ordering::Release);
     }
 
     /// The one seam: the page with this index, for what it is wanted. Takes what it needs from the reserve, and changes
@@ -216,6 +230,16 @@ impl<P: Platform> AreaState<P> {
         self.pages
     }
 
+    /// Whether an area can be so many pages large.
+    pub(crate) const fn can_have(pages: u64) -> bool {
+        pages < super::MAX_SIZE >> P::PAGE_SHIFT
+    }
+
+    /// Makes the area at least so many pages large. Nothing that it gave up is waiting for its flush.
+    pub(crate) fn grow_to(&mut self, pages: u64) {
+        self.pages = self.pages.max(pages);
+    }
+
     pub(crate) fn resident(&self) -> u64 {
         self.tree.len()
     }
@@ -223,6 +247,11 @@ impl<P: Platform> AreaState<P> {
     pub(super) fn section_is_out(&self, section: u32) -> bool {
         // SAFETY: sections live as long as the area, and the area is locked.
         self.sections.is_some_and(|sections| unsafe { sections.as_ref() }.is_out(section))
+    }
+
+    /// Whether a page that is resident was written to since it was last clean.
+    pub(crate) fn page_state(&self, index: u64) -> Option<bool> {
+        Some(self.tree.get(index)?.is_dirty())
     }
 
     /// The frame of a page that is resident.
@@ -316,6 +345,18 @@ impl<P: Platform> AreaState<P> {
             }
         }
         self.view_count = self.view_count.saturating_sub(1);
+    }
+
+    /// How many views show some of the pages. O(views).
+    pub(super) fn views_that_show(&self, first: u64, count: u64) -> usize {
+        let (mut views, mut at) = (0, self.views);
+        while let Some(view) = at {
+            // SAFETY: views on the list are alive while the area is locked.
+            let (shows, next) = unsafe { (view.as_ref().shows(first, count), view.as_ref().next.get()) };
+            views += usize::from(shows);
+            at = next;
+        }
+        views
     }
 
     /// Has every view that shows some of the pages changed.

@@ -35,6 +35,7 @@ mod tracked;
 mod view;
 
 pub use self::area::Area;
+pub(crate) use self::cut_off::give_up;
 pub use self::error::AreaError;
 pub(crate) use self::inner::{Answer, AreaInner, AreaState, release_area};
 pub(crate) use self::page::{Page, TreeSupply, release_page};
@@ -71,6 +72,15 @@ impl Rights {
         rights.set(Self::WRITE, access.contains(Access::WRITE));
         rights.set(Self::EXECUTE, access.contains(Access::EXECUTE));
         rights
+    }
+
+    /// All that a window may allow that is made with these rights.
+    pub(crate) fn access(self) -> Access {
+        let mut access = Access::USER;
+        access.set(Access::READ, self.contains(Self::READ));
+        access.set(Access::WRITE, self.contains(Self::WRITE));
+        access.set(Access::EXECUTE, self.contains(Self::EXECUTE));
+        access
     }
 }
 

@@ -290,6 +290,8 @@ impl<'a, P: Platform, M: Mmu> Prepared<'a, P, M> {
         loop {
             reserve.top_up(&need)?;
             let mut index = inner.lock_index(platform);
+            let pages = self.slots().map(|(slot, _, _)| slot.range.pages(P::PAGE_SHIFT)).sum();
+            inner.tally.check(self.windows.len(), pages, P::PAGE_SHIFT)?;
             let mut tables = inner.tables.lock(platform);
             need = Need::default();
             index.add_need(nodes, &mut need);
@@ -327,6 +329,7 @@ impl<'a, P: Platform, M: Mmu> Prepared<'a, P, M> {
                 // Nothing is mapped there, the leaf can be encoded and the tables are reserved, so this is not refused. If it were, faults
                 // would fill the window: tables are a cache.
                 debug_assert!(filled.is_ok(), "{filled:?}");
+                inner.tally.change((1, slot.range.pages(P::PAGE_SHIFT)), (0, 0));
             }
             // They are the space's now.
             let count = self.windows.len() as u64;

@@ -25,7 +25,8 @@ use crate::paging::{Flush, Gather, Mmu, Pending, Tables};
 use crate::platform::Platform;
 use crate::vm_area::{AreaError, AreaInner, AreaKind};
 use crate::vm_space::index::{Index, Slot};
-use crate::vm_space::window::{Window, WindowState};
+use crate::vm_space::inner::SpaceInner;
+use crate::vm_space::window::{Window, WindowMarks, WindowState};
 use crate::vm_space::{Inherit, Space, SpaceError};
 
 impl<P: Platform> Space<P> {
@@ -70,6 +71,9 @@ impl<P: Platform> Space<P> {
             let index = inner.lock_index(platform);
             let windows;
             (need, windows) = need_to_clone(platform, &index)?;
+            // Guards change with the index locked.
+            let guards = inner.guards.lock(platform).len();
+            child.inner().guards.lock_unshared().reserve(guards)?;
             let mut made = child.inner().index.lock_unshared();
             made.add_need(Index::<P, Window<P, P::Mmu>>::nodes_of(windows), &mut need);
             if !reserve.covers(&need) {
@@ -77,7 +81,8 @@ impl<P: Platform> Space<P> {
             }
             let mut pending = Pending::new();
             self.protect_private(&index, &mut pending);
-            let cloned = child.inherit_windows(&index, &mut made, &mut reserve, &mut pending);
+            let cloned = child.inherit_windows(inner, &index, &mut made, &mut reserve, &mut pending);
+            child.inner().tally.limit_like(&inner.tally);
             drop(made);
             drop(index);
             drop(reserve);
@@ -134,14 +139,15 @@ impl<P: Platform> Space<P> {
     /// Makes the child's windows. Called on the child, with the parent's index locked.
     fn inherit_windows(
         &self,
-        parent: &Index<P, Window<P, P::Mmu>>,
+        parent: &SpaceInner<P, P::Mmu>,
+        windows: &Index<P, Window<P, P::Mmu>>,
         made: &mut Index<P, Window<P, P::Mmu>>,
         reserve: &mut Reserve<P>,
         pending: &mut Pending<P>,
     ) -> Result<(), SpaceError> {
         let platform = self.platform();
         let lacking = SpaceError::OutOfFrames(OutOfFrames { wanted: 1 });
-        for slot in parent.overlapping(self.inner().bounds) {
+        for slot in windows.overlapping(self.inner().bounds) {
             let Some(window) = slot.window else { continue };
             // SAFETY: windows in the index are alive while it is locked, and so are their areas.
             let (window, original) = unsafe { (window.as_ref(), window.as_ref().area) };
@@ -156,8 +162,8 @@ impl<P: Platform> Space<P> {
             }
             // SAFETY: as above.
             let area = unsafe { self.inherited_area(window, original, reserve, pending) };
-            let (area, inherit) = match area {
-                Ok(area) => (area, window.inherit),
+            let area = match area {
+                Ok(area) => area,
                 Err(error) => {
                     let _ = made.remove(slot.range.start(), reserve);
                     // SAFETY: the record is unused still.
@@ -168,8 +174,15 @@ impl<P: Platform> Space<P> {
             // SAFETY: the memory was taken for this type and nobody else knows it; the window is linked nowhere, holds the
             // reference that came with the area, and stays where it is until its release.
             unsafe {
-                record.write(Window::new(self.pointer(), area, slot.range, window.view.first, window.access, inherit));
+                record.write(window.part(slot.range).in_space(self.pointer(), area));
                 area.as_ref().lock(platform).link_view(record.cast());
+            }
+            self.inner().tally.change((1, slot.range.pages(P::PAGE_SHIFT)), (0, 0));
+            if window.marks.contains(WindowMarks::GUARDED) {
+                let mut guarded = self.inner().guards.lock_unshared();
+                for guard in parent.guards.lock(platform).within(slot.range) {
+                    guarded.insert(guard);
+                }
             }
         }
         Ok(())
@@ -212,7 +225,10 @@ impl<P: Platform> Space<P> {
 }
 
 /// What a clone takes at the most beside nodes of its index, and how many windows it has. Refuses what cannot be inherited.
-fn need_to_clone<P: Platform, M: Mmu>(platform: &P, index: &Index<P, Window<P, M>>) -> Result<(Need, usize), SpaceError> {
+fn need_to_clone<P: Platform, M: Mmu>(
+    platform: &P,
+    index: &Index<P, Window<P, M>>,
+) -> Result<(Need, usize), SpaceError> {
     let (mut need, mut windows) = (Need::default(), 0);
     for slot in index.iter() {
         let Some(window) = slot.window else { continue };

@@ -7,6 +7,7 @@ use crate::frame::OutOfFrames;
 use crate::paging::{Access, EncodeError, TableError};
 use crate::vm_area::{AreaError, Rights};
 use crate::vm_space::Inherit;
+use crate::vm_space::SpaceLimit;
 
 /// Why something asked of a space was refused. Nothing was changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,6 +63,16 @@ pub enum SpaceError {
     Kernel,
     /// What a window shows of an area of this kind cannot be passed on in this way.
     Inherit(Inherit),
+    /// The window at this address is sealed: it is neither unmapped, protected, moved nor discarded.
+    Sealed(VirtAddr),
+    /// The window at this address would be writable and executable, which the space forbids.
+    WriteExecute(VirtAddr),
+    /// The pages at this address are locked in memory.
+    Locked(VirtAddr),
+    /// It would exceed a limit of the space.
+    Limit(SpaceLimit),
+    /// One window is asked for, and from this address on there is another.
+    SeveralWindows(VirtAddr),
 }
 
 impl From<RangeError> for SpaceError {
@@ -133,6 +144,22 @@ impl fmt::Display for SpaceError {
             Self::Kernel => f.write_str("the kernel's space cannot be cloned: every space has it already; clone a user space"),
             Self::Inherit(inherit) => {
                 write!(f, "windows onto an area of this kind cannot be inherited as {inherit:?}: share them or pass nothing on")
+            }
+            Self::Sealed(address) => {
+                write!(f, "the window at {address} is sealed: leave it as it is until the space is destroyed")
+            }
+            Self::WriteExecute(address) => {
+                write!(f, "the window at {address} may not be writable and executable: map it twice, or give up one of the two")
+            }
+            Self::SeveralWindows(address) => {
+                write!(f, "another window begins at {address}: make one call for each")
+            }
+            Self::Locked(address) => write!(f, "the pages at {address} are locked in memory: unlock them first"),
+            Self::Limit(SpaceLimit::Windows(most)) => {
+                write!(f, "the space may have {most} windows: unmap some or raise the limit")
+            }
+            Self::Limit(SpaceLimit::Reserved(most)) => {
+                write!(f, "the space may have {most:#x} bytes of addresses: unmap some or raise the limit")
             }
         }
     }

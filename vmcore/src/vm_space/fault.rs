@@ -14,7 +14,8 @@ use crate::vm_area::{Answer, AreaInner, AreaState, Want};
 use crate::vm_space::index::page_size;
 use crate::vm_space::inner::SpaceInner;
 use crate::vm_space::map::leaf_for;
-use crate::vm_space::window::{Window, WindowState};
+use crate::vm_space::protect::allows_anything;
+use crate::vm_space::window::{Window, WindowMarks, WindowState};
 use crate::vm_space::{Inherit, Space, SpaceError};
 
 /// A page fault, as the hardware reported it.
@@ -130,12 +131,16 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         if window.state == WindowState::Gated {
             return Err(SpaceError::Retry(address));
         }
+        let page = PageRange::from_checked(address.align_down(P::PAGE_SHIFT), page_size::<P>());
+        if self.first_guard(window, page).is_some() {
+            return Err(SpaceError::Guard(address));
+        }
         // The kernel never executes a program's pages, whatever a window allows.
         let kernel_executes = fault.access.contains(Access::EXECUTE) && !fault.access.contains(Access::USER);
-        if !window.access.contains(fault.access) || (kernel_executes && window.access.contains(Access::USER)) {
+        let denied = !window.access.contains(fault.access) || !allows_anything(window.access);
+        if denied || (kernel_executes && window.access.contains(Access::USER)) {
             return Err(SpaceError::Denied { address, wanted: fault.access, allowed: window.access });
         }
-        let page = PageRange::from_checked(address.align_down(P::PAGE_SHIFT), page_size::<P>());
         let mut state = area.lock(platform);
         let tables = inner.tables.lock(platform);
         let found = tables.find(platform, address).ok_or(SpaceError::Foreign(address))?;
@@ -192,8 +197,10 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let mut tables = Some(tables);
         if let Some(old) = replaced {
             let mut done = false;
+            // Taken out of the tables without being unmapped, it may be remembered still.
+            let was_shown = present.is_some() || window.marks.contains(WindowMarks::DROPPED);
             if let (1, false, Some(mut tables)) = (state.view_count, state.is_returning(), tables.take()) {
-                done = show_alone(platform, inner, &mut tables, page, (leaf, present.is_some()), reserve)?;
+                done = show_alone(platform, inner, &mut tables, page, (leaf, was_shown), reserve)?;
             }
             if done {
                 AreaState::let_go(platform, old, pending);
@@ -252,6 +259,9 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let shift = P::PAGE_SHIFT + AROUND_SHIFT.min(tables.mmu().index_bits(0));
         let block = PageRange::from_checked(page.start().align_down(shift), 1 << shift);
         let Some(block) = block.intersection(window.range()) else { return };
+        if self.first_guard(window, block).is_some() {
+            return;
+        }
         // Nothing is to be undone, should a frame be one that the format cannot represent: that page stays for a fault of its own.
         let _ = tables.fill(platform, block, &mut FrameList::new(), |address| {
             let (frame, writable) = state.page_as_it_is(platform, window.area_page(address))?;

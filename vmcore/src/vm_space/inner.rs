@@ -9,7 +9,9 @@ use crate::lock::{Guard, Lock, Rank};
 use crate::paging::{Deferred, Gather, Mmu, Pending, ReleaseStep, Tables, Tag};
 use crate::platform::Platform;
 use crate::vm_space::cpus::SpaceCpus;
+use crate::vm_space::guards::Guards;
 use crate::vm_space::index::Index;
+use crate::vm_space::limits::Tally;
 use crate::vm_space::window::Window;
 use crate::word::{AtomicUsize, Ordering};
 
@@ -35,6 +37,10 @@ pub(crate) struct SpaceInner<P: Platform, M: Mmu> {
     /// Counts the changes that took something away.
     generation: AtomicUsize,
     tickets: AtomicUsize,
+    /// The guarded addresses.
+    pub(super) guards: Lock<P, Guards<P>>,
+    /// What is counted and limited.
+    pub(super) tally: Tally,
     pub(crate) data: P::SpaceData,
 }
 
@@ -45,11 +51,12 @@ unsafe impl<P: Platform, M: Mmu> Sync for SpaceInner<P, M> {}
 
 impl<P: Platform, M: Mmu> SpaceInner<P, M> {
     /// An empty space with one reference.
-    pub(crate) const fn new(
+    pub(super) const fn new(
         bounds: PageRange,
         kernel: Option<NonNull<SpaceInner<P, M>>>,
         index: Index<P, Window<P, M>>,
         tables: Tables<M>,
+        guards: Guards<P>,
         data: P::SpaceData,
     ) -> Self {
         let (root, tag) = (tables.root(), tables.tag());
@@ -67,6 +74,8 @@ impl<P: Platform, M: Mmu> SpaceInner<P, M> {
             cpus: Lock::new(Rank::Cpus, SpaceCpus::NONE),
             generation: AtomicUsize::new(0),
             tickets: AtomicUsize::new(0),
+            guards: Lock::new(Rank::Guards, guards),
+            tally: Tally::new(),
             data,
         }
     }

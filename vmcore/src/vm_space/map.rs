@@ -11,7 +11,8 @@ use crate::vm_area::{Answer, Area, AreaInner, AreaKind, AreaState, Rights, Want}
 use crate::vm_space::index::{Slot, page_size};
 use crate::vm_space::inner::SpaceInner;
 use crate::vm_space::place::Wanted;
-use crate::vm_space::window::{Window, WindowState};
+use crate::vm_space::protect::allows_anything;
+use crate::vm_space::window::{Window, WindowFlags, WindowMarks, WindowState};
 use crate::vm_space::{Space, SpaceError};
 
 /// Where a window goes.
@@ -57,13 +58,13 @@ pub enum Inherit {
 #[derive(Debug)]
 #[must_use]
 pub struct MapRequest<'a, P: Platform> {
-    area: &'a Area<P>,
-    place: Place,
+    pub(super) area: &'a Area<P>,
+    pub(super) place: Place,
     offset: u64,
     size: Option<u64>,
     access: Access,
-    inherit: Inherit,
-    populate: bool,
+    pub(super) inherit: Inherit,
+    pub(super) populate: bool,
     /// As a power of two; 0 if not asked for.
     alignment: u32,
     within: Option<PageRange>,
@@ -141,6 +142,11 @@ impl<'a, P: Platform> MapRequest<'a, P> {
         self
     }
 
+    /// Where it is to go.
+    pub(super) const fn wanted(&self) -> Wanted {
+        Wanted { place: self.place, alignment: self.alignment, within: self.within }
+    }
+
     /// With every page present from the start, so that nothing in it faults.
     pub const fn populated(mut self) -> Self {
         self.populate = true;
@@ -179,14 +185,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
     pub fn map(&self, request: &MapRequest<'_, P>) -> Result<PageRange, SpaceError> {
         let (platform, inner) = (self.platform(), self.inner());
         let area = request.area.inner();
-        if !core::ptr::eq(platform.machine(), request.area.platform().machine()) {
-            return Err(SpaceError::OtherMachine);
-        }
-        let missing = Rights::for_access(request.access).difference(request.area.rights());
-        if !missing.is_empty() {
-            return Err(SpaceError::Rights(missing));
-        }
-        let mut access = request.access;
+        let mut access = self.check_request(request)?;
         access.set(Access::USER, !inner.global);
         let mut need = Need::object::<Window<P, M>>();
         let mut reserve = Reserve::new(platform);
@@ -197,8 +196,9 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             let (first, size) = self.area_part(&state, request)?;
             let mut tables = inner.tables.lock(platform);
             check_encoding(area, &tables, access, inner.global, first, size >> P::PAGE_SHIFT)?;
-            let wanted = Wanted { place: request.place, alignment: request.alignment, within: request.within };
-            let range = self.find_place(&index, &tables, area, &wanted, first, size)?;
+            let range = self.find_place(&index, &tables, area, &request.wanted(), first, size)?;
+            self.check_write_execute(access, range)?;
+            inner.tally.check(1, range.pages(P::PAGE_SHIFT), P::PAGE_SHIFT)?;
             if area.is_untracked() && state.view_count != 0 {
                 return Err(SpaceError::SingleWindow);
             }
@@ -206,15 +206,16 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             index.add_need(index.nodes_needed(range.start(), 1), &mut need);
             // What a clone or a snapshot has as well is not copied for a window that nobody has used yet.
             let want = Want::Settled(access.contains(Access::WRITE));
-            let fill = Fill { area, access, global: inner.global, want };
-            if request.populate {
+            let fill = Fill { area, access, global: inner.global, want, raised: false };
+            let populate = request.populate && allows_anything(access);
+            if populate {
                 fill.add_need(platform, &state, &tables, range, first, &mut need)?;
             }
             if !reserve.covers(&need) {
                 continue;
             }
             let Some(object) = reserve.take_object::<Window<P, M>>() else { continue };
-            if request.populate {
+            if populate {
                 if let Err(error) = fill.run(platform, &mut state, &mut tables, range, first, &mut reserve) {
                     // SAFETY: the memory is unused still.
                     unsafe { reserve.put_object(object) };
@@ -227,17 +228,37 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             // reference that was just counted, and stays where it is until its release.
             unsafe {
                 let area = request.area.pointer();
-                object.write(Window::new(self.pointer(), area, range, first, access, request.inherit));
+                let window = Window::new(self.pointer(), area, range, first, access, request.inherit);
+                object.write(window.limited_to(request.area.rights().access()));
                 state.link_view(object.cast());
             }
+            let has_neighbours = state.view_count > 1;
+            drop(state);
             let inserted = index.insert(Slot { range, window: Some(object) }, &mut reserve);
             debug_assert!(inserted, "its nodes were counted");
+            inner.tally.change((1, range.pages(P::PAGE_SHIFT)), (0, 0));
+            if has_neighbours {
+                self.join(&mut index, range, &mut reserve);
+            }
             return Ok(range);
         }
     }
 
+    /// The access that is asked for, checked against the handle.
+    pub(super) fn check_request(&self, request: &MapRequest<'_, P>) -> Result<Access, SpaceError> {
+        if !core::ptr::eq(self.platform().machine(), request.area.platform().machine()) {
+            return Err(SpaceError::OtherMachine);
+        }
+        let missing = Rights::for_access(request.access).difference(request.area.rights());
+        if missing.is_empty() { Ok(request.access) } else { Err(SpaceError::Rights(missing)) }
+    }
+
     /// The first page and the size in bytes that are asked for, checked against the area.
-    fn area_part(&self, state: &AreaState<P>, request: &MapRequest<'_, P>) -> Result<(u64, u64), SpaceError> {
+    pub(super) fn area_part(
+        &self,
+        state: &AreaState<P>,
+        request: &MapRequest<'_, P>,
+    ) -> Result<(u64, u64), SpaceError> {
         let total = state.pages() << P::PAGE_SHIFT;
         let size = request.size.unwrap_or(total.saturating_sub(request.offset));
         let bad = |fault| Err(SpaceError::Range(RangeError { fault, start: request.offset, size }));
@@ -263,24 +284,35 @@ impl<P: Platform, M: Mmu> Space<P, M> {
     /// Nothing is mapped at some address; the access is not allowed somewhere; a guard page or a page past the end of an area lies in
     /// the range; the range is not the space's or holds foreign tables; a change there is still being flushed; out of frames.
     pub fn populate(&self, range: PageRange, access: Access) -> Result<Flush<P, ()>, SpaceError> {
+        self.populate_and_flag(range, Some(access.difference(Access::USER)), WindowFlags::empty())
+    }
+
+    /// Populates for this access, or for all that each window allows, and sets flags.
+    pub(super) fn populate_and_flag(
+        &self,
+        range: PageRange,
+        access: Option<Access>,
+        flags: WindowFlags,
+    ) -> Result<Flush<P, ()>, SpaceError> {
         let (platform, inner) = (self.platform(), self.inner());
-        let page_mask = page_size::<P>() - 1;
-        if !inner.bounds.covers(range) || (range.start().as_u64() | range.size()) & page_mask != 0 {
-            let fault = RangeFault::OutsideSpace;
-            return Err(RangeError { fault, start: range.start().as_u64(), size: range.size() }.into());
-        }
-        let access = access.difference(Access::USER);
+        self.check_range(range)?;
         let mut need = Need::default();
         let mut reserve = Reserve::new(platform);
         let mut pending = Pending::new();
         loop {
             reserve.top_up(&need)?;
-            let index = inner.lock_index(platform);
+            let mut index = inner.lock_index(platform);
             need = Need::default();
-            let mut slots = index.overlapping(range);
-            if let (Some(slot), None) = (slots.next(), slots.next()) {
+            if !flags.is_empty() {
+                self.reserve_cuts(&index, range, &mut need)?;
+            }
+            let (slot, several) = {
+                let mut slots = index.overlapping(range);
+                (slots.next(), slots.next().is_some())
+            };
+            if let (Some(slot), false) = (slot, several) {
                 // The usual case: one window, looked at and filled under one hold of its area's lock, so that the need is exact.
-                let (part, window) = Self::populated_part(&slot, range, Some(range.start()), access)?;
+                let (part, window) = self.populated_part(&slot, range, Some(range.start()), access)?;
                 // SAFETY: windows in the index are alive while it is locked, and so are their areas.
                 let area = unsafe { window.area.as_ref() };
                 let mut state = area.lock(platform);
@@ -297,13 +329,17 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                     fill.own(platform, window.area, &mut state, part, first, &mut reserve, &mut pending);
                     let mut tables = inner.tables.lock(platform);
                     fill.run(platform, &mut state, &mut tables, part, first, &mut reserve)?;
+                    drop((tables, state));
+                    if !flags.is_empty() {
+                        self.commit_flags(&mut index, range, flags, WindowFlags::empty(), &mut reserve);
+                    }
                     return Ok(Flush::new(platform.clone(), pending, ()));
                 }
                 continue;
             }
             let mut next = Some(range.start());
             for slot in index.overlapping(range) {
-                let (part, window) = Self::populated_part(&slot, range, next, access)?;
+                let (part, window) = self.populated_part(&slot, range, next, access)?;
                 next = part.last().checked_add(1);
                 // SAFETY: as above.
                 let area = unsafe { window.area.as_ref() };
@@ -320,7 +356,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                 continue;
             }
             for slot in index.overlapping(range) {
-                let (part, window) = Self::populated_part(&slot, range, None, access)?;
+                let (part, window) = self.populated_part(&slot, range, None, access)?;
                 // SAFETY: as above.
                 let area = unsafe { window.area.as_ref() };
                 let mut state = area.lock(platform);
@@ -330,17 +366,21 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                 let mut tables = inner.tables.lock(platform);
                 fill.run(platform, &mut state, &mut tables, part, first, &mut reserve)?;
             }
+            if !flags.is_empty() {
+                self.commit_flags(&mut index, range, flags, WindowFlags::empty(), &mut reserve);
+            }
             return Ok(Flush::new(platform.clone(), pending, ()));
         }
     }
 
     /// The part of a slot that is to be populated, with its window. `next` is where it must begin at the latest.
-    fn populated_part(
-        slot: &Slot<Window<P, M>>,
+    fn populated_part<'a>(
+        &self,
+        slot: &'a Slot<Window<P, M>>,
         range: PageRange,
         next: Option<VirtAddr>,
-        access: Access,
-    ) -> Result<(PageRange, &Window<P, M>), SpaceError> {
+        access: Option<Access>,
+    ) -> Result<(PageRange, &'a Window<P, M>), SpaceError> {
         let hole = SpaceError::NoWindow(next.unwrap_or(range.start()));
         let part = slot.range.intersection(range).ok_or(hole)?;
         if next.is_some_and(|next| part.start() > next) {
@@ -351,10 +391,14 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         if window.state == WindowState::Gated {
             return Err(SpaceError::Retry(part.start()));
         }
-        if !window.access.contains(access) {
+        let access = access.unwrap_or(Access::empty());
+        if !window.access.contains(access) || !allows_anything(window.access) {
             return Err(SpaceError::Denied { address: part.start(), wanted: access, allowed: window.access });
         }
-        Ok((part, window))
+        match self.first_guard(window, part) {
+            Some(guard) => Err(SpaceError::Guard(guard)),
+            None => Ok((part, window)),
+        }
     }
 }
 
@@ -365,12 +409,21 @@ pub(super) struct Fill<'a, P: Platform> {
     global: bool,
     /// What pages are wanted for.
     want: Want,
+    /// Whether pages may be mapped with less than the window allows.
+    raised: bool,
 }
 
 impl<'a, P: Platform> Fill<'a, P> {
-    fn of<M: Mmu>(window: &Window<P, M>, area: &'a AreaInner<P>, space: &SpaceInner<P, M>, access: Access) -> Self {
-        let want = Want::Settled(access.contains(Access::WRITE));
-        Self { area, access: window.access, global: space.global, want }
+    /// `access` is what is wanted; `None` for all that the window allows.
+    pub(super) fn of<M: Mmu>(
+        window: &Window<P, M>,
+        area: &'a AreaInner<P>,
+        space: &SpaceInner<P, M>,
+        access: Option<Access>,
+    ) -> Self {
+        let want = Want::Settled(access.unwrap_or(window.access).contains(Access::WRITE));
+        let raised = window.marks.contains(WindowMarks::RAISED);
+        Self { area, access: window.access, global: space.global, want, raised }
     }
 
     /// The leaf for a page of the window.
@@ -418,7 +471,7 @@ impl<'a, P: Platform> Fill<'a, P> {
     }
 
     /// Adds what populating takes whatever happens to the area meanwhile (its pages may be given up by another space).
-    fn add_worst_need<M: Mmu>(
+    pub(super) fn add_worst_need<M: Mmu>(
         &self,
         platform: &P,
         state: &AreaState<P>,
@@ -484,7 +537,7 @@ impl<'a, P: Platform> Fill<'a, P> {
     }
 
     /// Fills the tables. Everything it takes was reserved.
-    fn run<M: Mmu>(
+    pub(super) fn run<M: Mmu>(
         &self,
         platform: &P,
         state: &mut Guard<'_, P, AreaState<P>>,
@@ -518,14 +571,16 @@ impl<'a, P: Platform> Fill<'a, P> {
         };
         reserve.tables = spare;
         result?;
-        if self.want == Want::Settled(true) && !self.area.is_fixed() && !self.area.is_untracked() {
-            self.make_writable(platform, state, tables, range, &page_of, reserve)?;
+        let raises = self.want == Want::Settled(true) || self.raised;
+        if raises && !self.area.is_fixed() && !self.area.is_untracked() {
+            self.raise(platform, state, tables, range, &page_of, reserve)?;
         }
         Ok(())
     }
 
-    /// Gives pages that are mapped for reading only (clean ones) their first write.
-    fn make_writable<M: Mmu>(
+    /// Gives pages that are mapped with less than is wanted what they lack: clean ones their first write, others what their window was
+    /// given since.
+    fn raise<M: Mmu>(
         &self,
         platform: &P,
         state: &mut Guard<'_, P, AreaState<P>>,
@@ -534,19 +589,20 @@ impl<'a, P: Platform> Fill<'a, P> {
         page_of: &impl Fn(VirtAddr) -> u64,
         reserve: &mut Reserve<P>,
     ) -> Result<(), SpaceError> {
+        let wanted = if self.want == Want::Settled(true) { self.access } else { self.access.difference(Access::WRITE) };
         let mut next = Some(range.start());
         while let Some(address) = next.filter(|address| range.contains(*address)) {
             next = address.checked_add(page_size::<P>());
             let Some((_, old)) = tables.translate(platform, address) else { continue };
-            if old.access.contains(Access::WRITE) || !self.access.contains(Access::WRITE) {
+            if old.access.contains(wanted) {
                 continue;
             }
-            if let Answer::Page { frame, writable: true, .. } =
-                self.area.page(platform, state, page_of(address), Want::Settled(true), reserve)
-            {
+            let answer = self.area.page(platform, state, page_of(address), self.want, reserve);
+            let Answer::Page { frame, writable, .. } = answer else { continue };
+            let leaf = self.leaf(frame, writable);
+            if leaf.access.contains(old.access) && leaf.access != old.access && leaf.frame == old.frame {
                 // The frame stays and permission is only added: there is nothing to flush.
                 let mut nothing = Gather::default();
-                let leaf = self.leaf(frame, true);
                 tables.set_page(platform, address, leaf, &mut reserve.tables, &mut nothing)?;
             }
         }
@@ -578,6 +634,10 @@ pub(super) fn check_encoding<P: Platform, M: Mmu>(
     first: u64,
     pages: u64,
 ) -> Result<(), SpaceError> {
+    if !allows_anything(access) {
+        // No leaf ever stands for it.
+        return Ok(());
+    }
     let last = match area.kind() {
         AreaKind::Fixed { frames, .. } => frames.first().add(first + (pages - 1)),
         _ => crate::addr::Frame::new(0),

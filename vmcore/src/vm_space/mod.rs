@@ -15,7 +15,7 @@
 //!
 //! # Lock order
 //!
-//! Space index → area → tables → CPUs of the space → registry → pools. Two spaces are never locked at once: an area that
+//! Space index → area → tables → CPUs of the space → registry → guards → pools. Two spaces are never locked at once: an area that
 //! gives pages up locks the tables of one space after another. What an operation needs is reserved before the first
 //! lock; if it turns out short, the locks are given up, the reserve is topped up, and the operation looks again.
 //!
@@ -50,7 +50,19 @@
 //! | [`Space::fault`] | page faults | index, area, tables, CPUs | a frame for the page, missing tables, a pool page | one page |
 //! | [`Space::map`] | system calls | index, area, tables | a record, nodes of the index; populated: the pages, tables, nodes | log windows; populated: pages |
 //! | [`Space::populate`] | system calls | index, area, tables | the pages, tables, nodes | pages |
-//! | [`Space::unmap`] | system calls | index, area, tables, CPUs | nothing for whole windows; records, nodes of the index and tables where parts stay | windows and tables |
+//! | [`Space::unmap`] | system calls | index, area, tables, CPUs | nothing for whole windows; records, a block of the index and tables where parts stay | windows and tables |
+//! | [`Space::protect`] | system calls | index, area, tables, CPUs | records and a block of the index where windows are cut, tables where a large leaf is split | windows and tables |
+//! | [`Space::map_many`], [`Space::map_anonymous`] | system calls | as `map` | as `map` for each; an object for the area | as `map` for each |
+//! | [`Space::page_states`] | any but NMI | index, area, tables | no | windows and pages |
+//! | [`Space::advise`] | system calls | index, area, tables, CPUs | what is released: an object and nodes of cut edges; what is mapped: tables; else records where windows are cut | windows and pages |
+//! | [`Space::relocate`] | system calls | index, area, tables, CPUs | records, a block of the index, tables at the new place; in place: no | tables and leaves |
+//! | [`Space::install_guards`] | system calls | index, area, tables, CPUs, guards | a block of the guards, tables where a large leaf is split | windows, leaves, guards |
+//! | [`Space::remove_guards`] | system calls | index, guards | a block of the guards where one is cut in two | windows, guards |
+//! | [`Space::seal`], [`Space::unlock_pages`] | system calls | index, area | records and a block of the index where windows are cut | windows |
+//! | [`Space::lock_pages`] | system calls | index, area, tables | as `populate`, and records where windows are cut | pages |
+//! | [`Space::set_limits`], [`Space::limits`] | any but NMI | index | no | constant |
+//! | [`Space::forbid_write_execute`] | system calls | index | no | windows |
+//! | [`Space::counters`] | any but NMI | index, tables | no | tables and leaves |
 //! | [`Space::kernel`], [`Space::user`] | start, system calls | the kernel's index and tables | root, tables of root slots, a record | root slots |
 //! | [`Space::adopt_foreign`] | start | index, tables | nodes of the index | root slots |
 //! | [`Space::adopt_runs`] | start | area, registry, pools; index, tables | for each window three records; nodes of the index; tables | windows × registered; the other's leaves |
@@ -94,14 +106,23 @@
 //! [`Area::take_section`]: crate::vm_area::Area::take_section
 
 mod adopt;
+mod advise;
 mod clone;
 mod cpus;
+mod edit;
 mod error;
 mod fault;
+mod guards;
 mod index;
 mod inner;
+mod limits;
 mod map;
+mod map_many;
+mod page_state;
 mod place;
+mod protect;
+mod relocate;
+mod seal;
 mod unmap;
 mod window;
 
@@ -110,12 +131,18 @@ use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
 pub use self::adopt::{AdoptError, Adoption};
+pub use self::advise::Advice;
 pub use self::error::SpaceError;
 pub use self::fault::{Fault, Resolution};
+use self::guards::Guards;
 pub use self::index::IndexNode;
 use self::index::{Index, LeafSizes, Slot, page_size};
 use self::inner::SpaceInner;
+pub use self::limits::{SpaceCounters, SpaceLimit, SpaceLimits};
 pub use self::map::{Inherit, MapRequest, Place};
+pub use self::page_state::PageState;
+pub use self::relocate::Destination;
+pub use self::window::WindowFlags;
 use self::window::WindowState;
 use crate::addr::{Frame, PageRange, PhysAddr, RangeError, RangeFault, VirtAddr};
 use crate::frame::{FrameList, Need, OutOfFrames, Reserve};
@@ -165,6 +192,8 @@ pub struct WindowInfo {
     pub access: Access,
     /// What a clone of the space gets of it.
     pub inherit: Inherit,
+    /// What else it was told to be.
+    pub flags: WindowFlags,
     /// Where in the area the window begins, in bytes.
     pub offset: u64,
     /// How many of its pages the area holds (for fixed areas: all).
@@ -318,7 +347,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             kernel.sharers.fetch_add(1, Ordering::AcqRel);
         }
         let sizes = LeafSizes::new(P::PAGE_SHIFT, |level| mmu.level(level).map(|level| level.shift));
-        let inner = SpaceInner::new(bounds, kernel, Index::new(sizes, lent), tables, data);
+        let inner = SpaceInner::new(bounds, kernel, Index::new(sizes, lent), tables, Guards::new(platform), data);
         // SAFETY: the memory was just taken for this type, and nobody else knows it.
         unsafe { object.write(inner) };
         Ok(Self { platform: platform.clone(), inner: object })
@@ -492,6 +521,10 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let window = index.find(address)?.window?;
         // SAFETY: windows in the index are alive while it is locked, and so are their areas.
         let (window, area) = unsafe { (window.as_ref(), window.as_ref().area.as_ref()) };
+        let here = PageRange::from_checked(address.align_down(P::PAGE_SHIFT), page_size::<P>());
+        if self.first_guard(window, here).is_some() {
+            return None;
+        }
         let page = window.area_page(address);
         let state = area.lock(&self.platform);
         match area.kind() {
@@ -514,6 +547,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                 kind: None,
                 access: Access::empty(),
                 inherit: Inherit::Nothing,
+                flags: WindowFlags::empty(),
                 offset: 0,
                 resident_pages: 0,
                 gated: false,
@@ -534,6 +568,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             kind: Some(area.kind()),
             access: window.access,
             inherit: window.inherit,
+            flags: window.flags,
             offset: window.view.first << P::PAGE_SHIFT,
             resident_pages,
             gated: window.state == WindowState::Gated,

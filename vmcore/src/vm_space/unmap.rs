@@ -7,9 +7,10 @@ use crate::frame::{FrameList, Need, Reserve};
 use crate::lock::Guard;
 use crate::paging::{Flush, Gather, Mmu, Pending};
 use crate::platform::Platform;
+use crate::vm_area::{AreaInner, AreaState};
 use crate::vm_space::index::{Index, Slot, page_size};
 use crate::vm_space::inner::SpaceInner;
-use crate::vm_space::window::{Window, WindowState};
+use crate::vm_space::window::{Window, WindowFlags, WindowMarks, WindowState};
 use crate::vm_space::{Space, SpaceError};
 
 impl<P: Platform, M: Mmu> Space<P, M> {
@@ -20,8 +21,17 @@ impl<P: Platform, M: Mmu> Space<P, M> {
     /// split.
     ///
     /// # Errors
-    /// The range is not the space's, holds foreign tables, or there is no memory to split a window.
+    /// The range is not the space's, holds foreign tables or something sealed ([`SpaceError::Sealed`]), or there is no memory to split a window.
     pub fn unmap(&self, range: PageRange) -> Result<Flush<P, ()>, SpaceError> {
+        self.unmap_if(range, |_| Ok(()))
+    }
+
+    /// Unmaps the range, unless `check` refuses.
+    pub(super) fn unmap_if(
+        &self,
+        range: PageRange,
+        check: impl Fn(&Index<P, Window<P, M>>) -> Result<(), SpaceError>,
+    ) -> Result<Flush<P, ()>, SpaceError> {
         let (platform, inner) = (self.platform(), self.inner());
         let page_mask = page_size::<P>() - 1;
         if !inner.bounds.covers(range) || (range.start().as_u64() | range.size()) & page_mask != 0 {
@@ -33,8 +43,16 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         loop {
             reserve.top_up(&need)?;
             let index = inner.lock_index(platform);
-            let (records, nodes) = new_records(&index, range)?;
+            check(&index)?;
+            let (records, nodes, guarded) = new_records(&index, range)?;
             // Unmapping whole windows takes nothing, so that it works when nothing else does.
+            inner.tally.check(records, 0, P::PAGE_SHIFT)?;
+            if guarded {
+                let mut guards = inner.guards.lock(platform);
+                if guards.splits(range) {
+                    guards.reserve(1)?;
+                }
+            }
             need = Need::default();
             index.add_need(nodes, &mut need);
             need.add_objects::<Window<P, M>>(records);
@@ -84,7 +102,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         gather: &mut Gather,
         pending: &mut Pending<P>,
     ) -> [Option<Slot<Window<P, M>>>; 3] {
-        let (platform, inner) = (self.platform(), self.inner());
+        let inner = self.inner();
         let unchanged = [None, Some(slot), None];
         let (Some(pointer), Some(middle)) = (slot.window, slot.range.intersection(range)) else { return unchanged };
         // SAFETY: windows in the index are alive, and so are their areas.
@@ -94,9 +112,28 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             gather.scope.add(inner.tag, middle, inner.global);
             return unchanged;
         }
-        let mut area_state = area.lock(platform);
+        let mut area_state = area.lock(self.platform());
+        self.gate_live(slot, pointer, middle, ticket, (area, &mut area_state), reserve, gather, pending)
+    }
+
+    /// Gates the part of a live window at `middle`, whose area is locked.
+    #[allow(clippy::too_many_arguments, reason = "what a change works on, and what it adds to")]
+    pub(super) fn gate_live(
+        &self,
+        slot: Slot<Window<P, M>>,
+        pointer: NonNull<Window<P, M>>,
+        middle: PageRange,
+        ticket: usize,
+        (area, area_state): (&AreaInner<P>, &mut AreaState<P>),
+        reserve: &mut Reserve<P>,
+        gather: &mut Gather,
+        pending: &mut Pending<P>,
+    ) -> [Option<Slot<Window<P, M>>>; 3] {
+        let inner = self.inner();
+        // SAFETY: windows in the index are alive while it is locked (which the caller sees to).
+        let marks = unsafe { pointer.as_ref() }.marks;
         // The part that is kept first keeps the record, and so its address.
-        let (before, after) = (slot.range.before(range), slot.range.after(range));
+        let (before, after) = (slot.range.before(middle), slot.range.after(middle));
         let mut parts = [None; 3];
         for (part, range) in parts.iter_mut().zip([before, Some(middle), after]) {
             let Some(range) = range else { continue };
@@ -105,15 +142,14 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                 pointer
             } else {
                 // SAFETY: as above.
-                let window = unsafe { pointer.as_ref() };
-                let first = window.area_page(range.start());
+                let part = unsafe { pointer.as_ref() }.part(range);
                 // As many records as there are parts were reserved.
                 let Some(record) = reserve.take_object::<Window<P, M>>() else { continue };
                 area.add_window_reference();
+                inner.tally.change((1, 0), (0, 0));
                 // SAFETY: the record was just taken for this type, is linked nowhere, and holds the reference just counted.
                 unsafe {
-                    let (access, inherit) = (window.access, window.inherit);
-                    record.write(Window::new(self.pointer(), window.area, range, first, access, inherit));
+                    record.write(part);
                     area_state.link_view(record.cast());
                 }
                 record
@@ -128,9 +164,12 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             // SAFETY: the window is live, and in this space.
             unsafe { defer_gated(inner, gated, ticket, pending) };
         }
-        if area_state.is_returning() {
-            // The area gave pages up before, and that flush is outstanding: the tables hold nothing of them any more, but
-            // these addresses must not be reused before every CPU has forgotten them.
+        if marks.contains(WindowMarks::GUARDED) {
+            inner.guards.lock(self.platform()).remove(middle);
+        }
+        if area_state.is_returning() || marks.contains(WindowMarks::DROPPED) {
+            // The area (or the window) gave pages up before, and that flush is outstanding: the tables hold nothing of them any more,
+            // but these addresses must not be reused before every CPU has forgotten them.
             gather.scope.add(inner.tag, middle, inner.global);
         }
         parts
@@ -150,15 +189,16 @@ pub(super) unsafe fn gate_whole<P: Platform, M: Mmu>(
     pending: &mut Pending<P>,
 ) {
     // SAFETY: windows in the index are alive, and so are their areas.
-    let (state, range, area) =
-        unsafe { (window.as_ref().state, window.as_ref().range(), window.as_ref().area.as_ref()) };
+    let (state, range, area, marks) = unsafe {
+        (window.as_ref().state, window.as_ref().range(), window.as_ref().area.as_ref(), window.as_ref().marks)
+    };
     if state == WindowState::Gated {
         return;
     }
     let area_state = area.lock(platform);
     // SAFETY: the window is live, and in this space.
     unsafe { defer_gated(inner, window, ticket, pending) };
-    if area_state.is_returning() {
+    if area_state.is_returning() || marks.contains(WindowMarks::DROPPED) {
         // As when a part is unmapped.
         gather.scope.add(inner.tag, range, inner.global);
     }
@@ -215,16 +255,22 @@ pub(super) fn clear_tables<P: Platform, M: Mmu>(
 }
 
 /// How many records and how many nodes of the index unmapping the range takes: a record for each part that is not the first to stay of its
-/// window, which is a new slot of the index as well.
+/// window, which is a new slot of the index as well; and whether guards may go with it.
 fn new_records<P: Platform, M: Mmu>(
     index: &Index<P, Window<P, M>>,
     range: PageRange,
-) -> Result<(usize, usize), SpaceError> {
-    let (mut count, mut cut) = (0, [None; 2]);
+) -> Result<(usize, usize, bool), SpaceError> {
+    let (mut count, mut cut, mut guarded) = (0, [None; 2], false);
     for slot in index.overlapping(range) {
         let Some(window) = slot.window else { return Err(SpaceError::Foreign(slot.range.start())) };
         // SAFETY: windows in the index are alive while it is locked.
-        if unsafe { window.as_ref() }.state == WindowState::Live {
+        let (state, flags, marks) = unsafe { (window.as_ref().state, window.as_ref().flags, window.as_ref().marks) };
+        guarded |= marks.contains(WindowMarks::GUARDED);
+        if state == WindowState::Live {
+            if flags.contains(WindowFlags::SEALED) {
+                let first = slot.range.intersection(range).map_or(range.start(), |part| part.start());
+                return Err(SpaceError::Sealed(first));
+            }
             let (before, after) = (slot.range.before(range).is_some(), slot.range.after(range).is_some());
             if before {
                 cut[0] = Some(slot.range.start());
@@ -235,5 +281,5 @@ fn new_records<P: Platform, M: Mmu>(
         }
     }
     let nodes = cut.into_iter().flatten().map(|address| index.nodes_needed(address, count)).sum();
-    Ok((count, nodes))
+    Ok((count, nodes, guarded))
 }

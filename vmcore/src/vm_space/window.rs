@@ -24,6 +24,35 @@ use crate::vm_space::Inherit;
 use crate::vm_space::clone::write_protect;
 use crate::vm_space::inner::{SpaceInner, release_space};
 
+bitflags::bitflags! {
+    /// What else a window is told to be. Parts of it are the same; neighbours must be the same to become one.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+    pub struct WindowFlags: u8 {
+        /// It is not unmapped, protected, moved or discarded any more.
+        const SEALED = 1;
+        /// Its pages stay resident.
+        const LOCKED = 2;
+        /// Large pages are wanted.
+        const HUGE = 4;
+        /// Large pages are not wanted.
+        const NEVER_HUGE = 8;
+    }
+}
+
+bitflags::bitflags! {
+    /// What happened to a window. Neighbours need not agree in it to become one: what was true of either is noted of both.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub(crate) struct WindowMarks: u8 {
+        /// Pages were taken out of its tables without unmapping it: if that flush is outstanding, CPUs remember pages that the tables do
+        /// not show.
+        const DROPPED = 1;
+        /// It was given more access than it had: pages may be mapped with less.
+        const RAISED = 2;
+        /// Some of its addresses may be guarded.
+        const GUARDED = 4;
+    }
+}
+
 /// Whether a window can be used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum WindowState {
@@ -43,7 +72,13 @@ pub(crate) struct Window<P: Platform, M: Mmu> {
     pub(crate) area: NonNull<AreaInner<P>>,
     pub(crate) start: VirtAddr,
     pub(crate) access: Access,
+    /// What the handle that it was mapped with permits: no change of access goes beyond it.
+    pub(crate) limit: Access,
+    /// What it allowed before and does not any more: if that flush is outstanding, CPUs remember it, whatever the tables show.
+    pub(crate) taken: Access,
+    pub(crate) marks: WindowMarks,
     pub(crate) inherit: Inherit,
+    pub(crate) flags: WindowFlags,
     pub(crate) state: WindowState,
     /// Which change gated it: all that one change gated is released together.
     pub(crate) ticket: usize,
@@ -66,10 +101,59 @@ impl<P: Platform, M: Mmu> Window<P, M> {
             area,
             start: range.start(),
             access,
+            limit: Access::all(),
+            taken: Access::empty(),
+            marks: WindowMarks::empty(),
             inherit,
+            flags: WindowFlags::empty(),
             state: WindowState::Live,
             ticket: 0,
         }
+    }
+
+    /// The same window with another limit.
+    pub(crate) fn limited_to(self, limit: Access) -> Self {
+        Self { limit, ..self }
+    }
+
+    /// A window like this one, that shows of it the part at `range`. Linked nowhere.
+    pub(crate) fn part(&self, range: PageRange) -> Self {
+        let Self { space, area, access, inherit, limit, taken, marks, flags, .. } = *self;
+        let first = self.area_page(range.start());
+        Self { limit, taken, marks, flags, ..Self::new(space, area, range, first, access, inherit) }
+    }
+
+    /// The window at other addresses, which no CPU remembers anything of.
+    pub(crate) fn moved_to(mut self, range: PageRange) -> Self {
+        self.start = range.start();
+        self.view.count = range.pages(P::PAGE_SHIFT);
+        self.marks.remove(WindowMarks::DROPPED);
+        Self { taken: Access::empty(), ..self }
+    }
+
+    /// The window in another space, which shows another area there, and of which no CPU remembers anything.
+    pub(crate) fn in_space(self, space: NonNull<SpaceInner<P, M>>, area: NonNull<AreaInner<P>>) -> Self {
+        let range = self.range();
+        // What is locked in memory is so in one space.
+        let flags = self.flags.difference(WindowFlags::LOCKED);
+        Self { space, area, flags, ..self.moved_to(range) }
+    }
+
+    /// Whether the two can be one window: both are live, and the second one carries the first one on.
+    pub(crate) fn is_carried_on_by(&self, next: &Self) -> bool {
+        self.area == next.area
+            && self.state == WindowState::Live
+            && next.state == WindowState::Live
+            && self.view.first + self.view.count == next.view.first
+            && self.range().last().checked_add(1) == Some(next.start)
+            && (self.access, self.limit, self.inherit, self.flags)
+                == (next.access, next.limit, next.inherit, next.flags)
+    }
+
+    /// Whether taking back from the window all but `keep` must reach CPUs that remember more than its tables show.
+    pub(crate) fn may_linger(&self, keep: Access) -> bool {
+        let taken = if self.marks.contains(WindowMarks::DROPPED) { self.taken | self.access } else { self.taken };
+        !keep.contains(taken)
     }
 
     /// The header of a window, through a pointer that still leads to the whole of it.
@@ -95,6 +179,63 @@ impl<P: Platform, M: Mmu> Window<P, M> {
             (*window).view.count = bounds.pages(P::PAGE_SHIFT);
             (*window).start = bounds.start();
         }
+    }
+
+    /// Gives a window another access. What it had may be remembered by other CPUs until that is flushed.
+    ///
+    /// # Safety
+    /// As for [`set_bounds`](Self::set_bounds).
+    pub(crate) unsafe fn set_access(window: NonNull<Self>, access: Access) {
+        let window = window.as_ptr();
+        // SAFETY: as the caller vouches.
+        unsafe {
+            (*window).taken = ((*window).taken | (*window).access).difference(access);
+            if !(*window).access.contains(access) {
+                (*window).marks |= WindowMarks::RAISED;
+            }
+            (*window).access = access;
+        }
+    }
+
+    /// Notes what happened to the window.
+    ///
+    /// # Safety
+    /// As for [`set_bounds`](Self::set_bounds).
+    pub(crate) unsafe fn note(window: NonNull<Self>, marks: WindowMarks) {
+        // SAFETY: as the caller vouches.
+        unsafe { (*window.as_ptr()).marks |= marks };
+    }
+
+    /// Has the window show so many more pages behind its last.
+    ///
+    /// # Safety
+    /// As for [`set_bounds`](Self::set_bounds).
+    pub(crate) unsafe fn extend(window: NonNull<Self>, pages: u64) {
+        // SAFETY: as the caller vouches.
+        unsafe { (*window.as_ptr()).view.count += pages };
+    }
+
+    /// Makes the window one with the next, whose record is free afterwards.
+    ///
+    /// # Safety
+    /// As for [`set_bounds`](Self::set_bounds), and the next one [carries it on](Self::is_carried_on_by).
+    pub(crate) unsafe fn take_in(window: NonNull<Self>, next: NonNull<Self>) {
+        // SAFETY: as the caller vouches; only fields are read and written.
+        unsafe {
+            let (window, next) = (window.as_ptr(), next.as_ptr());
+            (*window).view.count += (*next).view.count;
+            (*window).taken |= (*next).taken;
+            (*window).marks |= (*next).marks;
+        }
+    }
+
+    /// Sets and clears flags of a window.
+    ///
+    /// # Safety
+    /// As for [`set_bounds`](Self::set_bounds).
+    pub(crate) unsafe fn change_flags(window: NonNull<Self>, set: WindowFlags, clear: WindowFlags) {
+        // SAFETY: as the caller vouches.
+        unsafe { (*window.as_ptr()).flags = (*window.as_ptr()).flags.difference(clear) | set };
     }
 
     /// Marks a window as unmapped.
@@ -149,7 +290,10 @@ impl<P: Platform, M: Mmu> Window<P, M> {
             if matches!(change, ViewChange::WriteProtect { .. }) {
                 write_protect(platform, &mut tables, range, &mut gather, pending);
             }
-            if !matches!(change, ViewChange::Unmap { .. }) || window.state == WindowState::Gated {
+            if !matches!(change, ViewChange::Unmap { .. })
+                || window.state == WindowState::Gated
+                || window.marks.contains(WindowMarks::DROPPED)
+            {
                 // The tables may hold nothing any more, but another CPU still may: what the area gives up must outlast that too.
                 gather.scope.add(space.tag, range, space.global);
             }
@@ -176,6 +320,8 @@ impl<P: Platform, M: Mmu> Window<P, M> {
         // The first of a flush takes the slots of its neighbours with it, while they are at hand.
         // SAFETY: the gated window's reference keeps the space alive.
         let mut index = unsafe { space.as_ref() }.index.lock(platform);
+        // SAFETY: as above.
+        unsafe { space.as_ref() }.tally.change((0, 0), (1, range.pages(P::PAGE_SHIFT)));
         index.remove_run(range, window, &mut reserve, |other: NonNull<Self>| {
             // SAFETY: windows in the index are alive while it is locked; a slot goes before its record does.
             let other = unsafe { other.as_ref() };

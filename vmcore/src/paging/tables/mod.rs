@@ -50,8 +50,10 @@ mod memory;
 mod page;
 mod promote;
 mod query;
+mod restrict;
 mod roots;
 mod runs;
+mod shown;
 mod table;
 #[cfg(test)]
 mod tests;

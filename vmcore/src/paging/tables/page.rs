@@ -422,7 +422,7 @@ impl<M: Mmu> Tables<M> {
 
     /// Unlinks the tables on the way to `address` that are empty, from the lowest upwards.
     #[inline(never)]
-    fn unlink_empty<F: Frames>(&mut self, frames: &F, address: VirtAddr, gather: &mut Gather) {
+    pub(super) fn unlink_empty<F: Frames>(&mut self, frames: &F, address: VirtAddr, gather: &mut Gather) {
         let page = PageRange::from_checked(address, 1 << self.mmu.page_shift());
         let Ok(mut cursor) = self.cursor(frames, page) else { return };
         while let Entry::Table(frame, _) = cursor.entry() {

@@ -7,7 +7,9 @@ use vmcore::{
     paging::{Access, Mmu as _, Tables, Tag, X86_64},
     static_vec::StaticMemory,
     vm_area::{Area, AreaKind},
-    vm_space::{Adoption, Fault, IndexNode, Inherit, MapRequest, Place, Space},
+    vm_space::{
+        Adoption, Advice, Destination, Fault, IndexNode, Inherit, MapRequest, PageState, Place, Space, SpaceLimits,
+    },
 };
 
 use super::{areas::finished, debugged, displayed, hidden, shown};
@@ -61,10 +63,15 @@ fn one(space: &Space<Probe>) {
     if let Some(window) = space.window_after(address) {
         displayed(window);
     }
+    space.set_limits(hidden(SpaceLimits::NONE.windows(hidden(1)).reserved(hidden(1))));
+    shown(space.limits());
+    shown(space.counters());
+    shown(space.forbid_write_execute());
     for window in space.windows() {
         shown(window);
     }
 
+    shown(space.map_anonymous(hidden(4096), hidden(Place::FirstGap), hidden(Access::READ), hidden(Inherit::Copy), ()));
     if let Ok(area) = Area::new(&Probe, AreaKind::Open { size: hidden(4096) }, ()) {
         shown(space.map(&MapRequest::new(&area)));
         let request = MapRequest::new(&area)
@@ -85,6 +92,35 @@ fn one(space: &Space<Probe>) {
                 }
                 if let Ok(flush) = space.populate(range, hidden(Access::WRITE)) {
                     finished(flush);
+                }
+                let requests = [MapRequest::new(&area), MapRequest::new(&area).populated()];
+                shown(space.map_many(hidden(&requests), hidden(&mut [range; 2])));
+                shown(space.page_states(range, hidden(&mut [PageState::empty(); 2])));
+                for advice in [Advice::Needed, Advice::NotNeeded, Advice::Huge] {
+                    match space.advise(range, hidden(advice)) {
+                        Ok(flush) => finished(flush),
+                        Err(error) => displayed(error),
+                    }
+                }
+                for destination in [Destination::InPlace, Destination::Anywhere, Destination::To(Place::FirstGap)] {
+                    match space.relocate(range, hidden(1), hidden(destination)) {
+                        Ok(flush) => shown(flush.complete()),
+                        Err(error) => displayed(error),
+                    }
+                }
+                match space.install_guards(range) {
+                    Ok(flush) => finished(flush),
+                    Err(error) => displayed(error),
+                }
+                shown(space.remove_guards(range));
+                if let Ok(flush) = space.lock_pages(range) {
+                    finished(flush);
+                }
+                shown(space.unlock_pages(range));
+                shown(space.seal(range));
+                match space.protect(range, hidden(Access::READ)) {
+                    Ok(flush) => finished(flush),
+                    Err(error) => displayed(error),
                 }
                 if let Ok(flush) = space.unmap(range) {
                     finished(flush);

@@ -1,0 +1,141 @@
+//! Taking permissions away from whatever a range maps, and giving none.
+//!
+//! ```text
+//!   leaf            r--   rw-   r-x   --x
+//!   restrict(rw-)   r--   rw-   r--   left as it is: no format says "nothing" of a leaf that is present
+//! ```
+//!
+//! [`protect`](Tables::protect) gives every leaf the same access. That is wrong where a leaf has less than its window for a reason: a clean page is
+//! read-only until its first write is seen, a shared one until it is copied. What a window allows beyond that, faults add.
+
+use crate::addr::PageRange;
+use crate::frame::{FrameList, Frames};
+use crate::paging::{Access, Entry, Leaf, Mmu, TableError, Tables};
+
+use super::Gather;
+use super::change::Forget;
+use super::group::Remade;
+use super::live::Slot;
+
+impl<M: Mmu> Tables<M> {
+    /// Leaves each leaf in the range only that of its access which `keep` has; larger leaves that the range covers in part are split. What
+    /// changes is to be flushed. False if the format cannot say what would be left of some leaf (those stay as they are, and the caller unmaps them).
+    ///
+    /// Cost: O(tables and leaves).
+    ///
+    /// # Errors
+    /// As [`protect`](Self::protect). Nothing was changed.
+    pub(crate) fn restrict<F: Frames>(
+        &mut self,
+        frames: &F,
+        range: PageRange,
+        keep: Access,
+        spare: &mut FrameList,
+        gather: &mut Gather,
+    ) -> Result<bool, TableError> {
+        let concerns = |leaf: &Leaf| !keep.contains(leaf.access);
+        let needed = self.check_access_change(frames, range, concerns)?;
+        if spare.len() < needed {
+            return Err(TableError::NeedsTables(needed));
+        }
+        self.dissolve_parts(frames, range, concerns, gather)?;
+        let shift = self.mmu.page_shift();
+        let mut complete = true;
+        let mut forget = Forget::new(self.tag);
+        let mut cursor = self.cursor(frames, range)?;
+        loop {
+            let (level, table) = (cursor.level(), cursor.table());
+            if let Some(group) = self.group_at(&cursor) {
+                if let Some(leaf) = self.leaf_of_group(&group).filter(concerns) {
+                    if self.mmu.encode_access(leaf.access & keep).is_ok() {
+                        self.remake(frames, &group, Remade::Group, |leaf| leaf.access(leaf.access & keep))?;
+                        forget.add(gather, group.pages, leaf.global);
+                    } else {
+                        complete = false;
+                    }
+                }
+                cursor.pass(group.run);
+            } else if level == 0 && self.relies_on_dirty() {
+                let run = self.singles(&cursor);
+                for step in 0..run.count {
+                    let index = run.first + step;
+                    let Entry::Leaf(leaf) = self.decode_at(0, index, table.load(index)) else { continue };
+                    if !concerns(&leaf) {
+                        continue;
+                    }
+                    let start = cursor.address().checked_add((step as u64) << shift).unwrap_or(cursor.address());
+                    let pages = PageRange::from_checked(start, 1 << shift);
+                    if self.mmu.encode_access(leaf.access & keep).is_ok() {
+                        self.rewrite(frames, Slot { table, level, index, pages }, false, |leaf| {
+                            Ok(self.mmu.encode_leaf(0, leaf.access(leaf.access & keep))?)
+                        })?;
+                        forget.add(gather, pages, leaf.global);
+                    } else {
+                        complete = false;
+                    }
+                }
+                cursor.pass(run);
+            } else if level == 0 {
+                let run = self.singles(&cursor);
+                let (mmu, start) = (self.mmu, cursor.address().as_u64());
+                let change = |_, word| {
+                    if !mmu.is_present(word) {
+                        return None;
+                    }
+                    let access = mmu.leaf_access(word);
+                    if keep.contains(access) {
+                        return None;
+                    }
+                    let bits = mmu.encode_access(access & keep);
+                    complete &= bits.is_ok();
+                    Some(mmu.replace_access(word, bits.ok()?))
+                };
+                table.update_runs(run, M::FORMAT.global, change, |done, global| {
+                    forget.add_run(gather, start, shift, done, global);
+                });
+                cursor.pass(run);
+            } else {
+                match cursor.entry() {
+                    Entry::Table(frame, _) => {
+                        cursor.enter(frame)?;
+                        continue;
+                    }
+                    Entry::Leaf(leaf) if !concerns(&leaf) => {}
+                    Entry::Leaf(leaf) if self.mmu.encode_access(leaf.access & keep).is_err() => complete = false,
+                    Entry::Leaf(leaf) if cursor.is_whole() => {
+                        self.rewrite(frames, cursor.slot(), false, |leaf| {
+                            Ok(self.mmu.encode_leaf(level, leaf.access(leaf.access & keep))?)
+                        })?;
+                        forget.add(gather, cursor.span(), leaf.global);
+                    }
+                    Entry::Leaf(leaf) => {
+                        self.split(frames, &mut cursor, spare, needed)?;
+                        forget.finish(gather);
+                        gather.scope.add(self.tag, self.span_above(&cursor), leaf.global);
+                        continue;
+                    }
+                    Entry::Absent(_) | Entry::Reserved => {}
+                }
+            }
+            if !cursor.forward() {
+                forget.finish(gather);
+                return Ok(complete);
+            }
+        }
+    }
+
+    /// How many spare tables it takes to give the leaves in the range that `concerns` names another access. Cost: O(tables).
+    ///
+    /// # Errors
+    /// Why [`protect`](Self::protect) and [`restrict`](Self::restrict) would refuse it, whatever the spare tables.
+    pub(crate) fn check_access_change<F: Frames>(
+        &self,
+        frames: &F,
+        range: PageRange,
+        concerns: impl Fn(&Leaf) -> bool,
+    ) -> Result<u64, TableError> {
+        let needed = self.count_cuts(frames, range, &concerns)?;
+        self.check_groups(frames, range, &concerns)?;
+        Ok(needed)
+    }
+}

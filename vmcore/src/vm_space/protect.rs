@@ -1,0 +1,206 @@
+//! Changing what windows allow.
+//!
+//! ```text
+//!   tables         taken away at once, and flushed          added by faults
+//!   protect(r--)   rw- ──► r--
+//!   protect(rw-)                                            r-- ──write──► rw-   (if the page is the area's own, and dirty from now on)
+//! ```
+//!
+//! Nothing is added to the tables here: a leaf may have less than its window because its page is clean or shared, and only the area knows. A page
+//! that is written after its window was raised costs one fault, a page that is not costs nothing; asking the area for every page would
+//! cost each of them a look-up. Areas whose pages are never clean nor shared (fixed and untracked ones) are different: their leaves
+//! always have what the window allows, and large ones are changed whole.
+
+use crate::addr::PageRange;
+use crate::frame::{FrameList, Need, Reserve};
+use crate::paging::{Access, EncodeError, Flush, Gather, Leaf, Mmu, Pending, Tables};
+use crate::platform::Platform;
+use crate::vm_area::{AreaInner, Rights};
+use crate::vm_space::edit::Part;
+use crate::vm_space::inner::SpaceInner;
+use crate::vm_space::map::check_encoding;
+use crate::vm_space::window::{Window, WindowFlags, WindowMarks};
+use crate::vm_space::{Space, SpaceError};
+
+/// What becomes of the leaves of a part.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Leaves {
+    /// They get this access.
+    Given(Access),
+    /// They keep of theirs what this has.
+    Restricted(Access),
+    /// They go.
+    Dropped,
+}
+
+impl Leaves {
+    fn of<P: Platform>(area: &AreaInner<P>, access: Access) -> Self {
+        if !allows_anything(access) {
+            Self::Dropped
+        } else if area.is_fixed() || area.is_untracked() {
+            Self::Given(access)
+        } else {
+            Self::Restricted(access)
+        }
+    }
+
+    /// Whether a leaf is changed.
+    fn concerns(self, leaf: &Leaf) -> bool {
+        match self {
+            Self::Given(access) => leaf.access != access,
+            Self::Restricted(keep) => !keep.contains(leaf.access),
+            Self::Dropped => true,
+        }
+    }
+}
+
+/// Whether a window with this access allows any at all.
+pub(super) fn allows_anything(access: Access) -> bool {
+    access.intersects(Access::READ | Access::WRITE | Access::EXECUTE)
+}
+
+impl<P: Platform, M: Mmu> Space<P, M> {
+    /// Gives every window in the range this access from now on, whatever it had; [`Access::empty`] forbids everything and keeps the pages. Windows are cut at the range's
+    /// edges, and neighbours that agree become one. All or nothing.
+    ///
+    /// What is taken away is gone when the flush is complete (which is empty if nothing was). What is added is there at once, and costs
+    /// each page a fault when it is first used so.
+    ///
+    /// Cost: O(log n + windows in the range + tables and leaves there that have more); takes at most two records, and tables where a large leaf is split.
+    ///
+    /// # Errors
+    /// Nothing was changed. The lowest address at which nothing is mapped ([`SpaceError::NoWindow`]), a change is still being flushed
+    /// ([`SpaceError::Retry`]), or the window is sealed ([`SpaceError::Sealed`]); the handle that a window was mapped with does not permit it
+    /// ([`SpaceError::Rights`]); the space forbids what is writable and executable ([`SpaceError::WriteExecute`]); the range is not the space's or holds foreign tables; the format cannot represent it;
+    /// out of frames.
+    ///
+    /// ```
+    /// # #[cfg(feature = "sim")] {
+    /// use vmcore::paging::{Access, Mmu};
+    /// use vmcore::vm_area::{Area, AreaKind};
+    /// use vmcore::vm_space::{Fault, MapRequest, Space, SpaceError};
+    /// use vmcore::{Platform, sim::Sim};
+    /// let sim = Sim::builder().build();
+    /// let bounds = sim.machine().mmu().range(0xffff_ff80_0000_0000, 0x80_0000_0000).unwrap();
+    /// let kernel = Space::kernel(&sim, bounds, None, Default::default()).unwrap();
+    /// let space = Space::user(&kernel, Default::default()).unwrap();
+    /// let area = Area::new(&sim, AreaKind::Open { size: 0x4000 }, Default::default()).unwrap();
+    /// space.map(&MapRequest::new(&area).at(0x40_0000)).unwrap();
+    ///
+    /// let middle = space.range(0x40_1000, 0x1000).unwrap();
+    /// space.protect(middle, Access::READ).unwrap().complete();
+    /// assert_eq!(space.windows().count(), 3);
+    /// let write = Fault::new(0x40_1000, Access::WRITE | Access::USER);
+    /// assert!(matches!(space.fault(write), Err(SpaceError::Denied { .. })));
+    ///
+    /// space.protect(middle, Access::KERNEL_DATA).unwrap().complete();
+    /// assert_eq!(space.windows().count(), 1);
+    /// assert!(space.fault(write).is_ok());
+    /// # }
+    /// ```
+    pub fn protect(&self, range: PageRange, access: Access) -> Result<Flush<P, ()>, SpaceError> {
+        let (platform, inner) = (self.platform(), self.inner());
+        self.check_range(range)?;
+        let mut access = access;
+        access.set(Access::USER, !inner.global);
+        let mut reserve = Reserve::new(platform);
+        let mut need = Need::default();
+        loop {
+            reserve.top_up(&need)?;
+            let mut index = inner.lock_index(platform);
+            need = Need::default();
+            Self::each_part(&index, range, |part| {
+                self.check_new_access(&part, access)?;
+                need.tables = need.tables.saturating_add(self.tables_to_protect(&part, access)?);
+                Ok(())
+            })?;
+            self.reserve_cuts(&index, range, &mut need)?;
+            if !reserve.covers(&need) {
+                continue;
+            }
+            // From here on nothing fails.
+            self.cut(&mut index, range, &mut reserve);
+            let (mut pending, mut gather) = (Pending::new(), Gather::default());
+            Self::each_window(&index, range, |range, window| {
+                // SAFETY: windows in the index are alive while it is locked, and so are their areas.
+                let area = unsafe { window.as_ref().area.as_ref() };
+                let state = area.lock(platform);
+                let leaves = Leaves::of(area, access);
+                // SAFETY: as above; and index and area are locked, with no reference to the window across its change.
+                let lingers = unsafe {
+                    let takes = !access.contains(window.as_ref().access);
+                    let lingers = window.as_ref().may_linger(access) || (takes && state.is_returning());
+                    Window::set_access(window, access);
+                    if leaves == Leaves::Dropped {
+                        Window::note(window, WindowMarks::DROPPED);
+                    }
+                    lingers
+                };
+                if lingers {
+                    // Other CPUs may remember more than the tables say, from a change whose flush is outstanding: what this caller is told
+                    // must be true of those as well.
+                    gather.scope.add(inner.tag, range, inner.global);
+                }
+                let mut tables = inner.tables.lock(platform);
+                if change_leaves(platform, &mut tables, range, leaves, &mut reserve.tables, &mut gather).is_err() {
+                    // The tables were checked and are this space's own, so this cannot be. If it were, leaves would be left with more than
+                    // their window: nothing that they lead to may be released.
+                    pending.note_lost();
+                }
+            });
+            self.join(&mut index, range, &mut reserve);
+            inner.absorb(platform, gather, &mut pending);
+            drop(index);
+            return Ok(Flush::new(platform.clone(), pending, ()));
+        }
+    }
+
+    /// Whether a window may have another access.
+    fn check_new_access(&self, part: &Part<'_, P, M>, access: Access) -> Result<(), SpaceError> {
+        if part.window.flags.contains(WindowFlags::SEALED) {
+            return Err(SpaceError::Sealed(part.range.start()));
+        }
+        let missing = Rights::for_access(access).difference(Rights::for_access(part.window.limit));
+        if !missing.is_empty() {
+            return Err(SpaceError::Rights(missing));
+        }
+        self.check_write_execute(access, part.range)?;
+        if !allows_anything(access) && part.area.is_untracked() {
+            // Nothing but the tables knows its pages.
+            return Err(SpaceError::Encode(EncodeError::Access(access)));
+        }
+        Ok(())
+    }
+
+    /// How many tables the change of a part takes, and whether the format can represent it.
+    fn tables_to_protect(&self, part: &Part<'_, P, M>, access: Access) -> Result<u64, SpaceError> {
+        let (platform, inner): (_, &SpaceInner<P, M>) = (self.platform(), self.inner());
+        let tables = inner.tables.lock(platform);
+        let (first, pages) = (part.window.area_page(part.range.start()), part.range.pages(P::PAGE_SHIFT));
+        check_encoding(part.area, &tables, access, inner.global, first, pages)?;
+        let leaves = Leaves::of(part.area, access);
+        Ok(tables.check_access_change(platform, part.range, |leaf| leaves.concerns(leaf))?)
+    }
+}
+
+fn change_leaves<P: Platform, M: Mmu>(
+    platform: &P,
+    tables: &mut Tables<M>,
+    range: PageRange,
+    leaves: Leaves,
+    spare: &mut FrameList,
+    gather: &mut Gather,
+) -> Result<(), crate::paging::TableError> {
+    match leaves {
+        Leaves::Given(access) => tables.protect(platform, range, access, spare, gather)?,
+        Leaves::Restricted(keep) => {
+            if !tables.restrict(platform, range, keep, spare, gather)? {
+                // The format has no entry for what some leaf would keep: all of them are dropped, and come back by faults. There
+                // are base leaves only.
+                tables.unmap(platform, range, spare, gather, |_, _| {})?;
+            }
+        }
+        Leaves::Dropped => tables.unmap(platform, range, spare, gather, |_, _| {})?,
+    }
+    Ok(())
+}

@@ -1,0 +1,279 @@
+//! Windows that move or change their size. Pages stay in their area: what changes is where, and how much of it, a space shows.
+//!
+//! ```text
+//!            from ┌────────┐                      from ┌ gated ─┐ until the flush is acknowledged
+//!   before        │ window ├──► area   ──move──►       └────────┴──► area
+//!                 └────────┘                        to ┌────────┐     ▲
+//!                                                      │ window ├─────┘   what the tables showed goes along
+//!                                                      └────────┘
+//! ```
+
+use crate::addr::{PageRange, RangeError, RangeFault};
+use crate::frame::{Need, Reserve};
+use crate::paging::{Flush, Gather, Mmu, Pending};
+use crate::platform::Platform;
+use crate::vm_area::{AreaError, AreaInner, AreaState};
+use crate::vm_space::edit::Part;
+use crate::vm_space::index::{Index, Slot, page_size};
+use crate::vm_space::map::Place;
+use crate::vm_space::unmap::clear_tables;
+use crate::vm_space::window::{Window, WindowFlags, WindowMarks, WindowState};
+use crate::vm_space::{Space, SpaceError};
+
+/// Where a window goes that is [relocated](Space::relocate).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Destination {
+    /// It stays where it is, and becomes smaller or larger.
+    InPlace,
+    /// It stays where it is if it can, and goes to the lowest gap that is large enough otherwise.
+    Anywhere,
+    /// It goes to this place.
+    To(Place),
+}
+
+impl<P: Platform, M: Mmu> Space<P, M> {
+    /// Gives the part of a window at `range` another size (in bytes), another place, or both; gives its new addresses. Pages and rights stay as they are. All or
+    /// nothing.
+    ///
+    /// What it leaves is not reused before the flush is complete, which is empty where it grows in place. A window that grows beyond its area makes the
+    /// area larger, if that is open and nothing but windows refers to it. New pages do not exist before they are touched.
+    ///
+    /// Cost: O(log n + tables and leaves in the range); takes at most three records, and the tables that are missing at the new place.
+    ///
+    /// # Errors
+    /// Nothing was changed. Nothing is mapped in the range, or not by one window ([`SpaceError::NoWindow`], [`SpaceError::SeveralWindows`]); the window is sealed, or locked and to grow; a
+    /// change of the old or the new addresses is still being flushed ([`SpaceError::Retry`]); the new addresses are taken or there is no gap; it is to grow, and goes on behind the range
+    /// ([`SpaceError::Conflict`]); the area ends there and has handles or cannot grow ([`AreaError::Outside`]); a limit; the size is 0 or not whole pages;
+    /// the range is not the space's or holds foreign tables; out of frames.
+    ///
+    /// ```
+    /// # #[cfg(feature = "sim")] {
+    /// use vmcore::paging::{Access, Mmu};
+    /// use vmcore::vm_area::{Area, AreaKind};
+    /// use vmcore::vm_space::{Destination, MapRequest, Place, Space};
+    /// use vmcore::{Platform, sim::Sim};
+    /// let sim = Sim::builder().build();
+    /// let bounds = sim.machine().mmu().range(0xffff_ff80_0000_0000, 0x80_0000_0000).unwrap();
+    /// let kernel = Space::kernel(&sim, bounds, None, Default::default()).unwrap();
+    /// let space = Space::user(&kernel, Default::default()).unwrap();
+    /// let area = Area::new(&sim, AreaKind::Open { size: 0x4000 }, Default::default()).unwrap();
+    /// let range = space.map(&MapRequest::new(&area).at(0x40_0000).populated()).unwrap();
+    /// drop(area);
+    /// let larger = space.relocate(range, 0x8000, Destination::InPlace).unwrap().complete();
+    /// assert_eq!((larger.start(), larger.size()), (range.start(), 0x8000));
+    /// let frame = space.frame_at(range.start());
+    /// let moved = space.relocate(larger, 0x8000, Destination::To(Place::At(0x80_0000))).unwrap().complete();
+    /// assert_eq!(space.frame_at(moved.start()), frame);
+    /// assert_eq!(space.frame_at(range.start()), None);
+    /// # }
+    /// ```
+    pub fn relocate(
+        &self,
+        range: PageRange,
+        size: u64,
+        destination: Destination,
+    ) -> Result<Flush<P, PageRange>, SpaceError> {
+        self.check_range(range)?;
+        let bad = |fault| Err(RangeError { fault, start: range.start().as_u64(), size }.into());
+        if size == 0 {
+            return bad(RangeFault::Empty);
+        }
+        if size & (page_size::<P>() - 1) != 0 {
+            return bad(RangeFault::Unaligned);
+        }
+        match destination {
+            Destination::InPlace => self.resize_in_place(range, size),
+            Destination::Anywhere => match self.resize_in_place(range, size) {
+                Err(SpaceError::Conflict(_) | SpaceError::Range(_)) => self.move_to(range, size, Place::FirstGap),
+                result => result,
+            },
+            Destination::To(place) => self.move_to(range, size, place),
+        }
+    }
+
+    fn resize_in_place(&self, range: PageRange, size: u64) -> Result<Flush<P, PageRange>, SpaceError> {
+        let (platform, inner) = (self.platform(), self.inner());
+        let mut reserve = Reserve::new(platform);
+        let mut index = inner.lock_index(platform);
+        let (slot, pages) = self.check_source(&index, range, size)?;
+        let kept = inner.tables.lock(platform).mmu().range(range.start().as_u64(), size)?;
+        if !inner.bounds.covers(kept) {
+            let fault = RangeFault::OutsideSpace;
+            return Err(RangeError { fault, start: range.start().as_u64(), size }.into());
+        }
+        if let Some(rest) = range.after(kept) {
+            drop(index);
+            let flush = self.unmap_if(rest, |index| self.check_source(index, range, size).map(|_| ()))?;
+            return Ok(flush.map(|()| kept));
+        }
+        if let Some(more) = kept.after(range) {
+            if let Some(other) = index.overlapping(more).next() {
+                // SAFETY: windows in the index are alive while it is locked.
+                let gated = other.window.is_some_and(|window| unsafe { window.as_ref() }.state == WindowState::Gated);
+                return Err(if gated {
+                    SpaceError::Retry(other.range.start())
+                } else {
+                    SpaceError::Conflict(other.range)
+                });
+            }
+            inner.tally.check(0, more.pages(P::PAGE_SHIFT), P::PAGE_SHIFT)?;
+            self.extend(&mut index, slot, more, pages, &mut reserve);
+        }
+        drop(index);
+        Ok(Flush::new(platform.clone(), Pending::new(), kept))
+    }
+
+    /// Has the window of a slot show what lies behind it as well, of an area that has so many pages then.
+    pub(super) fn extend(
+        &self,
+        index: &mut Index<P, Window<P, M>>,
+        slot: Slot<Window<P, M>>,
+        more: PageRange,
+        pages: u64,
+        reserve: &mut Reserve<P>,
+    ) {
+        let Some(window) = slot.window else { return };
+        // SAFETY: windows in the index are alive while it is locked, and so are their areas.
+        let area = unsafe { window.as_ref().area.as_ref() };
+        let mut state = area.lock(self.platform());
+        state.grow_to(pages);
+        // SAFETY: index and area are locked, and no reference to the window is in use.
+        unsafe { Window::extend(window, more.pages(P::PAGE_SHIFT)) };
+        drop(state);
+        let grown = PageRange::from_bounds(slot.range.start(), more.last());
+        index.set(slot.range.start(), Slot { range: grown, window: Some(window) });
+        self.inner().tally.change((0, more.pages(P::PAGE_SHIFT)), (0, 0));
+        self.join(index, grown, reserve);
+    }
+
+    fn move_to(&self, range: PageRange, size: u64, place: Place) -> Result<Flush<P, PageRange>, SpaceError> {
+        let (platform, inner) = (self.platform(), self.inner());
+        let mut reserve = Reserve::new(platform);
+        let mut need = Need::default();
+        loop {
+            reserve.top_up(&need)?;
+            let mut index = inner.lock_index(platform);
+            let (slot, pages) = self.check_source(&index, range, size)?;
+            let Some(window) = slot.window else { return Err(SpaceError::Foreign(range.start())) };
+            let cuts = usize::from(slot.range.before(range).is_some()) + usize::from(slot.range.after(range).is_some());
+            inner.tally.check(cuts + 1, size >> P::PAGE_SHIFT, P::PAGE_SHIFT)?;
+            // SAFETY: windows in the index are alive while it is locked, and so are their areas.
+            let area = unsafe { window.as_ref().area.as_ref() };
+            let mut state = area.lock(platform);
+            let mut tables = inner.tables.lock(platform);
+            // SAFETY: as above.
+            let first = unsafe { window.as_ref() }.area_page(range.start());
+            let to = self.find_place(&index, &tables, area, &place.into(), first, size)?;
+            // SAFETY: as above.
+            if unsafe { window.as_ref() }.marks.contains(WindowMarks::GUARDED) {
+                inner.guards.lock(platform).reserve(3)?;
+            }
+            // What both places show goes along.
+            let shown = size.min(range.size());
+            let moved = PageRange::from_checked(range.start(), shown);
+            let arrives = PageRange::from_checked(to.start(), shown);
+            let rest = range.after(moved);
+            need = Need::default();
+            let nodes = [slot.range.start(), to.start()].map(|at| index.nodes_needed(at, cuts + 1)).iter().sum();
+            index.add_need(nodes, &mut need);
+            need.add_objects::<Window<P, M>>(cuts + 1);
+            need.tables = tables.tables_to_move(platform, moved, arrives);
+            if let Some(rest) = rest {
+                need.tables += tables.tables_to_split(platform, rest);
+            }
+            if !reserve.covers(&need) {
+                continue;
+            }
+            let Some(object) = reserve.take_object::<Window<P, M>>() else { continue };
+            let (mut pending, mut gather) = (Pending::new(), Gather::default());
+            if let Err(error) = tables.move_range(platform, moved, arrives, &mut reserve.tables, &mut gather) {
+                // SAFETY: the memory is unused still.
+                unsafe { reserve.put_object(object) };
+                return Err(error.into());
+            }
+            // From here on nothing fails. The area is locked until its old window is gated, so that what it gives up is flushed at both places.
+            state.grow_to(pages);
+            // SAFETY: as above.
+            let arriving = unsafe { window.as_ref() }.part(moved).moved_to(to);
+            let arriving_guarded = arriving.marks.contains(WindowMarks::GUARDED);
+            area.add_window_reference();
+            // SAFETY: the record was just taken for this type, is linked nowhere, and holds the reference just counted.
+            unsafe {
+                object.write(arriving);
+                state.link_view(object.cast());
+            }
+            if arriving_guarded {
+                // Before the old addresses are gated, which takes the guards there away.
+                inner.guards.lock(platform).relocate(range, to);
+            }
+            let ticket = inner.next_ticket();
+            let at = (area, &mut *state);
+            let parts = self.gate_live(slot, window, range, ticket, at, &mut reserve, &mut gather, &mut pending);
+            drop((tables, state));
+            if let Some(rest) = rest {
+                clear_tables(platform, inner, slot, rest, &mut reserve.tables, &mut gather, &mut pending);
+            }
+            index.replace(&slot, parts, &mut reserve);
+            let inserted = index.insert(Slot { range: to, window: Some(object) }, &mut reserve);
+            debug_assert!(inserted, "its nodes were counted");
+            inner.tally.change((1, to.pages(P::PAGE_SHIFT)), (0, 0));
+            self.join(&mut index, to, &mut reserve);
+            inner.absorb(platform, gather, &mut pending);
+            drop(index);
+            return Ok(Flush::new(platform.clone(), pending, to));
+        }
+    }
+
+    /// Checks that the range lies in one window that may be relocated; gives its slot, and how many pages its area has then.
+    fn check_source(
+        &self,
+        index: &Index<P, Window<P, M>>,
+        range: PageRange,
+        size: u64,
+    ) -> Result<(Slot<Window<P, M>>, u64), SpaceError> {
+        let mut found = None;
+        Self::each_part(index, range, |Part { range: part, window, area }| {
+            if found.is_some() {
+                return Err(SpaceError::SeveralWindows(part.start()));
+            }
+            if window.flags.contains(WindowFlags::SEALED) {
+                return Err(SpaceError::Sealed(part.start()));
+            }
+            let grows = size > range.size();
+            if grows && window.flags.contains(WindowFlags::LOCKED) {
+                return Err(SpaceError::Locked(part.start()));
+            }
+            let first = window.area_page(range.start());
+            let state = area.lock(self.platform());
+            let pages = if grows { grown::<P>(area, &state, first, size)? } else { state.pages() };
+            found = Some(pages);
+            Ok(())
+        })?;
+        let slot = index.find(range.start());
+        let (Some(slot), Some(pages)) = (slot, found) else { return Err(SpaceError::NoWindow(range.start())) };
+        match slot.range.after(range) {
+            Some(behind) if size > range.size() => Err(SpaceError::Conflict(behind)),
+            _ => Ok((slot, pages)),
+        }
+    }
+}
+
+/// How many pages an area has to have for a window of `size` bytes from page `first` on.
+fn grown<P: Platform>(area: &AreaInner<P>, state: &AreaState<P>, first: u64, size: u64) -> Result<u64, SpaceError> {
+    let end = first.saturating_add(size >> P::PAGE_SHIFT);
+    if end <= state.pages() {
+        return Ok(state.pages());
+    }
+    if !area.is_open() || area.has_handles(state) {
+        let (offset, area) = (first << P::PAGE_SHIFT, state.pages() << P::PAGE_SHIFT);
+        return Err(AreaError::Outside { offset, size, area }.into());
+    }
+    if state.is_returning() {
+        return Err(AreaError::Retry.into());
+    }
+    if !AreaState::<P>::can_have(end) {
+        return Err(AreaError::Size(size).into());
+    }
+    Ok(end)
+}
