@@ -9,6 +9,7 @@
 //! Whoever maps physical memory by its address (a fixed area, the kernel's linear map) enters it here first; two entries
 //! that overlap and disagree are refused.
 
+mod accounts;
 mod tags;
 
 use core::alloc::Layout;
@@ -16,6 +17,7 @@ use core::fmt;
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
+use self::accounts::Accounts;
 use self::tags::Tags;
 use crate::addr::{Frame, FrameRange};
 use crate::frame::{CLASS_SIZES, CLASSES, FrameRequest, FrameUse, Frames, Need, OutOfFrames, Pool, Reserve, free_one};
@@ -23,6 +25,7 @@ use crate::lock::{Lock, Rank};
 use crate::paging::{MemoryType, Mmu, Tag};
 use crate::platform::Platform;
 use crate::static_vec::{GrowthMemory, OutOfMemory};
+use crate::vm_area::AccountInner;
 use crate::word::{AtomicU32, AtomicUsize, Ordering};
 
 /// Memory for a [`StaticVec`](crate::static_vec::StaticVec) that grows: whole frames, consecutive, of the platform.
@@ -173,6 +176,7 @@ pub struct Machine<P: Platform> {
     tags: Tags,
     /// The zero frame's number, plus one; 0 while there is none. Written under the registry's lock.
     zero: AtomicUsize,
+    accounts: Accounts<P>,
     dropped_flushes: AtomicUsize,
     quarantined_frames: AtomicUsize,
     refused_frees: AtomicUsize,
@@ -199,6 +203,7 @@ impl<P: Platform> Machine<P> {
             registry: Lock::new(Rank::Registry, Registry { first: None, zero_users: 0 }),
             tags: Tags::new(),
             zero: AtomicUsize::new(0),
+            accounts: Accounts::new(),
             dropped_flushes: AtomicUsize::new(0),
             quarantined_frames: AtomicUsize::new(0),
             refused_frees: AtomicUsize::new(0),
@@ -274,6 +279,22 @@ impl<P: Platform> Machine<P> {
         Ok(())
     }
 
+    /// Checks that no entry maps RAM with another memory type. RAM is told by its metadata, at both ends of an entry. O(entries).
+    pub(crate) fn check_ram(&self, platform: &P, wanted: MemoryType) -> Result<(), RegistryError> {
+        let registry = self.registry.lock(platform);
+        let mut at = registry.first;
+        while let Some(entry) = at {
+            // SAFETY: entries live as long as they are linked, and the registry is locked.
+            let Registered { next, range, memory } = *unsafe { entry.as_ref() };
+            let ends = [range.first(), range.first().add(range.count() - 1)];
+            if memory != wanted && ends.into_iter().any(|frame| platform.frame_meta(frame).is_some()) {
+                return Err(RegistryError::Conflict { registered: range, memory, wanted });
+            }
+            at = next;
+        }
+        Ok(())
+    }
+
     /// Takes one entry of exactly these frames and this memory type out again. False if there was none.
     pub fn unregister(&self, platform: &P, range: FrameRange, memory: MemoryType) -> bool {
         if !core::ptr::eq(self, platform.machine()) {
@@ -306,6 +327,21 @@ impl<P: Platform> Machine<P> {
     #[inline]
     pub(crate) fn pools(&self) -> &[Pool<P::RawMutex>; CLASSES] {
         &self.pools
+    }
+
+    /// Gives an account its number.
+    pub(crate) fn number_account(&self, platform: &P, account: NonNull<AccountInner>) -> Result<u32, OutOfFrames> {
+        self.accounts.number(platform, account)
+    }
+
+    /// The account with a number that a frame's record holds.
+    pub(crate) fn account(&self, platform: &P, number: u32) -> Option<NonNull<AccountInner>> {
+        self.accounts.account(platform, number)
+    }
+
+    /// Takes an account's number back.
+    pub(crate) fn take_account_back(&self, platform: &P, number: u32) {
+        self.accounts.take_back(platform, number);
     }
 
     /// A tag for a space of the host's format; tag 0 if there is none left.

@@ -351,3 +351,60 @@ fn snapshot_is_kept_from_every_window() {
     drop((one, two, area, copy));
     world.finish();
 }
+
+/// A device goes on with the parent's frame, and the child has a copy at once.
+#[test]
+fn clone_keeps_pinned_with_parent() {
+    let world = World::new(2);
+    let parent = world.user();
+    let area = world.open(4);
+    parent.map(&MapRequest::new(&area).at(A).inherit(Inherit::Copy)).unwrap();
+    world.enter(0, &parent);
+    for page in 0..4 {
+        store(&world.sim, 0, &parent, A + page * PAGE, 10 + page).unwrap();
+    }
+    let pin = area.pin(PAGE, 2 * PAGE).unwrap().complete();
+    let pinned = [1, 2].map(|page| parent.frame_at(at(A + page * PAGE)).unwrap());
+    let child = parent.try_clone(()).unwrap().complete();
+    for (page, frame) in (1..).zip(pinned) {
+        store(&world.sim, 0, &parent, A + page * PAGE, 20 + page).unwrap();
+        assert_eq!(parent.frame_at(at(A + page * PAGE)), Some(frame), "the device's frame is the parent's");
+        assert_ne!(child.frame_at(at(A + page * PAGE)), Some(frame));
+    }
+    world.enter(1, &child);
+    for page in 0..4 {
+        assert_eq!(load(&world.sim, 1, &child, A + page * PAGE), Ok(10 + page));
+    }
+    world.leave(0, &parent);
+    world.leave(1, &child);
+    // The pin outlives windows, spaces and handles.
+    drop((parent, child, area));
+    assert_eq!(pin.runs().map(|run| run.count()).sum::<u64>(), 2);
+    drop(pin);
+    world.finish();
+}
+
+/// A ring shows each page at two places: a copy of one reaches both.
+#[test]
+fn copies_of_a_ring_are_at_both_places() {
+    let world = World::new(1);
+    let parent = world.user();
+    let ring = Area::new(&world.sim, AreaKind::Ring { size: 2 * PAGE }, 0).unwrap();
+    parent.map(&MapRequest::new(&ring).at(A).inherit(Inherit::Copy)).unwrap();
+    drop(ring);
+    world.enter(0, &parent);
+    assert_eq!(load(&world.sim, 0, &parent, A), Ok(0));
+    assert_eq!(load(&world.sim, 0, &parent, A + 2 * PAGE), Ok(0));
+    store(&world.sim, 0, &parent, A + 2 * PAGE, 1).unwrap();
+    assert_eq!(load(&world.sim, 0, &parent, A), Ok(1), "no zero frame at the other place");
+    let child = parent.try_clone(()).unwrap().complete();
+    assert_eq!(load(&world.sim, 0, &parent, A), Ok(1));
+    store(&world.sim, 0, &parent, A + 2 * PAGE, 2).unwrap();
+    assert_eq!(load(&world.sim, 0, &parent, A), Ok(2), "no old page at the other place");
+    world.leave(0, &parent);
+    world.enter(0, &child);
+    assert_eq!((load(&world.sim, 0, &child, A), load(&world.sim, 0, &child, A + 2 * PAGE)), (Ok(1), Ok(1)));
+    world.leave(0, &child);
+    drop((parent, child));
+    world.finish();
+}

@@ -13,7 +13,7 @@ use vmcore::frame::FrameUse;
 use vmcore::inspect::SpaceMap;
 use vmcore::paging::{Access, DetachedFlush, Flush, MemoryType, Mmu, Tag};
 use vmcore::sim::Sim;
-use vmcore::vm_area::{Area, AreaError, AreaKind, SectionLayout};
+use vmcore::vm_area::{Account, Area, AreaError, AreaKind, Pin, SectionLayout};
 use vmcore::vm_space::{Advice, Destination, Fault, Inherit, MapRequest, Place, Space, SpaceError};
 use vmcore::{RegistryError, addr::PageRange};
 
@@ -30,6 +30,8 @@ struct Scene {
     watched: Vec<u64>,
     /// Flushes that are outstanding, each of which holds an object of a pool.
     held: Vec<DetachedFlush<Sim, ()>>,
+    pins: Vec<Pin<Sim>>,
+    accounts: Vec<Account<Sim>>,
 }
 
 /// Why an operation was refused.
@@ -84,6 +86,8 @@ impl Scene {
             registered: Vec::new(),
             watched: Vec::new(),
             held: Vec::new(),
+            pins: Vec::new(),
+            accounts: Vec::new(),
         }
     }
 
@@ -149,6 +153,10 @@ impl Scene {
             let frames: Vec<_> = (0..16).map(|page| area.frame_at(page * PAGE)).collect();
             let (size, resident, windows) = (area.size(), area.resident_pages(), area.windows());
             writeln!(text, "{:?}: {size:#x}, {resident} resident, {windows} windows, {frames:?}", area.kind()).unwrap();
+            writeln!(text, "{} pinned, {}", area.pinned_pages(), area.memory()).unwrap();
+        }
+        for account in &self.accounts {
+            writeln!(text, "{account:?}").unwrap();
         }
         for address in &self.watched {
             writeln!(text, "{}", self.user().walk(at(*address))).unwrap();
@@ -171,6 +179,8 @@ impl Scene {
         for range in &self.registered {
             assert!(self.world.sim.machine().unregister(&self.world.sim, *range, MemoryType::WriteBack));
         }
+        drop(self.pins);
+        drop(self.accounts);
         drop(self.areas);
         drop(self.spaces);
         self.world.finish();
@@ -267,6 +277,8 @@ fn areas() {
     for (at_least, kind) in [
         (1, AreaKind::Open { size: 4 * PAGE }),
         (1, AreaKind::Untracked { size: 4 * PAGE }),
+        (1, AreaKind::Ring { size: 4 * PAGE }),
+        (1, AreaKind::Growing { limit: 4 * PAGE, gap: PAGE }),
         (2, AreaKind::Fixed { frames: device(4), memory: MemoryType::WriteCombining }),
         (2, AreaKind::Guarded(layout)),
     ] {
@@ -864,4 +876,89 @@ fn untouched_private_memory() {
             Ok(())
         },
     );
+}
+
+#[test]
+fn pin_and_allocate() {
+    let scene = || Scene::new().open(16).mapped().touched(3).touched(6);
+    exhaust(6, scene, |scene| {
+        let pin = scene.areas[0].pin(2 * PAGE, 8 * PAGE)?.complete();
+        scene.pins.push(pin);
+        Ok(())
+    });
+    // The run, and a node.
+    exhaust(1, scene, |scene| {
+        let pin = scene.areas[0].allocate(8 * PAGE, 8 * PAGE, 2)?.complete();
+        scene.pins.push(pin);
+        Ok(())
+    });
+}
+
+#[test]
+fn ring() {
+    let scene = || Scene::new().area(AreaKind::Ring { size: 6 * PAGE }).mapped().touched(2).touched(9);
+    exhaust(4, scene, |scene| {
+        scene.user().populate(scene.range(4, 6), Access::WRITE)?.complete();
+        Ok(())
+    });
+    exhaust(2, scene, |scene| {
+        scene.areas[0].write(5 * PAGE, &[3; 2 * PAGE as usize])?.complete();
+        Ok(())
+    });
+}
+
+#[test]
+fn growing() {
+    let scene = || {
+        let mut scene = Scene::new().area(AreaKind::Growing { limit: 4096 * PAGE, gap: PAGE });
+        let top = MapRequest::new(&scene.areas[0]).at(A + 4095 * PAGE).offset(4095 * PAGE);
+        scene.user().map(&top).unwrap();
+        scene.watched.push(A + 5 * PAGE);
+        scene
+    };
+    // The page, its node in the tree, the table below another 2 MiB.
+    exhaust(3, scene, |scene| {
+        scene.user().fault(Fault::new(A + 5 * PAGE, Access::WRITE | Access::USER))?.complete();
+        Ok(())
+    });
+}
+
+#[test]
+fn memory_type() {
+    with_every_padding(|padding| {
+        let scene = || Scene::new().open(4).mapped().touched(1).padded(padding);
+        exhaust(0, scene, |scene| {
+            scene.areas[0].set_memory(MemoryType::WriteCombining)?.complete();
+            Ok(())
+        })
+    });
+}
+
+#[test]
+fn accounts() {
+    // The record, or the node that finds it by its number: a pool's page may have room for one of them.
+    exhaust(1, Scene::new, |scene| {
+        let account = Account::new(&scene.world.sim, 16).map_err(SpaceError::OutOfFrames)?;
+        scene.accounts.push(account);
+        Ok(())
+    });
+    let charged = || {
+        let mut scene = Scene::new().open(8).mapped().touched(3);
+        scene.accounts.push(Account::new(&scene.world.sim, 16).unwrap());
+        scene.areas[0].charge_to(&scene.accounts[0]).unwrap();
+        scene.touched(6)
+    };
+    exhaust(6, charged, |scene| {
+        scene.user().populate(scene.range(0, 8), Access::WRITE)?.complete();
+        Ok(())
+    });
+    exhaust(2, charged, |scene| {
+        scene.areas[0].write(4 * PAGE, &[3; 3 * PAGE as usize])?.complete();
+        Ok(())
+    });
+    exhaust(1, charged, |scene| {
+        let pin = scene.areas[0].allocate(0, 3 * PAGE, 0)?.complete();
+        scene.pins.push(pin);
+        Ok(())
+    });
 }

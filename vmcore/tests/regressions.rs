@@ -151,6 +151,34 @@ fn area_twice_in_one_space() {
 }
 
 #[test]
+fn ring_first_page_aliases() {
+    let bench = Bench::new();
+    for pages in [1, 3] {
+        let area = Area::new(&bench.world.sim, AreaKind::Ring { size: pages * PAGE }, 0).unwrap();
+        let before = bench.pages();
+        let range = bench.space.map(&MapRequest::new(&area).at(A)).unwrap();
+        assert_eq!(range.size(), 2 * pages * PAGE);
+        // First touched in the second half, in the first half, and by a reader.
+        for page in 0..pages {
+            let (low, high) = (A + page * PAGE, A + (pages + page) * PAGE);
+            let (first, then) = if page == 1 { (low, high) } else { (high, low) };
+            bench.store(first + 8, page + 5).unwrap();
+            assert_eq!(bench.load(then + 8), Ok(page + 5));
+            bench.store(then + 16, page + 6).unwrap();
+            assert_eq!(bench.load(first + 16), Ok(page + 6));
+            assert_eq!(bench.space.frame_at(at(low)), bench.space.frame_at(at(high)));
+        }
+        assert_eq!(bench.pages() - before, pages, "a frame for both places");
+        assert_eq!(area.write(pages * PAGE - 2, &[1, 2, 3, 4]).map(Flush::complete), Ok(()));
+        assert_eq!(bench.load(A + (2 * pages) * PAGE - 8).unwrap().to_ne_bytes()[6..], [1, 2]);
+        assert_eq!(bench.load(A).unwrap().to_ne_bytes()[..2], [3, 4]);
+        drop(area);
+        unmap(&bench.space, A, 2 * pages);
+    }
+    bench.end();
+}
+
+#[test]
 fn guard_never_backed() {
     let bench = Bench::new();
     let layout = SectionLayout { pages: 2, guard: 1, count: 2 };

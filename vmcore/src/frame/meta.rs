@@ -3,10 +3,11 @@
 //! ```text
 //!   byte  0        1        2..4          4..8     8..12     12..16   16..24
 //!        +--------+--------+-------------+--------+---------+--------+-------------------+
-//!        |  use   | flags  | live entries| count  | account | family | link, or key      |
+//!        |  use   | flags  | live, pins  | count  | account | family | link, or key      |
 //!        +--------+--------+-------------+--------+---------+--------+-------------------+
-//!         what it is for     of a table   leaf     who pays  of areas  next frame of the
-//!                                         slots              sharing   list that holds it
+//!         what it is for     entries of   leaf     who pays  of areas  next frame of the
+//!                            a table,     slots              sharing   list that holds it
+//!                            pins of a page
 //! ```
 //!
 //! Use and live entries share one atomic word, so that "free it from the use it was allocated for" is one
@@ -77,7 +78,7 @@ impl core::error::Error for WrongUse {}
 #[derive(Debug)]
 #[repr(C)]
 pub struct FrameMeta {
-    /// Bits 0 to 7 the use, 8 to 15 flags, 16 to 31 a table's live entries.
+    /// Bits 0 to 7 the use, 8 to 15 flags, 16 to 31 a table's live entries or a pinned page's pins.
     state: AtomicU32,
     /// How many leaf slots of page trees hold the frame.
     count: AtomicU32,
@@ -92,6 +93,8 @@ const USE_MASK: u32 = 0xff;
 /// The flag of a page that no tree holds.
 const UNTRACKED: u32 = 1 << 8;
 const LIVE_SHIFT: u32 = 16;
+/// One pin: pins are counted where tables count their entries.
+const ONE_PIN: u32 = 1 << LIVE_SHIFT;
 /// The count from which on a frame is never given back: 2^31 owners are leaked rather than one freed too early.
 const SATURATED: u32 = 1 << 31;
 
@@ -171,6 +174,48 @@ impl FrameMeta {
     /// Takes the mark back.
     pub(crate) fn clear_untracked(&self) {
         self.state.fetch_and(!UNTRACKED, Ordering::Relaxed);
+    }
+
+    /// The number of the account that the frame is charged to; 0 for none.
+    pub(crate) fn account(&self) -> u32 {
+        self.account.load(Ordering::Relaxed)
+    }
+
+    /// Notes the account that the frame is charged to.
+    pub(crate) fn set_account(&self, number: u32) {
+        self.account.store(number, Ordering::Relaxed);
+    }
+
+    /// Pins a page once more; `Some(true)` if it was not pinned before. From the first pin on it is recorded as
+    /// [`FrameUse::Pinned`], so that nothing frees it. `None` (and no change) if it is no page of an area's tree, or is pinned as
+    /// often as can be counted.
+    pub(crate) fn pin(&self) -> Option<bool> {
+        let pinned = |state: u32| match FrameUse::from_code((state & USE_MASK) as u8) {
+            FrameUse::Page if state & UNTRACKED == 0 => Some(FrameUse::Pinned as u32 | ONE_PIN),
+            FrameUse::Pinned => state.checked_add(ONE_PIN),
+            _ => None,
+        };
+        let before = self.state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, pinned).ok()?;
+        Some(before & USE_MASK == FrameUse::Page as u32)
+    }
+
+    /// Takes one pin back; true if it was the last one, and the frame is an ordinary page again. False (and no change) for a
+    /// frame that is not pinned.
+    pub(crate) fn unpin(&self) -> bool {
+        let unpinned = |state: u32| match FrameUse::from_code((state & USE_MASK) as u8) {
+            FrameUse::Pinned if state >> LIVE_SHIFT > 1 => Some(state - ONE_PIN),
+            FrameUse::Pinned => Some(FrameUse::Page as u32),
+            _ => None,
+        };
+        let before = self.state.fetch_update(Ordering::AcqRel, Ordering::Relaxed, unpinned);
+        before.is_ok_and(|state| state >> LIVE_SHIFT <= 1)
+    }
+
+    /// How many pins keep the page in this frame.
+    #[inline]
+    pub fn pins(&self) -> u32 {
+        let state = self.state.load(Ordering::Acquire);
+        if state & USE_MASK == FrameUse::Pinned as u32 { state >> LIVE_SHIFT } else { 0 }
     }
 
     /// Counts one more slot that holds the frame.
@@ -303,6 +348,27 @@ mod tests {
         assert_eq!(meta.count(), SATURATED);
         assert!(!meta.drop_reference(), "a saturated count never reaches its last owner");
         assert_eq!(meta.count(), SATURATED);
+    }
+
+    #[test]
+    fn pinned_pages_are_not_freed() {
+        let (meta, frame) = (FrameMeta::new(), Frame::new(3));
+        assert_eq!(meta.pin(), None, "a free frame cannot be pinned");
+        meta.begin(FrameUse::Page).unwrap();
+        assert_eq!((meta.pin(), meta.pin(), meta.pins()), (Some(true), Some(false), 2));
+        assert_eq!(meta.end(frame, FrameUse::Page).unwrap_err().recorded, FrameUse::Pinned);
+        assert_eq!((meta.unpin(), meta.unpin(), meta.unpin(), meta.pins()), (false, true, false, 0));
+        for _ in 0..u16::MAX {
+            assert!(meta.pin().is_some());
+        }
+        assert_eq!((meta.pin(), meta.pins()), (None, 65_535), "pins never wrap");
+        for pins in (0..u16::MAX).rev() {
+            assert_eq!(meta.unpin(), pins == 0);
+        }
+        meta.end(frame, FrameUse::Page).unwrap();
+        meta.begin(FrameUse::Page).unwrap();
+        meta.set_untracked();
+        assert_eq!(meta.pin(), None, "no tree holds it");
     }
 
     #[test]

@@ -76,6 +76,8 @@ pub(crate) struct Reserve<P: Platform> {
     pub(crate) tables: FrameList,
     /// Zeroed frames, recorded as pages.
     pages: FrameList,
+    /// Pages that are charged already to the account of the area in hand.
+    pub(crate) charged: u64,
     objects: [ObjectList; CLASSES],
 }
 
@@ -86,6 +88,7 @@ impl<P: Platform> Reserve<P> {
             platform: platform.clone(),
             tables: FrameList::new(),
             pages: FrameList::new(),
+            charged: 0,
             objects: [const { ObjectList::new() }; CLASSES],
         }
     }

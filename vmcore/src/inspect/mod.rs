@@ -24,6 +24,8 @@ impl AreaKind {
             Self::Guarded(_) => "guarded",
             Self::Untracked { .. } => "untracked",
             Self::Private { .. } => "private",
+            Self::Ring { .. } => "ring",
+            Self::Growing { .. } => "growing",
         }
     }
 }

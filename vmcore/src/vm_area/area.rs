@@ -72,6 +72,11 @@ impl<P: Platform> Area<P> {
         let mut need = Need::object::<AreaInner<P>>();
         let pages = match kind {
             AreaKind::Open { size } | AreaKind::Untracked { size } | AreaKind::Private { size } => pages_of(size)?,
+            AreaKind::Growing { limit, gap } => pages_of(gap).and(pages_of(limit))?,
+            AreaKind::Ring { size } => match pages_of(size)? << 1 {
+                pages if pages < MAX_SIZE >> shift => pages,
+                _ => return Err(AreaError::Size(size)),
+            },
             AreaKind::Fixed { frames, .. } => {
                 let bits = platform.machine().mmu().physical_bits().saturating_sub(shift).min(63);
                 if (frames.first().number() + (frames.count() - 1)) >> bits != 0 || frames.count() >= MAX_SIZE >> shift
@@ -151,7 +156,7 @@ impl<P: Platform> Area<P> {
         self.inner().data()
     }
 
-    /// The size in bytes.
+    /// The size in bytes: what windows can show of it (for a ring: both places of its memory).
     pub fn size(&self) -> u64 {
         self.inner().lock(&self.platform).pages << P::PAGE_SHIFT
     }

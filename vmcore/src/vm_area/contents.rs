@@ -8,15 +8,16 @@ use crate::platform::Platform;
 
 impl<P: Platform> Area<P> {
     /// Checks a range of bytes and gives it in pages.
-    fn byte_range(&self, offset: u64, size: usize) -> Result<(u64, u64), AreaError> {
+    pub(super) fn byte_range(&self, offset: u64, size: u64) -> Result<(u64, u64), AreaError> {
         let state = self.inner().lock(self.platform());
         let area = state.pages << P::PAGE_SHIFT;
-        let outside = AreaError::Outside { offset, size: size as u64, area };
-        let end = offset.checked_add(size as u64).filter(|end| *end <= area).ok_or(outside)?;
+        let outside = AreaError::Outside { offset, size, area };
+        let end = offset.checked_add(size).filter(|end| *end <= area).ok_or(outside)?;
         let first = offset >> P::PAGE_SHIFT;
         let count = (end.saturating_sub(1).max(offset) >> P::PAGE_SHIFT) - first + 1;
         match self.inner().first_refused(&state, first, count) {
             Some((_, Answer::Guard)) => Err(AreaError::Kind),
+            Some((_, Answer::Retry)) => Err(AreaError::Retry),
             Some(_) => Err(outside),
             None => Ok((first, count)),
         }
@@ -29,7 +30,7 @@ impl<P: Platform> Area<P> {
     ///
     /// # Errors
     /// No right to write, bytes outside of the area, a kind whose contents cannot be reached this way (untracked, guarded across sections),
-    /// frames that the platform does not reach, [`AreaError::Retry`] while a change of a page is being flushed, out of frames. Nothing was
+    /// frames that the platform does not reach, [`AreaError::Retry`] while a change of the area or of a page is being flushed, a full account, out of frames. Nothing was
     /// changed, unless another CPU changes the area meanwhile (shrinks it, or clones it): then a first part may have been written.
     pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<Flush<P, ()>, AreaError> {
         self.require(Rights::WRITE)?;
@@ -48,7 +49,7 @@ impl<P: Platform> Area<P> {
 
     fn write_pages(&self, offset: u64, bytes: &[u8], pending: &mut Pending<P>) -> Result<(), AreaError> {
         let platform = self.platform();
-        let (first, count) = self.byte_range(offset, bytes.len())?;
+        let (first, count) = self.byte_range(offset, bytes.len() as u64)?;
         let tracked = match self.inner().kind() {
             AreaKind::Untracked { .. } => return Err(AreaError::Kind),
             AreaKind::Fixed { .. } => false,
@@ -58,17 +59,19 @@ impl<P: Platform> Area<P> {
         if tracked {
             // All that it takes is there before the first byte is written.
             loop {
-                let state = self.inner().lock(platform);
+                let mut state = self.inner().lock(platform);
                 let mut need = state.need_for(first, count);
                 need.merge(&state.need_to_own(platform, first, count));
-                drop(state);
                 if reserve.covers(&need) {
+                    state.charge_ahead(need.pages)?;
+                    reserve.charged = need.pages;
                     break;
                 }
+                drop(state);
                 reserve.top_up(&need)?;
             }
         }
-        self.each_piece(offset, bytes.len(), |index, within, done, count| {
+        let written = self.each_piece(offset, bytes.len(), |index, within, done, count| {
             let Some(chunk) = bytes.get(done..done + count) else { return Ok(()) };
             let frame = loop {
                 let mut state = self.inner().lock(platform);
@@ -94,6 +97,7 @@ impl<P: Platform> Area<P> {
                         reserve.top_up(&need)?;
                     }
                     Answer::Retry => return Err(AreaError::Retry),
+                    Answer::Full(error) => return Err(AreaError::OutOfAccount(error)),
                     _ => {
                         let area = state.pages << P::PAGE_SHIFT;
                         return Err(AreaError::Outside { offset, size: bytes.len() as u64, area });
@@ -110,7 +114,11 @@ impl<P: Platform> Area<P> {
                 release_page(platform, frame);
             }
             if copied < count { Err(AreaError::Unreachable(frame)) } else { Ok(()) }
-        })
+        });
+        if tracked {
+            self.inner().lock(platform).settle(platform, &mut reserve);
+        }
+        written
     }
 
     /// Copies bytes out of the area without a window, from byte `offset` on. Pages that do not exist read as zero, and do not come into
@@ -124,7 +132,7 @@ impl<P: Platform> Area<P> {
             return Ok(());
         }
         let platform = self.platform();
-        self.byte_range(offset, bytes.len())?;
+        self.byte_range(offset, bytes.len() as u64)?;
         let tracked = match self.inner().kind() {
             AreaKind::Untracked { .. } => return Err(AreaError::Kind),
             AreaKind::Fixed { .. } => false,

@@ -61,7 +61,7 @@ impl<P: Platform> Area<P> {
     ///
     /// # Errors
     /// No right to resize, a size that cannot be, a kind that cannot be resized (only open and private areas can), an outstanding
-    /// flush of a part given up before ([`AreaError::Retry`]), out of frames. Nothing was changed.
+    /// flush of a part given up before ([`AreaError::Retry`]), a pinned page that would go, out of frames. Nothing was changed.
     pub fn resize(&self, size: u64) -> Result<Flush<P, ()>, AreaError> {
         self.require(Rights::RESIZE)?;
         if !matches!(self.inner().kind(), AreaKind::Open { .. } | AreaKind::Private { .. }) {
@@ -113,7 +113,7 @@ impl<P: Platform> Area<P> {
     /// complete. O(windows + pages).
     ///
     /// # Errors
-    /// No right to resize, another kind of area, a section that is not out, out of frames. Nothing was changed.
+    /// No right to resize, another kind of area, a section that is not out or has a pinned page, out of frames. Nothing was changed.
     pub fn give_section(&self, number: u32) -> Result<Flush<P, ()>, AreaError> {
         self.require(Rights::RESIZE)?;
         let AreaKind::Guarded(layout) = self.inner().kind() else { return Err(AreaError::Kind) };
@@ -147,6 +147,9 @@ impl<P: Platform> Area<P> {
             reserve.top_up(&need)?;
             let mut state = self.inner().lock(platform);
             let (first, count, section) = which(&state)?;
+            if let Some(page) = state.first_pinned(platform, first, count) {
+                return Err(AreaError::Pinned(page << P::PAGE_SHIFT));
+            }
             need = state.need_to_give_up(first, count);
             if !reserve.covers(&need) {
                 continue;

@@ -5,7 +5,8 @@ use core::fmt;
 use crate::addr::{Frame, FrameRange};
 use crate::frame::OutOfFrames;
 use crate::machine::RegistryError;
-use crate::vm_area::Rights;
+use crate::paging::MemoryType;
+use crate::vm_area::{OutOfAccount, Rights};
 
 /// Why something asked of an area was refused. Nothing was changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,6 +45,23 @@ pub enum AreaError {
     TooManyHandles,
     /// There were not enough frames.
     OutOfFrames(OutOfFrames),
+    /// A device uses the page at this offset in bytes: it stays where it is until it is unpinned.
+    Pinned(u64),
+    /// Bytes from an offset on that are none, or not whole pages.
+    Range {
+        /// The offset in bytes.
+        offset: u64,
+        /// How many bytes.
+        size: u64,
+    },
+    /// The account that the area is charged to is full.
+    OutOfAccount(OutOfAccount),
+    /// The account belongs to another machine than the area.
+    OtherMachine,
+    /// The machine's page tables do not have this memory type.
+    Memory(MemoryType),
+    /// The page at this offset in bytes is resident already.
+    Resident(u64),
 }
 
 impl From<OutOfFrames> for AreaError {
@@ -77,6 +95,18 @@ impl fmt::Display for AreaError {
             Self::Retry => f.write_str("a flush of this area is still outstanding: acknowledge it and try again"),
             Self::TooManyHandles => f.write_str("there are too many handles of this area: drop some"),
             Self::OutOfFrames(error) => error.fmt(f),
+            Self::Pinned(offset) => write!(f, "the page at offset {offset:#x} is pinned: drop its pins first"),
+            Self::OutOfAccount(error) => error.fmt(f),
+            Self::OtherMachine => f.write_str("the account belongs to another machine: use an account of this one"),
+            Self::Memory(memory) => {
+                write!(f, "this machine's page tables cannot represent {memory}: use a memory type that its layout has")
+            }
+            Self::Range { offset, size } => {
+                write!(f, "the range {offset:#x}+{size:#x} is empty or not whole pages: give at least one whole page")
+            }
+            Self::Resident(offset) => {
+                write!(f, "the page at offset {offset:#x} is resident already: pin it, or choose other offsets")
+            }
         }
     }
 }

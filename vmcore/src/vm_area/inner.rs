@@ -2,16 +2,17 @@
 
 use core::ptr::NonNull;
 
+use super::account::release_account;
 use super::gate::Gate;
 use super::sections::Sections;
-use super::{AreaError, AreaKind, Page, TreeSupply, View, ViewChange, Want};
+use super::{AccountInner, AreaError, AreaKind, OutOfAccount, Page, TreeSupply, View, ViewChange, Want};
 use crate::addr::Frame;
 use crate::frame::{Need, Reserve};
 use crate::lock::{Guard, Lock, Rank};
 use crate::page_tree::{Node, PageTree};
 use crate::paging::{MemoryType, Pending};
 use crate::platform::Platform;
-use crate::word::{AtomicUsize, Ordering};
+use crate::word::{AtomicU32, AtomicUsize, Ordering};
 
 /// What the area answers when it is asked for a page.
 pub(crate) enum Answer {
@@ -41,12 +42,16 @@ pub(crate) enum Answer {
     },
     /// A change of the page is still being flushed.
     Retry,
+    /// The account is full.
+    Full(OutOfAccount),
 }
 
 /// What handles and windows refer to.
 pub(crate) struct AreaInner<P: Platform> {
     references: AtomicUsize,
     kind: AreaKind,
+    /// The number of the memory type; changed with the state locked, when no view shows a page.
+    memory: AtomicU32,
     state: Lock<P, AreaState<P>>,
     data: P::AreaData,
 }
@@ -70,6 +75,16 @@ pub(crate) struct AreaState<P: Platform> {
     pub(super) was_shared: bool,
     /// Whether a view was ever told to show the zero frame.
     pub(crate) zero_shown: bool,
+    /// How many pages are pinned.
+    pub(super) pinned: u32,
+    /// Whether the second half of the pages is the first half again.
+    pub(super) is_ring: bool,
+    /// Whether the flush of a change of the memory type is outstanding.
+    pub(super) retyping: bool,
+    /// Who pays for pages that come into being; holds a reference.
+    pub(super) account: Option<NonNull<AccountInner>>,
+    /// Pages that are charged ahead by operations that are under way.
+    pub(super) ahead: u64,
 }
 
 // SAFETY: views and sections belong to the area and are reached only under its lock; the tree's nodes are plain memory.
@@ -112,8 +127,18 @@ impl<P: Platform> AreaInner<P> {
             writers: 0,
             was_shared: false,
             zero_shown: false,
+            pinned: 0,
+            retyping: false,
+            account: None,
+            ahead: 0,
+            is_ring: matches!(kind, AreaKind::Ring { .. }),
         };
-        Self { references: AtomicUsize::new(1), kind, state: Lock::new(Rank::Area, state), data }
+        let memory = match kind {
+            AreaKind::Fixed { memory, .. } => memory,
+            _ => MemoryType::WriteBack,
+        };
+        let memory = AtomicU32::new(memory as u32);
+        Self { references: AtomicUsize::new(1), kind, memory, state: Lock::new(Rank::Area, state), data }
     }
 
     #[inline]
@@ -121,15 +146,24 @@ impl<P: Platform> AreaInner<P> {
         self.state.lock(platform)
     }
 
+    /// The state, of an area that nobody else knows.
+    pub(super) fn state_mut(&mut self) -> &mut AreaState<P> {
+        self.state.get_mut()
+    }
+
     pub(crate) const fn kind(&self) -> AreaKind {
         self.kind
     }
 
-    pub(crate) const fn memory(&self) -> MemoryType {
-        match self.kind {
-            AreaKind::Fixed { memory, .. } => memory,
-            _ => MemoryType::WriteBack,
-        }
+    /// The memory type of its pages. It stays while the state is locked.
+    #[inline]
+    pub(crate) fn memory(&self) -> MemoryType {
+        MemoryType::ALL.get(self.memory.load(Ordering::Relaxed) as usize).copied().unwrap_or_default()
+    }
+
+    /// Notes another memory type. Called with the state locked.
+    pub(super) fn note_memory(&self, memory: MemoryType) {
+        self.memory.store(memory as u32, Ordering::Relaxed);
     }
 
     /// Whether its windows may be mapped with leaves larger than a base page.
@@ -139,7 +173,10 @@ impl<P: Platform> AreaInner<P> {
 
     /// Whether each page of it is what the tree says, or one that does not exist yet.
     pub(crate) const fn is_tracked(&self) -> bool {
-        matches!(self.kind, AreaKind::Open { .. } | AreaKind::Private { .. })
+        matches!(
+            self.kind,
+            AreaKind::Open { .. } | AreaKind::Private { .. } | AreaKind::Growing { .. } | AreaKind::Ring { .. }
+        )
     }
 
     pub(crate) const fn is_untracked(&self) -> bool {
@@ -147,7 +184,7 @@ impl<P: Platform> AreaInner<P> {
     }
 
     pub(crate) const fn is_open(&self) -> bool {
-        matches!(self.kind, AreaKind::Open { .. })
+        matches!(self.kind, AreaKind::Open { .. } | AreaKind::Private { .. })
     }
 
     /// Whether anything but windows, and what waits for a flush, refers to the area. May say so of a window that is just being released.
@@ -193,19 +230,28 @@ impl<P: Platform> AreaInner<P> {
             return Answer::Outside;
         }
         match self.kind {
-            AreaKind::Open { .. } | AreaKind::Private { .. } => state.tracked_page(platform, index, want, reserve),
+            AreaKind::Open { .. } | AreaKind::Private { .. } | AreaKind::Growing { .. } => {
+                state.tracked_page(platform, index, want, reserve)
+            }
             AreaKind::Fixed { frames, .. } => Answer::Page { frame: frames.first().add(index), writable: true },
             AreaKind::Guarded(layout) => match layout.section_of(index) {
                 Some(section) if state.section_is_out(section) => state.tracked_page(platform, index, want, reserve),
                 _ => Answer::Guard,
             },
             AreaKind::Untracked { .. } => Answer::Untracked,
+            AreaKind::Ring { .. } => {
+                let key = state.key(index);
+                state.tracked_page(platform, key, want, reserve)
+            }
         }
     }
 
     /// The first of `count` pages that [`page`](Self::page) would refuse, and how, without asking for memory. O(1); for guarded areas
     /// O(sections in the range).
     pub(crate) fn first_refused(&self, state: &AreaState<P>, first: u64, count: u64) -> Option<(u64, Answer)> {
+        if state.retyping {
+            return Some((first, Answer::Retry));
+        }
         let end = first.saturating_add(count);
         if end > state.pages {
             return Some((first.max(state.pages), Answer::Outside));
@@ -251,16 +297,16 @@ impl<P: Platform> AreaState<P> {
 
     /// Whether a page that is resident was written to since it was last clean.
     pub(crate) fn page_state(&self, index: u64) -> Option<bool> {
-        Some(self.tree.get(index)?.is_dirty())
+        Some(self.tree.get(self.key(index))?.is_dirty())
     }
 
     /// The frame of a page that is resident.
     pub(crate) fn resident_page(&self, index: u64) -> Option<Frame> {
-        Some(self.tree.get(index)?.frame())
+        Some(self.tree.get(self.key(index))?.frame())
     }
 
-    /// What it takes to make `count` pages from `first` on resident. O(pages).
-    pub(crate) fn need_for(&self, first: u64, count: u64) -> Need {
+    /// What it takes to make the pages under `count` keys from `first` on resident. O(pages).
+    pub(super) fn need_for_keys(&self, first: u64, count: u64) -> Need {
         let mut missing = 0;
         let mut index = first;
         let end = first.saturating_add(count);
@@ -298,8 +344,8 @@ impl<P: Platform> AreaState<P> {
         self.returning != 0
     }
 
-    /// How many of the pages are resident. O(nodes in the range).
-    pub(crate) fn resident_in(&self, first: u64, count: u64) -> u64 {
+    /// Under how many of the keys there is a page. O(nodes in the range).
+    pub(super) fn resident_keys(&self, first: u64, count: u64) -> u64 {
         let end = first.saturating_add(count);
         let mut resident = 0;
         let mut at = first;
@@ -359,8 +405,8 @@ impl<P: Platform> AreaState<P> {
         views
     }
 
-    /// Has every view that shows some of the pages changed.
-    pub(crate) fn change_views(&mut self, platform: &P, change: ViewChange, pending: &mut Pending<P>) {
+    /// Has every view that shows some of the pages at these places changed.
+    pub(super) fn change_places(&mut self, platform: &P, change: ViewChange, pending: &mut Pending<P>) {
         let (first, count) = change.pages();
         let mut at = self.views;
         while let Some(view) = at {
@@ -400,6 +446,10 @@ pub(crate) unsafe fn release_area<P: Platform>(platform: &P, area: NonNull<AreaI
             sections.drop_in_place();
             reserve.put_object(sections);
         }
+    }
+    if let Some(account) = state.account.take() {
+        // SAFETY: the area's reference is given up.
+        unsafe { release_account(platform, account, 1) };
     }
     if let AreaKind::Fixed { frames, memory } = inner.kind {
         platform.machine().unregister(platform, frames, memory);

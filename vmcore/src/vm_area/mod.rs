@@ -20,25 +20,33 @@
 //!
 //! - Each slot of the tree holds one reference to its frame ([`FrameMeta::count`](crate::frame::FrameMeta::count)).
 //! - No window shows a page that the area does not hold, except within an unacknowledged flush.
+//! - A pinned page stays in its frame, and the area lives, until the last of its pins is dropped.
 //! - What the area gave up (by shrinking, by taking a section back) is not handed out again before the flush of it is acknowledged.
 
+mod account;
 mod area;
 mod contents;
 mod cut_off;
 mod error;
 mod gate;
 mod inner;
+mod memory;
 mod page;
+mod pin;
+mod ring;
 mod sections;
 mod snapshot;
 mod tracked;
 mod view;
 
+pub(crate) use self::account::AccountInner;
+pub use self::account::{Account, OutOfAccount};
 pub use self::area::Area;
 pub(crate) use self::cut_off::give_up;
 pub use self::error::AreaError;
 pub(crate) use self::inner::{Answer, AreaInner, AreaState, release_area};
 pub(crate) use self::page::{Page, TreeSupply, release_page};
+pub use self::pin::Pin;
 pub use self::sections::SectionLayout;
 pub(crate) use self::tracked::Want;
 pub(crate) use self::view::{View, ViewChange};
@@ -57,7 +65,7 @@ bitflags::bitflags! {
         const WRITE = 4;
         /// Executing through windows.
         const EXECUTE = 8;
-        /// Changing the size; taking and giving back sections.
+        /// Changing the size and the memory type; taking and giving back sections.
         const RESIZE = 16;
         /// Making further handles.
         const SHARE = 32;
@@ -112,6 +120,54 @@ pub enum AreaKind {
     Private {
         /// Bytes.
         size: u64,
+    },
+    /// Memory that comes twice in a row, for buffers without a wrap: byte `i` and byte `size + i` of the area are the same.
+    /// Demand-zero, tracked, shareable; the area is twice as large as its memory, and cannot be resized.
+    ///
+    /// ```
+    /// # #[cfg(feature = "sim")] {
+    /// use vmcore::sim::Sim;
+    /// use vmcore::vm_area::{Area, AreaKind};
+    /// let sim = Sim::builder().build();
+    /// let ring = Area::new(&sim, AreaKind::Ring { size: 0x2000 }, 0).unwrap();
+    /// ring.write(0x1ffe, b"wrap").unwrap().complete(); // in one piece across the end of the memory
+    /// let mut start = [0; 2];
+    /// ring.read(0, &mut start).unwrap();
+    /// assert_eq!((&start, ring.size(), ring.resident_pages()), (b"ap", 0x4000, 2));
+    /// # }
+    /// ```
+    Ring {
+        /// Bytes of memory: half of the area.
+        size: u64,
+    },
+    /// Demand-zero memory whose windows grow downwards: a fault below one extends it, as far as the area goes and what is mapped
+    /// below allows: a program's stack. Shareable; cannot be resized. Pages stay the area's where a window is unmapped.
+    ///
+    /// The area's last page is the stack's first. Map its end, and leave room below:
+    ///
+    /// ```
+    /// # #[cfg(feature = "sim")] {
+    /// # use vmcore::paging::{Access, Mmu};
+    /// use vmcore::vm_area::{Area, AreaKind};
+    /// use vmcore::vm_space::{Fault, MapRequest, Space, SpaceError};
+    /// # use vmcore::{Platform, sim::Sim};
+    /// # let sim = Sim::builder().build();
+    /// # let bounds = sim.machine().mmu().range(0xffff_ff80_0000_0000, 0x80_0000_0000).unwrap();
+    /// # let kernel = Space::kernel(&sim, bounds, None, Default::default()).unwrap();
+    /// # let space = Space::user(&kernel, Default::default()).unwrap();
+    /// let (limit, gap) = (0x10_0000, 0x4000);
+    /// let stack = Area::new(&sim, AreaKind::Growing { limit, gap }, 0).unwrap();
+    /// space.map(&MapRequest::new(&stack).at(0x7f_f000).offset(limit - 0x1000)).unwrap();
+    /// space.fault(Fault::new(0x7f_cff8, Access::WRITE)).unwrap().complete();
+    /// assert_eq!(space.windows().next().unwrap().range.start().as_u64(), 0x7f_c000);
+    /// assert!(matches!(space.fault(Fault::new(0x6f_fff8, Access::WRITE)), Err(SpaceError::Guard(_))), "the limit");
+    /// # }
+    /// ```
+    Growing {
+        /// Bytes of the area: how large a window can become.
+        limit: u64,
+        /// Bytes that growing leaves free to what is mapped below; whole pages, at least one.
+        gap: u64,
     },
 }
 

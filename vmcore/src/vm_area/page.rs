@@ -12,6 +12,7 @@
 use core::num::NonZeroU64;
 use core::ptr::NonNull;
 
+use super::account::uncharge_frame;
 use crate::addr::Frame;
 use crate::frame::{FrameUse, Reserve, free_one};
 use crate::page_tree::{CannotDuplicate, Node, NodeStore, OutOfNodes, TreeValue, ValueOwner};
@@ -85,13 +86,29 @@ impl<P: Platform> ValueOwner<Page> for TreeSupply<'_, P> {
     }
 }
 
+/// Drops one reference to a page's frame; true if it was the last one. Then nobody is charged for it any more, and it is the caller's to free.
+pub(super) fn drop_page<P: Platform>(platform: &P, frame: Frame) -> bool {
+    let Some(meta) = platform.frame_meta(frame).filter(|meta| meta.drop_reference()) else { return false };
+    let account = meta.account();
+    if account != 0 {
+        meta.set_account(0);
+        // SAFETY: the frame named the account until here.
+        unsafe { uncharge_frame(platform, account) };
+    }
+    true
+}
+
 /// Drops one reference to a page's frame and gives the frame back if it was the last. Only where no TLB can lead to it.
 pub(crate) fn release_page<P: Platform>(platform: &P, frame: Frame) {
     let Some(meta) = platform.frame_meta(frame) else { return };
     if meta.drop_reference() {
+        let account = meta.account();
         // SAFETY: it was the last reference, and the caller vouches that the flushes that concern it are acknowledged.
         if unsafe { free_one(platform, frame, FrameUse::Page) }.is_err() {
             platform.machine().note_refused_free();
+        } else if account != 0 {
+            // SAFETY: the frame named the account, and was freed just now.
+            unsafe { uncharge_frame(platform, account) };
         }
     }
 }

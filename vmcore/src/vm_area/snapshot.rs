@@ -14,25 +14,34 @@
 
 use core::ptr::NonNull;
 
+use super::account::release_account;
 use super::gate::{Closed, Gate};
 use super::inner::{AreaInner, AreaState};
-use super::{Area, AreaError, AreaKind, Rights, ViewChange};
+use super::{Answer, Area, AreaError, AreaKind, Page, Rights, TreeSupply, ViewChange, release_page};
 use crate::frame::{Need, OutOfFrames, Reserve};
+use crate::page_tree::Node;
 use crate::paging::{Flush, Pending};
 use crate::platform::Platform;
 
+/// The levels of a page tree at the most.
+const MOST_LEVELS: usize = 11;
+
 impl<P: Platform> AreaInner<P> {
-    /// What a copy takes from the reserve.
-    pub(crate) fn need_for_copy() -> Need {
-        Need::object::<Self>().with_objects::<Gate<P>>(1)
+    /// What a copy takes from the reserve: for each pinned page one of its own, and the nodes on the way to it.
+    pub(crate) fn need_for_copy(state: &AreaState<P>) -> Need {
+        let pinned = state.pinned as usize;
+        let mut need = Need::object::<Self>().with_objects::<Gate<P>>(1);
+        need.pages = u64::from(state.pinned);
+        need.add_objects::<Node>(pinned.saturating_mul(MOST_LEVELS));
+        need
     }
 
     /// Whether it can be copied as it is now.
     pub(crate) fn check_copy(&self, state: &AreaState<P>) -> Result<(), AreaError> {
-        match self.kind() {
-            AreaKind::Open { .. } | AreaKind::Private { .. } if state.writers != 0 => Err(AreaError::Retry),
-            AreaKind::Open { .. } | AreaKind::Private { .. } => Ok(()),
-            _ => Err(AreaError::Kind),
+        match () {
+            () if !self.is_tracked() => Err(AreaError::Kind),
+            () if state.writers != 0 || state.retyping => Err(AreaError::Retry),
+            () => Ok(()),
         }
     }
 
@@ -63,7 +72,7 @@ impl<P: Platform> AreaInner<P> {
         let (gate, object) = (reserve.take_object::<Gate<P>>(), reserve.take_object::<Self>());
         let (Some(gate), Some(object)) = (gate, object) else {
             let mut tree = tree;
-            tree.clear(&mut super::TreeSupply { platform, reserve });
+            tree.clear(&mut TreeSupply { platform, reserve });
             // SAFETY: what was taken is unused still.
             unsafe {
                 if let Some(gate) = gate {
@@ -76,8 +85,26 @@ impl<P: Platform> AreaInner<P> {
             return Err(lacking);
         };
         state.was_shared = true;
-        let kind = AreaKind::Private { size: state.pages << P::PAGE_SHIFT };
-        let copy = Self::with_tree(kind, state.pages, tree, original.data().clone());
+        let kind = match original.kind() {
+            kind @ (AreaKind::Ring { .. } | AreaKind::Growing { .. }) => kind,
+            _ => AreaKind::Private { size: state.pages << P::PAGE_SHIFT },
+        };
+        let mut copy = Self::with_tree(kind, state.pages, tree, original.data().clone());
+        copy.note_memory(original.memory());
+        copy.state_mut().charge_like(state);
+        if let Err(error) = copy.state_mut().copy_pinned(platform, state, reserve) {
+            copy.state_mut().tree.clear(&mut TreeSupply { platform, reserve });
+            if let Some(account) = copy.state_mut().account.take() {
+                // SAFETY: the copy's reference is given up.
+                unsafe { release_account(platform, account, 1) };
+            }
+            // SAFETY: what was taken is unused still.
+            unsafe {
+                reserve.put_object(gate);
+                reserve.put_object(object);
+            }
+            return Err(error);
+        }
         // SAFETY: the memory was just taken for this type, and nobody else knows it.
         unsafe { object.write(copy) };
         // SAFETY: the memory was just taken for a gate; the state is the area's.
@@ -108,6 +135,33 @@ impl<P: Platform> AreaInner<P> {
 }
 
 impl<P: Platform> AreaState<P> {
+    /// Replaces what is pinned in the original by copies: a device goes on with the original's frames, and so does the original.
+    fn copy_pinned(&mut self, platform: &P, original: &Self, reserve: &mut Reserve<P>) -> Result<(), AreaError> {
+        let mut at = 0;
+        while let Some(index) = original.first_pinned(platform, at, u64::MAX - at) {
+            at = index + 1;
+            let Some(pinned) = original.tree.get(index) else { continue };
+            let frame = match self.new_page(platform, reserve) {
+                Ok(frame) => frame,
+                Err(Answer::Full(error)) => return Err(AreaError::OutOfAccount(error)),
+                Err(_) => return Err(AreaError::OutOfFrames(OutOfFrames { wanted: 1 })),
+            };
+            // SAFETY: the new frame is nobody else's yet; the old one is held by the original's tree.
+            unsafe { platform.copy_frame(pinned.frame(), frame) };
+            match self.tree.insert(index, Page::new(frame).dirty(), &mut TreeSupply { platform, reserve }) {
+                // The copied node counted the pinned frame for the slot that holds the copy now.
+                Ok(old) => {
+                    let _ = old.map(|old| platform.frame_meta(old.frame()).map(|meta| meta.drop_reference()));
+                }
+                Err(_) => {
+                    release_page(platform, frame);
+                    return Err(AreaError::OutOfFrames(OutOfFrames { wanted: 1 }));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The copy that was made for this number, if its flush is outstanding. O(flushes outstanding).
     pub(crate) fn copy_for(&self, number: usize) -> Option<NonNull<AreaInner<P>>> {
         self.closed().find_map(|closed| match closed {
@@ -145,9 +199,16 @@ impl<P: Platform> Area<P> {
         self.require(Rights::READ | Rights::SHARE)?;
         let platform = self.platform();
         let mut reserve = Reserve::new(platform);
-        reserve.top_up(&AreaInner::<P>::need_for_copy())?;
         let mut pending = Pending::new();
-        let mut state = self.inner().lock(platform);
+        let mut state = loop {
+            let state = self.inner().lock(platform);
+            let need = AreaInner::<P>::need_for_copy(&state);
+            if reserve.covers(&need) {
+                break state;
+            }
+            drop(state);
+            reserve.top_up(&need)?;
+        };
         let (area, into) = (self.pointer(), 0);
         // SAFETY: the handle keeps the area alive, and the state is its own.
         let copy = unsafe { AreaInner::copy(platform, area, &mut state, (into, false), &mut reserve, &mut pending) }?;

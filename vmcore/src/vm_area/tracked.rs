@@ -16,6 +16,7 @@ use core::ptr::NonNull;
 
 use super::gate::{Closed, Gate};
 use super::inner::{Answer, AreaInner, AreaState};
+use super::page::drop_page;
 use super::{Page, TreeSupply, ViewChange, release_page};
 use crate::addr::Frame;
 use crate::frame::{Need, Reserve};
@@ -42,7 +43,9 @@ impl<P: Platform> AreaState<P> {
     #[inline]
     fn page_and_ownership(&self, platform: &P, index: u64) -> Option<(Page, bool)> {
         let (page, sole) = self.tree.get_with_ownership(index)?;
-        let own = !self.was_shared || (sole && platform.frame_meta(page.frame()).is_some_and(|meta| meta.count() == 1));
+        // A pinned page is never another area's as well: who copies the area copies it.
+        let alone = |frame| platform.frame_meta(frame).is_some_and(|meta| meta.count() == 1 || meta.pins() != 0);
+        let own = !self.was_shared || (sole && alone(page.frame()));
         Some((page, own))
     }
 
@@ -63,7 +66,7 @@ impl<P: Platform> AreaState<P> {
             return match want {
                 Want::Look => Answer::Zero,
                 Want::Settled(_) if self.zero_shown => Answer::Zero,
-                _ => self.new_page(platform, index, write, reserve),
+                _ => self.make_page(platform, index, write, reserve),
             };
         };
         if !write || (own && page.is_dirty()) || (!own && want != Want::Write) {
@@ -81,18 +84,22 @@ impl<P: Platform> AreaState<P> {
 
     /// The frame of a page that exists and that nothing is closed for, and whether it may be written to. O(depth).
     pub(crate) fn page_as_it_is(&self, platform: &P, index: u64) -> Option<(Frame, bool)> {
+        let index = self.key(index);
         let (page, own) = self.page_and_ownership(platform, index).filter(|_| !self.page_is_closed(index))?;
         Some((page.frame(), page.is_dirty() && own))
     }
 
     /// A page that does not exist yet.
-    fn new_page(&mut self, platform: &P, index: u64, write: bool, reserve: &mut Reserve<P>) -> Answer {
+    fn make_page(&mut self, platform: &P, index: u64, write: bool, reserve: &mut Reserve<P>) -> Answer {
         let nodes = self.tree.nodes_needed_to_insert(index);
         let gates = usize::from(self.zero_shown);
         if !reserve.has_pages(1) || !reserve.has_objects::<Node>(nodes) || !reserve.has_objects::<Gate<P>>(gates) {
             return Answer::Short(Need::pages(1).with_objects::<Node>(nodes).with_objects::<Gate<P>>(gates));
         }
-        let Some(frame) = reserve.take_page() else { return Answer::Short(Need::pages(1)) };
+        let frame = match self.new_page(platform, reserve) {
+            Ok(frame) => frame,
+            Err(answer) => return answer,
+        };
         let page = if write { Page::new(frame).dirty() } else { Page::new(frame) };
         match self.tree.insert(index, page, &mut TreeSupply { platform, reserve }) {
             Ok(_) if self.zero_shown => Answer::Replaced { frame, writable: write, old: None },
@@ -115,7 +122,10 @@ impl<P: Platform> AreaState<P> {
         if !reserve.has_pages(1) || !reserve.has_objects::<Node>(nodes) || !reserve.has_objects::<Gate<P>>(1) {
             return Answer::Short(need);
         }
-        let Some(frame) = reserve.take_page() else { return Answer::Short(need) };
+        let frame = match self.new_page(platform, reserve) {
+            Ok(frame) => frame,
+            Err(answer) => return answer,
+        };
         // SAFETY: the new frame is nobody else's yet; the old one is held by the tree.
         unsafe { platform.copy_frame(page.frame(), frame) };
         let copy = Page::new(frame).dirty();
@@ -181,6 +191,7 @@ impl<P: Platform> AreaState<P> {
         reserve: &mut Reserve<P>,
         pending: &mut Pending<P>,
     ) {
+        let index = self.key(index);
         self.change_views(platform, ViewChange::Unmap { first: index, count: 1 }, pending);
         if self.is_returning() {
             // Something was taken out of the tables before, and that flush is outstanding: it may have been this page.
@@ -197,7 +208,7 @@ impl<P: Platform> AreaState<P> {
     /// Drops the reference to a frame that was replaced, which nobody remembers any more.
     pub(crate) fn let_go(platform: &P, old: Option<Frame>, pending: &mut Pending<P>) {
         let Some(old) = old else { return };
-        if platform.frame_meta(old).is_some_and(|meta| meta.drop_reference()) {
+        if drop_page(platform, old) {
             // Freed with the flush: no frame is freed under a lock.
             pending.add_page(platform, old);
         }

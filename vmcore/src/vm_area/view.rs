@@ -51,6 +51,15 @@ impl ViewChange {
             }
         }
     }
+
+    /// The same change of other pages.
+    pub(crate) const fn at(self, first: u64, count: u64) -> Self {
+        match self {
+            Self::Unmap { .. } => Self::Unmap { first, count },
+            Self::Forget { .. } => Self::Forget { first, count },
+            Self::WriteProtect { .. } => Self::WriteProtect { first, count },
+        }
+    }
 }
 
 /// The function through which a view is changed. Called with the area's lock held; locks the tables of its space, no more.

@@ -11,7 +11,7 @@ use crate::frame::{Need, Reserve};
 use crate::lock::Guard;
 use crate::paging::{Access, Flush, Gather, Mmu, Pending};
 use crate::platform::Platform;
-use crate::vm_area::{Answer, AreaState, Want, give_up};
+use crate::vm_area::{Answer, AreaError, AreaState, Want, give_up};
 use crate::vm_space::edit::Part;
 use crate::vm_space::index::page_size;
 use crate::vm_space::map::leaf_for;
@@ -153,6 +153,9 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                 let state = part.area.lock(platform);
                 if is_released(&part, &state) {
                     let (first, count) = pages_of(&part);
+                    if let Some(page) = state.first_pinned(platform, first, count) {
+                        return Err(AreaError::Pinned(page << P::PAGE_SHIFT).into());
+                    }
                     need.merge(&state.need_to_give_up(first, count));
                 } else {
                     need.tables += inner.tables.lock(platform).tables_to_split(platform, part.range);

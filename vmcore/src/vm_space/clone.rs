@@ -245,11 +245,12 @@ fn need_to_clone<P: Platform, M: Mmu>(
             }
             Inherit::Wipe => need.add_objects::<AreaInner<P>>(1),
             Inherit::Copy => {
-                area.check_copy(&area.lock(platform)).map_err(|error| match error {
+                let state = area.lock(platform);
+                area.check_copy(&state).map_err(|error| match error {
                     AreaError::Retry => SpaceError::Retry(slot.range.start()),
                     error => error.into(),
                 })?;
-                need.merge(&AreaInner::<P>::need_for_copy());
+                need.merge(&AreaInner::<P>::need_for_copy(&state));
             }
             _ => {}
         }

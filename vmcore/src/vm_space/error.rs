@@ -21,7 +21,7 @@ pub enum SpaceError {
     NoGap(u64),
     /// The space shows nothing at this address.
     NoWindow(VirtAddr),
-    /// The page at this address is a guard, or belongs to a section that is not out.
+    /// The page at this address is a guard, or belongs to a section that is not out; or a growing area cannot come so far down.
     Guard(VirtAddr),
     /// The page at this address lies past the end of its area.
     OutsideArea(VirtAddr),
@@ -38,7 +38,7 @@ pub enum SpaceError {
     Rights(Rights),
     /// An untracked area has its one window already (or the flush of it is outstanding).
     SingleWindow,
-    /// A change of these addresses is still being flushed on other CPUs: acknowledge it (or return from the fault), try again.
+    /// A change of these addresses, or of the area that they show, is still being flushed on other CPUs: acknowledge it (or return from the fault), try again.
     Retry(VirtAddr),
     /// The space is in use on some CPU, or other spaces share its tables.
     Active,

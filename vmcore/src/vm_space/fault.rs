@@ -4,14 +4,15 @@
 //!   address ──► window? ──► allowed? ──► mapped already? ──► the area's page ──► a leaf
 //!                 │ no         │ no           │ yes              │ guard, outside
 //!              NoWindow      Denied        Spurious          Guard, OutsideArea
+//!         (or the one above grows)
 //! ```
 
 use crate::addr::{PageRange, VirtAddr};
 use crate::frame::{FrameList, Need, Reserve};
-use crate::paging::{Access, Flush, FlushRequest, FlushScope, Gather, Leaf, Mmu, Pending, Tables};
+use crate::paging::{Access, Flush, FlushRequest, FlushScope, Gather, Leaf, MemoryType, Mmu, Pending, Tables};
 use crate::platform::{CpuSet, Platform};
-use crate::vm_area::{Answer, AreaInner, AreaState, Want};
-use crate::vm_space::index::page_size;
+use crate::vm_area::{Answer, AreaError, AreaInner, AreaState, Want};
+use crate::vm_space::index::{Index, page_size};
 use crate::vm_space::inner::SpaceInner;
 use crate::vm_space::map::leaf_for;
 use crate::vm_space::protect::allows_anything;
@@ -70,7 +71,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
     ///
     /// # Errors
     /// Nothing is mapped there, or the address is not the space's; the access is not allowed; the page is a guard or past the end of
-    /// its area; a change there is still being flushed ([`SpaceError::Retry`]: return, the access faults again); out of frames.
+    /// its area, or too far below a growing one or too near to what is below that; a change there is still being flushed ([`SpaceError::Retry`]: return, the access faults again); out of frames.
     ///
     /// ```
     /// # #[cfg(feature = "sim")] {
@@ -122,9 +123,28 @@ impl<P: Platform, M: Mmu> Space<P, M> {
     }
 
     fn attempt(&self, fault: Fault, reserve: &mut Reserve<P>, pending: &mut Pending<P>) -> Result<Attempt, SpaceError> {
+        let mut index = self.inner().lock_index(self.platform());
+        match self.attempt_in(&index, fault, reserve, pending) {
+            Err(SpaceError::NoWindow(_)) => {}
+            outcome => return outcome,
+        }
+        let growth = self.grow(&mut index, fault.address)?;
+        let outcome = self.attempt_in(&index, fault, reserve, pending);
+        if !matches!(outcome, Ok(Attempt::Done(_))) {
+            self.ungrow(&mut index, &growth);
+        }
+        outcome
+    }
+
+    fn attempt_in(
+        &self,
+        index: &Index<P, Window<P, M>>,
+        fault: Fault,
+        reserve: &mut Reserve<P>,
+        pending: &mut Pending<P>,
+    ) -> Result<Attempt, SpaceError> {
         let (platform, inner) = (self.platform(), self.inner());
         let address = fault.address;
-        let index = inner.lock_index(platform);
         let window = index.find(address).and_then(|slot| slot.window).ok_or(SpaceError::NoWindow(address))?;
         // SAFETY: windows in the index are alive while it is locked, and so are their areas.
         let (window, area) = unsafe { (window.as_ref(), window.as_ref().area.as_ref()) };
@@ -152,6 +172,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let index_in_area = window.area_page(address);
         match area.first_refused(&state, index_in_area, 1) {
             Some((_, Answer::Guard)) => return Err(SpaceError::Guard(address)),
+            Some((_, Answer::Retry)) => return Err(SpaceError::Retry(address)),
             Some(_) => return Err(SpaceError::OutsideArea(address)),
             None => {}
         }
@@ -168,7 +189,13 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let want = match fault.access.contains(Access::WRITE) {
             true => Want::Write,
             // Only this window shows the memory, so what it shows of a page that does not exist is nobody else's concern.
-            false if window.inherit == Inherit::Copy && state.view_count == 1 => Want::Look,
+            false
+                if window.inherit == Inherit::Copy
+                    && state.view_count == 1
+                    && area.memory() == MemoryType::WriteBack =>
+            {
+                Want::Look
+            }
             false => Want::Read,
         };
         let mut replaced = None;
@@ -190,6 +217,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             },
             Answer::Short(need) => return Ok(Attempt::Short(need.with_tables(missing))),
             Answer::Retry => return Err(SpaceError::Retry(address)),
+            Answer::Full(error) => return Err(AreaError::OutOfAccount(error).into()),
             Answer::Guard => return Err(SpaceError::Guard(address)),
             Answer::Outside => return Err(SpaceError::OutsideArea(address)),
         };
@@ -199,7 +227,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             let mut done = false;
             // Taken out of the tables without being unmapped, it may be remembered still.
             let was_shown = present.is_some() || window.marks.contains(WindowMarks::DROPPED);
-            if let (1, false, Some(mut tables)) = (state.view_count, state.is_returning(), tables.take()) {
+            if let (true, false, Some(mut tables)) = (state.is_shown_at_one_place(), state.is_returning(), tables.take()) {
                 done = show_alone(platform, inner, &mut tables, page, (leaf, was_shown), reserve)?;
             }
             if done {

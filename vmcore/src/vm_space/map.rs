@@ -216,7 +216,10 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             }
             let Some(object) = reserve.take_object::<Window<P, M>>() else { continue };
             if populate {
-                if let Err(error) = fill.run(platform, &mut state, &mut tables, range, first, &mut reserve) {
+                let pages = need.pages;
+                if let Err(error) =
+                    fill.run_charged(platform, &mut state, &mut tables, range, (first, pages), &mut reserve)
+                {
                     // SAFETY: the memory is unused still.
                     unsafe { reserve.put_object(object) };
                     return Err(error);
@@ -282,7 +285,8 @@ impl<P: Platform, M: Mmu> Space<P, M> {
     ///
     /// # Errors
     /// Nothing is mapped at some address; the access is not allowed somewhere; a guard page or a page past the end of an area lies in
-    /// the range; the range is not the space's or holds foreign tables; a change there is still being flushed; out of frames.
+    /// the range; the range is not the space's or holds foreign tables; a change there is still being flushed; a full account; out of frames. With several
+    /// windows in the range, frames and room in accounts are wanted for each of its pages, whether it is resident or not.
     pub fn populate(&self, range: PageRange, access: Access) -> Result<Flush<P, ()>, SpaceError> {
         self.populate_and_flag(range, Some(access.difference(Access::USER)), WindowFlags::empty())
     }
@@ -325,11 +329,16 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                     return Err(SpaceError::NoWindow(hole));
                 }
                 if reserve.covers(&need) {
+                    state.charge_ahead(need.pages)?;
+                    reserve.charged = need.pages;
                     drop(tables);
                     fill.own(platform, window.area, &mut state, part, first, &mut reserve, &mut pending);
                     let mut tables = inner.tables.lock(platform);
-                    fill.run(platform, &mut state, &mut tables, part, first, &mut reserve)?;
-                    drop((tables, state));
+                    let filled = fill.run(platform, &mut state, &mut tables, part, first, &mut reserve);
+                    drop(tables);
+                    state.settle(platform, &mut reserve);
+                    filled?;
+                    drop(state);
                     if !flags.is_empty() {
                         self.commit_flags(&mut index, range, flags, WindowFlags::empty(), &mut reserve);
                     }
@@ -355,6 +364,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             if !reserve.covers(&need) {
                 continue;
             }
+            Self::charge_parts(platform, &index, range)?;
             for slot in index.overlapping(range) {
                 let (part, window) = self.populated_part(&slot, range, None, access)?;
                 // SAFETY: as above.
@@ -362,9 +372,13 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                 let mut state = area.lock(platform);
                 let first = window.area_page(part.start());
                 let fill = Fill::of(window, area, inner, access);
+                reserve.charged = part.pages(P::PAGE_SHIFT);
                 fill.own(platform, window.area, &mut state, part, first, &mut reserve, &mut pending);
                 let mut tables = inner.tables.lock(platform);
-                fill.run(platform, &mut state, &mut tables, part, first, &mut reserve)?;
+                let filled = fill.run(platform, &mut state, &mut tables, part, first, &mut reserve);
+                drop(tables);
+                state.settle(platform, &mut reserve);
+                filled?;
             }
             if !flags.is_empty() {
                 self.commit_flags(&mut index, range, flags, WindowFlags::empty(), &mut reserve);
@@ -507,6 +521,7 @@ impl<'a, P: Platform> Fill<'a, P> {
             let address = VirtAddr::new(range.start().as_u64() + ((page - first) << P::PAGE_SHIFT));
             return Err(match answer {
                 Answer::Guard => SpaceError::Guard(address),
+                Answer::Retry => SpaceError::Retry(address),
                 _ => SpaceError::OutsideArea(address),
             });
         }
@@ -536,7 +551,7 @@ impl<'a, P: Platform> Fill<'a, P> {
         }
     }
 
-    /// Fills the tables. Everything it takes was reserved.
+    /// Fills the tables. Everything it takes was reserved and, where `reserve` says so, charged.
     pub(super) fn run<M: Mmu>(
         &self,
         platform: &P,

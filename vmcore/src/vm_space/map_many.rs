@@ -79,12 +79,37 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                     })
                 });
             }
+            // Accounts are asked before anything is filled.
+            let mut charged = 0;
+            if result.is_ok() && !short && reserve.covers(&pages) {
+                for (_, range) in populated() {
+                    result = self.with_fill(&index, *range, |_, state, _| {
+                        Ok(state.charge_ahead(range.pages(P::PAGE_SHIFT))?)
+                    });
+                    if result.is_err() {
+                        break;
+                    }
+                    charged += 1;
+                }
+                if result.is_err() {
+                    for (_, range) in populated().take(charged) {
+                        let _ = self.with_fill(&index, *range, |_, state, _| {
+                            state.take_off(platform, range.pages(P::PAGE_SHIFT));
+                            Ok(())
+                        });
+                    }
+                }
+            }
             if result.is_ok() && !short && reserve.covers(&pages) {
                 for (_, range) in populated() {
                     result = result.and_then(|()| {
                         self.with_fill(&index, *range, |fill, state, first| {
+                            reserve.charged = range.pages(P::PAGE_SHIFT);
                             let mut tables = inner.tables.lock(platform);
-                            fill.run(platform, state, &mut tables, *range, first, &mut reserve)
+                            let filled = fill.run(platform, state, &mut tables, *range, first, &mut reserve);
+                            drop(tables);
+                            state.settle(platform, &mut reserve);
+                            filled
                         })
                     });
                 }

@@ -75,10 +75,15 @@
 //! | [`Space::window_after`], [`Space::windows`], [`Space::frame_at`] | any but NMI | index, area, tables | no | a window's nodes |
 //! | [`Area::new`], [`Area::fixed`] | system calls | registry | records; a guarded one: its sections | constant, sections |
 //! | [`Area::resize`], [`Area::give_section`] | system calls | area, tables, CPUs of each space that shows it | a record, nodes of two cut edges | windows and pages |
+//! | [`Area::set_memory`] | system calls | area, tables, CPUs of each space that shows it; registry | a record | windows and pages shown; registered |
 //! | [`Area::read`] | system calls | area, for each page | no | bytes |
 //! | [`Area::write`] | system calls | area, for each page; tables and CPUs of spaces that show it | pages that are missing or shared | bytes |
 //! | [`Area::snapshot`] | system calls | area, tables and CPUs of spaces that show it | an area | windows of the area |
+//! | [`Area::pin`], [`Area::allocate`] | system calls | area, tables and CPUs of spaces that show it | pages that are missing (in one run) or shared, nodes | pages |
+//! | [`Account::new`](crate::vm_area::Account::new), drop of its last reference | system calls | registry | a record, a node | constant |
+//! | [`Area::charge_to`] | any but NMI | area, registry | no | constant |
 //! | [`Area::handle`], [`Area::size`], [`Area::take_section`], … | any but NMI | area | no | constant |
+//! | drop of a [`Pin`](crate::vm_area::Pin) | any but NMI | area, for each page | no | pages |
 //! | drop of an `Area` | system calls | registry | no | pages, if it is the last reference |
 //! | [`Flush::complete`](crate::paging::Flush::complete) | system calls, page faults | index, area, registry, one after another | no | the platform's flush; what was given up |
 //! | [`Machine::register`](crate::Machine::register), [`unregister`](crate::Machine::unregister) | system calls | registry | a record | entries |
@@ -102,17 +107,23 @@
 //! [`Area::write`]: crate::vm_area::Area::write
 //! [`Area::snapshot`]: crate::vm_area::Area::snapshot
 //! [`Area::handle`]: crate::vm_area::Area::handle
+//! [`Area::charge_to`]: crate::vm_area::Area::charge_to
+//! [`Area::set_memory`]: crate::vm_area::Area::set_memory
+//! [`Area::pin`]: crate::vm_area::Area::pin
+//! [`Area::allocate`]: crate::vm_area::Area::allocate
 //! [`Area::size`]: crate::vm_area::Area::size
 //! [`Area::take_section`]: crate::vm_area::Area::take_section
 
 mod adopt;
 mod advise;
 mod clone;
+mod charge;
 mod cpus;
 mod edit;
 mod error;
 mod fault;
 mod guards;
+mod grow;
 mod index;
 mod inner;
 mod limits;
