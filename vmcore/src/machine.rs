@@ -177,6 +177,8 @@ pub struct Machine<P: Platform> {
     /// The zero frame's number, plus one; 0 while there is none. Written under the registry's lock.
     zero: AtomicUsize,
     accounts: Accounts<P>,
+    /// How many clones were begun.
+    clones: AtomicUsize,
     dropped_flushes: AtomicUsize,
     quarantined_frames: AtomicUsize,
     refused_frees: AtomicUsize,
@@ -204,6 +206,7 @@ impl<P: Platform> Machine<P> {
             tags: Tags::new(),
             zero: AtomicUsize::new(0),
             accounts: Accounts::new(),
+            clones: AtomicUsize::new(0),
             dropped_flushes: AtomicUsize::new(0),
             quarantined_frames: AtomicUsize::new(0),
             refused_frees: AtomicUsize::new(0),
@@ -394,6 +397,11 @@ impl<P: Platform> Machine<P> {
         if unsafe { free_one(platform, frame, FrameUse::Machine) }.is_err() {
             self.note_refused_free();
         }
+    }
+
+    /// A number that no other clone has; never 0.
+    pub(crate) fn next_clone(&self) -> usize {
+        self.clones.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
     }
 
     /// Counts a flush value that was dropped with `frames` frames in it.

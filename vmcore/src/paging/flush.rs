@@ -128,6 +128,11 @@ impl FlushScope {
         self.add_entry(FlushEntry { tag, range: None });
     }
 
+    /// Notes that nothing of it was global, whatever was added.
+    pub(crate) fn clear_globals(&mut self) {
+        self.globals &= self.everything;
+    }
+
     /// Notes that tables were unlinked.
     pub fn note_tables(&mut self) {
         self.tables = true;

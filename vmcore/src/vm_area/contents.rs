@@ -62,6 +62,9 @@ impl<P: Platform> Area<P> {
                 let mut state = self.inner().lock(platform);
                 let mut need = state.need_for(first, count);
                 need.merge(&state.need_to_own(platform, first, count));
+                if state.is_closed(first, count) {
+                    return Err(AreaError::Retry);
+                }
                 if reserve.covers(&need) {
                     state.charge_ahead(need.pages)?;
                     reserve.charged = need.pages;

@@ -155,7 +155,7 @@ impl<P: Platform> Area<P> {
                 continue;
             }
             let mut pending = Pending::new();
-            if state.returning != 0 && section.is_none() {
+            if state.is_unsettled() && section.is_none() {
                 // What was given up before is still being flushed: what this caller is told must be true of that too.
                 let change = ViewChange::Forget { first, count: u64::MAX - first };
                 state.change_views(platform, change, &mut pending);

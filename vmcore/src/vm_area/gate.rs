@@ -70,6 +70,11 @@ impl<P: Platform> Gate<P> {
         if let Closed::Page(_, Some(old)) = closed {
             release_page(platform, old);
         }
+        {
+            // SAFETY: the gate's reference keeps the area alive.
+            let mut state = unsafe { area.as_ref() }.lock(platform);
+            state.gate_count = state.gate_count.saturating_sub(1);
+        }
         let mut reserve = Reserve::new(platform);
         // SAFETY: nothing refers to the gate any more, and nothing in it needs dropping.
         unsafe { reserve.put_object(gate) };
@@ -103,6 +108,7 @@ impl<P: Platform> AreaState<P> {
             pending.defer(memory.cast());
         }
         self.gates = Some(memory);
+        self.gate_count += 1;
     }
 
     /// Opens a gate.
@@ -138,6 +144,15 @@ impl<P: Platform> AreaState<P> {
     #[inline]
     pub(super) fn page_is_closed(&self, index: u64) -> bool {
         self.gates.is_some() && self.closed().any(|closed| matches!(closed, Closed::Page(page, _) if page == index))
+    }
+
+    /// Whether some of the pages may not be written to at the moment. O(flushes outstanding).
+    pub(super) fn is_closed(&self, first: u64, count: u64) -> bool {
+        let within = |page: u64| self.keys(first, count).iter().any(|(low, pages)| page.wrapping_sub(*low) < *pages);
+        self.closed().any(|closed| match closed {
+            Closed::Page(page, _) => within(page),
+            Closed::Writes { .. } => true,
+        })
     }
 
     /// Whether nothing new may be written at the moment: of two writes, a copy that is coming into being would have the later alone.

@@ -69,6 +69,8 @@ pub(crate) struct AreaState<P: Platform> {
     pub(super) sections: Option<NonNull<Sections<P>>>,
     /// What waits for a flush.
     pub(super) gates: Option<NonNull<Gate<P>>>,
+    /// How many references such hold.
+    pub(super) gate_count: usize,
     /// Whoever writes to a page's frame at the moment, with no lock held.
     pub(super) writers: usize,
     /// Whether the tree was ever shared: only then a page may be another area's as well.
@@ -124,6 +126,7 @@ impl<P: Platform> AreaInner<P> {
             returning: 0,
             sections,
             gates: None,
+            gate_count: 0,
             writers: 0,
             was_shared: false,
             zero_shown: false,
@@ -189,7 +192,8 @@ impl<P: Platform> AreaInner<P> {
 
     /// Whether anything but windows, and what waits for a flush, refers to the area. May say so of a window that is just being released.
     pub(crate) fn has_handles(&self, state: &AreaState<P>) -> bool {
-        self.references.load(Ordering::Acquire) > state.view_count.saturating_add(state.returning)
+        self.references.load(Ordering::Acquire)
+            > state.view_count.saturating_add(state.returning).saturating_add(state.gate_count)
     }
 
     pub(crate) const fn data(&self) -> &P::AreaData {
@@ -342,6 +346,12 @@ impl<P: Platform> AreaState<P> {
     /// Whether the flush of something that the area gave up is outstanding.
     pub(crate) const fn is_returning(&self) -> bool {
         self.returning != 0
+    }
+
+    /// Whether CPUs may remember more of the area than the tables show: the flush of something that it gave up, or that was copied, or of a
+    /// copy of it, is outstanding.
+    pub(crate) const fn is_unsettled(&self) -> bool {
+        self.returning != 0 || self.gates.is_some()
     }
 
     /// Under how many of the keys there is a page. O(nodes in the range).

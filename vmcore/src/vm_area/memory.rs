@@ -113,7 +113,7 @@ impl<P: Platform> Area<P> {
         self.inner().note_memory(memory);
         let count = state.pages;
         state.change_views(platform, ViewChange::Unmap { first: 0, count }, &mut pending);
-        if state.returning != 0 {
+        if state.is_unsettled() {
             // What was given up before may be remembered with the old type still.
             state.change_views(platform, ViewChange::Forget { first: 0, count: u64::MAX }, &mut pending);
         }

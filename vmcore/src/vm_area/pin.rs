@@ -268,7 +268,7 @@ impl<P: Platform> Area<P> {
         if let Some((page, _)) = state.tree.next_present(first).filter(|(page, _)| page - first < count) {
             return Err(AreaError::Resident(page << P::PAGE_SHIFT));
         }
-        if state.writes_are_closed() || (first..first + count).any(|page| state.page_is_closed(page)) {
+        if state.is_closed(first, count) {
             return Err(AreaError::Retry);
         }
         let mut pending = Pending::new();

@@ -193,7 +193,7 @@ impl<P: Platform> AreaState<P> {
     ) {
         let index = self.key(index);
         self.change_views(platform, ViewChange::Unmap { first: index, count: 1 }, pending);
-        if self.is_returning() {
+        if self.is_unsettled() {
             // Something was taken out of the tables before, and that flush is outstanding: it may have been this page.
             self.change_views(platform, ViewChange::Forget { first: index, count: 1 }, pending);
         }

@@ -179,7 +179,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                     if part.area.is_fixed() {
                         continue;
                     }
-                    if part.window.may_linger(Access::empty()) || state.is_returning() {
+                    if part.window.may_linger(Access::empty()) || state.is_unsettled() {
                         // Other CPUs may remember pages that the tables do not show.
                         gather.scope.add(inner.tag, middle, inner.global);
                     }

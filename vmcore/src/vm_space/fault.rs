@@ -227,8 +227,10 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             let mut done = false;
             // Taken out of the tables without being unmapped, it may be remembered still.
             let was_shown = present.is_some() || window.marks.contains(WindowMarks::DROPPED);
-            if let (true, false, Some(mut tables)) = (state.is_shown_at_one_place(), state.is_returning(), tables.take()) {
-                done = show_alone(platform, inner, &mut tables, page, (leaf, was_shown), reserve)?;
+            if let (true, false, Some(mut tables)) =
+                (state.is_shown_at_one_place(), state.is_unsettled(), tables.take())
+            {
+                done = show_alone(platform, inner, &mut tables, page, (leaf, was_shown), reserve);
             }
             if done {
                 AreaState::let_go(platform, old, pending);
@@ -244,8 +246,16 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let mut found = found;
         if leaf.access.contains(Access::WRITE) && tables.writes_are_forbidden_above(&found) {
             // The space was cloned since: what a whole subtree may not, its other pages may not from now on.
-            tables.push_down(platform, page.start())?;
-            found = tables.find(platform, address).ok_or(SpaceError::Foreign(address))?;
+            let below = tables.push_down(platform, page.start()).map(|_| tables.find(platform, address));
+            match below {
+                Ok(Some(below)) => found = below,
+                other => {
+                    if area.is_untracked() && present.is_none() {
+                        reserve.put_untracked_page(frame);
+                    }
+                    return Err(other.map_or_else(SpaceError::from, |_| SpaceError::Foreign(address)));
+                }
+            }
         }
         let set = match present {
             // A large leaf, which was write-protected with what surrounds it.
@@ -310,21 +320,23 @@ fn show_alone<P: Platform, M: Mmu>(
     page: PageRange,
     (leaf, was_shown): (Leaf, bool),
     reserve: &mut Reserve<P>,
-) -> Result<bool, SpaceError> {
+) -> bool {
     // Locked until the change is noted, so that no CPU begins to use the space meanwhile.
     let mut cpus = inner.cpus.lock(platform);
     let mut others = cpus.active().clone();
     others.remove(platform.cpu());
     if was_shown && !others.is_empty() {
-        return Ok(false);
+        return false;
     }
-    tables.push_down(platform, page.start())?;
     let address = page.start();
-    let found = tables.find(platform, address).ok_or(SpaceError::Foreign(address))?;
+    if tables.push_down(platform, address).is_err() {
+        return false;
+    }
+    let Some(found) = tables.find(platform, address) else { return false };
     let mut gather = Gather::default();
     if tables.set_found(platform, &found, page, leaf, &mut reserve.tables, &mut gather).is_err() {
         // A format that wants every CPU to forget the old entry before the new one is made: as with other CPUs.
-        return Ok(false);
+        return false;
     }
     if !gather.scope.is_empty() {
         inner.note_change(&mut cpus);
@@ -332,5 +344,5 @@ fn show_alone<P: Platform, M: Mmu>(
         cpus.insert(platform.cpu());
         platform.flush_local(&FlushRequest { cpus, scope: gather.scope });
     }
-    Ok(true)
+    true
 }

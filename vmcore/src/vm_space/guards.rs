@@ -207,7 +207,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                 let area = unsafe { window.as_ref().area.as_ref() };
                 let state = area.lock(platform);
                 // SAFETY: as above.
-                if unsafe { window.as_ref() }.may_linger(Access::empty()) || state.is_returning() {
+                if unsafe { window.as_ref() }.may_linger(Access::empty()) || state.is_unsettled() {
                     // Other CPUs may remember pages that the tables do not show.
                     gather.scope.add(inner.tag, middle, inner.global);
                 }

@@ -92,7 +92,11 @@ impl<P: Platform, M: Mmu> SpaceInner<P, M> {
 
     /// Adds what a change gathered to its flush. Called after the tables were changed: the CPUs that use the space are to be
     /// flushed, and those that do not will forget when they are activated.
-    pub(crate) fn absorb(&self, platform: &P, gather: Gather, pending: &mut Pending<P>) {
+    pub(crate) fn absorb(&self, platform: &P, mut gather: Gather, pending: &mut Pending<P>) {
+        if !self.global {
+            // Whole tables are given up unread: no leaf in a user space's is global.
+            gather.scope.clear_globals();
+        }
         let mut cpus = self.cpus.lock(platform);
         let concerned = if gather.scope.is_empty() {
             cpus.active()

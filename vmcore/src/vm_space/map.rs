@@ -48,7 +48,7 @@ pub enum Inherit {
     Share,
     /// A window onto a copy as it is at that moment; pages are copied when one of the two writes to them.
     Copy,
-    /// A window of the same kind and size onto memory that is zero.
+    /// A window of the same size onto open memory that is zero.
     Wipe,
     /// Nothing.
     Nothing,
@@ -337,8 +337,13 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                     let filled = fill.run(platform, &mut state, &mut tables, part, first, &mut reserve);
                     drop(tables);
                     state.settle(platform, &mut reserve);
-                    filled?;
                     drop(state);
+                    if let Err(error) = filled {
+                        drop(index);
+                        // What was copied is true once it is flushed.
+                        Flush::new(platform.clone(), pending, ()).complete();
+                        return Err(error);
+                    }
                     if !flags.is_empty() {
                         self.commit_flags(&mut index, range, flags, WindowFlags::empty(), &mut reserve);
                     }
@@ -365,6 +370,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                 continue;
             }
             Self::charge_parts(platform, &index, range)?;
+            let mut refused = Ok(());
             for slot in index.overlapping(range) {
                 let (part, window) = self.populated_part(&slot, range, None, access)?;
                 // SAFETY: as above.
@@ -378,7 +384,16 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                 let filled = fill.run(platform, &mut state, &mut tables, part, first, &mut reserve);
                 drop(tables);
                 state.settle(platform, &mut reserve);
-                filled?;
+                if filled.is_err() {
+                    refused = filled;
+                    break;
+                }
+            }
+            if let Err(error) = refused {
+                drop(index);
+                // As above.
+                Flush::new(platform.clone(), pending, ()).complete();
+                return Err(error);
             }
             if !flags.is_empty() {
                 self.commit_flags(&mut index, range, flags, WindowFlags::empty(), &mut reserve);
@@ -618,6 +633,10 @@ impl<'a, P: Platform> Fill<'a, P> {
             if leaf.access.contains(old.access) && leaf.access != old.access && leaf.frame == old.frame {
                 // The frame stays and permission is only added: there is nothing to flush.
                 let mut nothing = Gather::default();
+                if leaf.access.contains(Access::WRITE) {
+                    // Tables above may forbid it since the space was cloned.
+                    tables.push_down(platform, address)?;
+                }
                 tables.set_page(platform, address, leaf, &mut reserve.tables, &mut nothing)?;
             }
         }

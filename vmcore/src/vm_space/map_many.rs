@@ -83,9 +83,8 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             let mut charged = 0;
             if result.is_ok() && !short && reserve.covers(&pages) {
                 for (_, range) in populated() {
-                    result = self.with_fill(&index, *range, |_, state, _| {
-                        Ok(state.charge_ahead(range.pages(P::PAGE_SHIFT))?)
-                    });
+                    result = self
+                        .with_fill(&index, *range, |_, state, _| Ok(state.charge_ahead(range.pages(P::PAGE_SHIFT))?));
                     if result.is_err() {
                         break;
                     }

@@ -116,14 +116,14 @@
 
 mod adopt;
 mod advise;
-mod clone;
 mod charge;
+mod clone;
 mod cpus;
 mod edit;
 mod error;
 mod fault;
-mod guards;
 mod grow;
+mod guards;
 mod index;
 mod inner;
 mod limits;

@@ -129,7 +129,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                 // SAFETY: as above; and index and area are locked, with no reference to the window across its change.
                 let lingers = unsafe {
                     let takes = !access.contains(window.as_ref().access);
-                    let lingers = window.as_ref().may_linger(access) || (takes && state.is_returning());
+                    let lingers = window.as_ref().may_linger(access) || (takes && state.is_unsettled());
                     Window::set_access(window, access);
                     if leaves == Leaves::Dropped {
                         Window::note(window, WindowMarks::DROPPED);
@@ -142,7 +142,12 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                     gather.scope.add(inner.tag, range, inner.global);
                 }
                 let mut tables = inner.tables.lock(platform);
-                if change_leaves(platform, &mut tables, range, leaves, &mut reserve.tables, &mut gather).is_err() {
+                let changed = change_leaves(platform, &mut tables, range, leaves, &mut reserve.tables, &mut gather);
+                if let Ok(false) = changed {
+                    // SAFETY: index and area are locked, and no reference to the window is in use.
+                    unsafe { Window::note(window, WindowMarks::DROPPED) };
+                }
+                if changed.is_err() {
                     // The tables were checked and are this space's own, so this cannot be. If it were, leaves would be left with more than
                     // their window: nothing that they lead to may be released.
                     pending.note_lost();
@@ -183,6 +188,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
     }
 }
 
+/// False if leaves were dropped because the format cannot say what they keep.
 fn change_leaves<P: Platform, M: Mmu>(
     platform: &P,
     tables: &mut Tables<M>,
@@ -190,7 +196,7 @@ fn change_leaves<P: Platform, M: Mmu>(
     leaves: Leaves,
     spare: &mut FrameList,
     gather: &mut Gather,
-) -> Result<(), crate::paging::TableError> {
+) -> Result<bool, crate::paging::TableError> {
     match leaves {
         Leaves::Given(access) => tables.protect(platform, range, access, spare, gather)?,
         Leaves::Restricted(keep) => {
@@ -198,9 +204,10 @@ fn change_leaves<P: Platform, M: Mmu>(
                 // The format has no entry for what some leaf would keep: all of them are dropped, and come back by faults. There
                 // are base leaves only.
                 tables.unmap(platform, range, spare, gather, |_, _| {})?;
+                return Ok(false);
             }
         }
         Leaves::Dropped => tables.unmap(platform, range, spare, gather, |_, _| {})?,
     }
-    Ok(())
+    Ok(true)
 }

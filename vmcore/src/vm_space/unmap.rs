@@ -167,7 +167,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         if marks.contains(WindowMarks::GUARDED) {
             inner.guards.lock(self.platform()).remove(middle);
         }
-        if area_state.is_returning() || marks.contains(WindowMarks::DROPPED) {
+        if area_state.is_unsettled() || marks.contains(WindowMarks::DROPPED) {
             // The area (or the window) gave pages up before, and that flush is outstanding: the tables hold nothing of them any more,
             // but these addresses must not be reused before every CPU has forgotten them.
             gather.scope.add(inner.tag, middle, inner.global);
@@ -198,7 +198,7 @@ pub(super) unsafe fn gate_whole<P: Platform, M: Mmu>(
     let area_state = area.lock(platform);
     // SAFETY: the window is live, and in this space.
     unsafe { defer_gated(inner, window, ticket, pending) };
-    if area_state.is_returning() || marks.contains(WindowMarks::DROPPED) {
+    if area_state.is_unsettled() || marks.contains(WindowMarks::DROPPED) {
         // As when a part is unmapped.
         gather.scope.add(inner.tag, range, inner.global);
     }

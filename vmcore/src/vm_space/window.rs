@@ -189,7 +189,8 @@ impl<P: Platform, M: Mmu> Window<P, M> {
         let window = window.as_ptr();
         // SAFETY: as the caller vouches.
         unsafe {
-            (*window).taken = ((*window).taken | (*window).access).difference(access);
+            // Also what it has again: until the flush is acknowledged nobody knows which CPU remembers what.
+            (*window).taken |= (*window).access;
             if !(*window).access.contains(access) {
                 (*window).marks |= WindowMarks::RAISED;
             }
@@ -288,7 +289,7 @@ impl<P: Platform, M: Mmu> Window<P, M> {
                 let _ = tables.unmap(platform, range, &mut FrameList::new(), &mut gather, |_, _| {});
             }
             if matches!(change, ViewChange::WriteProtect { .. }) {
-                write_protect(platform, &mut tables, range, &mut gather, pending);
+                write_protect(platform, &mut tables, range, space.global, &mut gather, pending);
             }
             if !matches!(change, ViewChange::Unmap { .. })
                 || window.state == WindowState::Gated

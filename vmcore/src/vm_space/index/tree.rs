@@ -255,8 +255,7 @@ impl<const L: usize, const N: usize> Tree<L, N> {
     ///   leaf     | - - - - - |     full: one
     /// ```
     ///
-    /// A node counts as full if it may be full before the last of them. After it was split both parts have room, if `count` is
-    /// at most a fourth of what a node holds.
+    /// A node counts as full if it may be full before the last of them; then each of them may split it anew.
     pub(super) fn nodes_needed(&self, address: u64, count: usize) -> usize {
         if count == 0 {
             return 0;
@@ -266,7 +265,7 @@ impl<const L: usize, const N: usize> Tree<L, N> {
         if unsafe { leaf.as_ref() }.node.len() + count <= L {
             return 0;
         }
-        1 + self.nodes_above(&path, count)
+        count * (1 + self.nodes_above(&path, count))
     }
 
     /// How many inner nodes `count` splits of the leaf at the end of the path take.
