@@ -12,6 +12,7 @@
 //! | `rows` | the operations that are measured, each from its preparation to its cleaning up |
 //! | `clock` | how long something takes |
 //! | `measure` | interleaved rounds |
+//! | `page_tree` | the same for the page tree, beside other maps |
 //! | `table` | the figures as a table |
 
 pub mod arena;
@@ -19,6 +20,7 @@ pub mod check;
 pub mod clock;
 pub mod floor;
 pub mod measure;
+pub mod page_tree;
 pub mod peers;
 pub mod rows;
 pub mod subject;

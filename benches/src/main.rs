@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use benches::{
     check,
     measure::{Effort, measure},
+    page_tree,
     rows::Row,
     table,
 };
@@ -34,12 +35,16 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     if arguments.list {
         Row::ALL.iter().for_each(|row| println!("{:<18} {}", row.name(), row.title()));
+        page_tree::Row::ALL.iter().for_each(|row| println!("{:<18} {}", row.name(), row.title()));
         return Ok(());
     }
-    if let Some(wrong) = arguments.rows.iter().find(|name| Row::ALL.iter().all(|row| row.name() != **name)) {
+    let names: Vec<_> =
+        Row::ALL.iter().map(|row| row.name()).chain(page_tree::Row::ALL.map(page_tree::Row::name)).collect();
+    if let Some(wrong) = arguments.rows.iter().find(|name| !names.contains(&&***name)) {
         bail!("no row is called {wrong}; --list names them");
     }
-    let wanted = |row: &Row| arguments.rows.is_empty() || arguments.rows.iter().any(|name| name == row.name());
+    let named = |name: &str| arguments.rows.is_empty() || arguments.rows.iter().any(|row| row == name);
+    let wanted = |row: &Row| named(row.name());
     let sizes = match (&arguments.pages[..], arguments.quick) {
         ([], true) => vec![65_536],
         ([], false) => vec![1, 512, 65_536, 1_048_576],
@@ -59,6 +64,7 @@ fn main() -> Result<()> {
         processor(),
         2 * effort.rounds
     );
+    let sizes = if Row::ALL.iter().any(wanted) { sizes } else { Vec::new() };
     for pages in sizes {
         println!("{}", table::head(pages));
         let mut figures = BTreeMap::new();
@@ -67,6 +73,11 @@ fn main() -> Result<()> {
             println!("{}", table::line(row, &figures));
         }
         println!();
+    }
+    let tree_rows: Vec<_> = page_tree::Row::ALL.into_iter().filter(|row| named(row.name())).collect();
+    if !tree_rows.is_empty() {
+        // Each round is a million operations.
+        page_tree::run(&tree_rows, (effort.rounds / 10).max(3), |line| println!("{line}"))?;
     }
     Ok(())
 }

@@ -189,7 +189,7 @@ pub struct Machine<P: Platform> {
 impl<P: Platform> Machine<P> {
     /// The machine with this MMU. Takes no memory.
     pub const fn new(mmu: P::Mmu) -> Self {
-        let [a, b, c, d, e, f, g, h] = CLASS_SIZES;
+        let [a, b, c, d, e, f, g, h, i] = CLASS_SIZES;
         Self {
             mmu,
             pools: [
@@ -201,6 +201,7 @@ impl<P: Platform> Machine<P> {
                 Pool::new(f),
                 Pool::new(g),
                 Pool::new(h),
+                Pool::new(i),
             ],
             registry: Lock::new(Rank::Registry, Registry { first: None, zero_users: 0 }),
             tags: Tags::new(),

@@ -24,8 +24,39 @@
 //! not stored (path compression). So the depth grows with the spread of the keys and not with their width:
 //! an area of up to 64 aligned pages is one node, 4,096 are 65 nodes, and no path is longer than 11.
 //!
-//! A node is 576 bytes, seven to a pool page of 4 KiB. Dense keys cost 9.3 bytes each (a leaf's share of its
-//! pool page for 64 keys, and a 63rd of that for the levels above).
+//! # Sizes
+//!
+//! A node has the size that its keys or children need, and moves to the next when it is full:
+//!
+//! ```text
+//!              ┌────────┐   ┌────────┬──── ··· ────┐   ┌────────┬─────────── ··· ───────────┐
+//!              │ header │   │ header │             │   │ header │                           │
+//!              │ a b c  │   │ a b c … up to 19     │   │        │ slot 0, 1, 2, … 63        │
+//!              └────────┘   └────────┴──── ··· ────┘   └────────┴─────────── ··· ───────────┘
+//!               64 bytes     192 bytes                   576 bytes
+//! ```
+//!
+//! | keys present | bytes for each key, with what the pages of a pool lose |
+//! |---|---|
+//! | all | 9.3: a 64th of a full-sized leaf, and a 63rd of that for the levels above |
+//! | one in 512 | 91: a small leaf, an eighth of a medium node, a 512th of a full-sized one |
+//! | up to 3 in an area of 64 pages | 64 for all of them |
+//!
+//! A node that lost keys keeps its size until it is copied or [compacted](PageTree::compact): removing takes no memory.
+//!
+//! # Runs
+//!
+//! A slot above the leaves may hold, instead of a child, a *run* of values that follow from the first one, as the frames
+//! of a large page do ([`PageTree::insert_run`]): 2 MiB of 4 KiB pages are eight slots of the second level, 1 GiB is one
+//! of the fourth.
+//!
+//! ```text
+//!                 shift 6
+//!   ┌─────────────────────────────────────────────────┐    keys 512 … 1023 are 2 MiB from frame f on; what is
+//!   │ [0]  [8]=f  [9]=f+64  …  [15]=f+448   [16]      │    left and right of them are single pages
+//!   └──┬─────────────────────────────────────┬────────┘
+//!    leaf 0                               leaf 1024
+//! ```
 //!
 //! # Sharing
 //!
@@ -67,30 +98,28 @@
 //! several CPUs at once: a node that is held more than once is only read, apart from its count, and that it
 //! is no longer shared is seen only after what its former holders did to it.
 //!
-//! # What may change
-//!
-//! How a node looks is private, so that smaller nodes for sparse keys and slots that hold a contiguous run
-//! above the leaves can come without a change for callers. The bounds given for nodes needed are upper
-//! bounds for that reason.
-//!
 //! # Example
 //!
 //! ```
 //! use std::{alloc::Layout, num::NonZeroU64, ptr::NonNull};
-//! use vmcore::page_tree::{Context, Node, NodeStore, OutOfNodes, PageTree, Uncounted};
+//! use vmcore::page_tree::{Context, Node, NodeSize, NodeStore, OutOfNodes, PageTree, Uncounted};
 //!
 //! struct Heap;
 //!
+//! fn layout(size: NodeSize) -> Layout {
+//!     Layout::from_size_align(size.bytes(), NodeSize::ALIGN).expect("a size that can be")
+//! }
+//!
 //! // SAFETY: the allocator gives each block to one user at a time, with the size and alignment of a node.
 //! unsafe impl NodeStore for Heap {
-//!     fn take(&mut self) -> Result<NonNull<Node>, OutOfNodes> {
+//!     fn take(&mut self, size: NodeSize) -> Result<NonNull<Node>, OutOfNodes> {
 //!         // SAFETY: a node's size is not zero.
-//!         let block = unsafe { std::alloc::alloc(Layout::new::<Node>()) };
+//!         let block = unsafe { std::alloc::alloc(layout(size)) };
 //!         NonNull::new(block.cast()).ok_or(OutOfNodes::new())
 //!     }
-//!     unsafe fn give(&mut self, node: NonNull<Node>) {
+//!     unsafe fn give(&mut self, node: NonNull<Node>, size: NodeSize) {
 //!         // SAFETY: the node came from `take`, as the caller promises.
-//!         unsafe { std::alloc::dealloc(node.as_ptr().cast(), Layout::new::<Node>()) }
+//!         unsafe { std::alloc::dealloc(node.as_ptr().cast(), layout(size)) }
 //!     }
 //! }
 //!
@@ -120,11 +149,16 @@
 //! # }
 //! ```
 
+mod compact;
 mod context;
 mod edit;
 mod find;
+mod in_place;
+mod needed;
 mod node;
 mod range;
+mod relocate;
+mod runs;
 mod share;
 mod split;
 
@@ -132,8 +166,11 @@ pub use context::{
     CannotDuplicate, Context, NodeStore, NotInserted, OutOfNodes, Removed, TreeContext, TreeError, TreeValue,
     Uncounted, ValueOwner,
 };
-pub use node::Node;
+pub use needed::NodesNeeded;
+pub(crate) use node::{FullNode, MediumNode};
+pub use node::{Node, NodeSize};
 pub use range::Range;
+pub use runs::{Run, Runs};
 
 use core::fmt;
 use core::marker::PhantomData;

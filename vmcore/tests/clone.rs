@@ -286,6 +286,33 @@ fn untouched_memory_shows_the_zero_frame() {
     world.finish();
 }
 
+/// Nodes of a tree come in sizes: what is copied small on the way there grows.
+#[test]
+fn sparse_copy_is_populated() {
+    const COUNT: u64 = 70 * 64 + 9;
+    let world = World::of(Sim::builder().frames(16 * 1024).cpus(1));
+    let parent = world.user();
+    map(&world, &parent, A, COUNT, Inherit::Copy);
+    world.enter(0, &parent);
+    // One, three, four, nineteen, twenty and all pages of an aligned 64: on either side of every size.
+    let written = |page: u64| page % 64 < [1, 3, 4, 19, 20, 64][(page / 64 % 6) as usize];
+    for page in (0..COUNT).filter(|page| written(*page)) {
+        store(&world.sim, 0, &parent, A + page * PAGE, page + 1).unwrap();
+    }
+    let child = parent.try_clone(()).unwrap().complete();
+    world.leave(0, &parent);
+    world.enter(0, &child);
+    child.populate(child.range(A + PAGE, (COUNT - 2) * PAGE).unwrap(), Access::WRITE).unwrap().complete();
+    for page in 1..COUNT - 1 {
+        let there = if written(page) { page + 1 } else { 0 };
+        assert_eq!(load(&world.sim, 0, &child, A + page * PAGE), Ok(there));
+        assert!(!written(page) || child.frame_at(at(A + page * PAGE)) != parent.frame_at(at(A + page * PAGE)));
+    }
+    world.leave(0, &child);
+    drop((parent, child));
+    world.finish();
+}
+
 #[test]
 fn zero_frame_not_in_shared_area() {
     let world = World::new(2);

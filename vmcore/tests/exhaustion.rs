@@ -109,6 +109,8 @@ impl Scene {
     fn padded(mut self, count: usize) -> Self {
         for _ in 0..count {
             let area = self.world.open(2);
+            // A small node, too.
+            area.write(0, &[1]).unwrap().complete();
             self.held.push(area.resize(PAGE).unwrap().detach());
         }
         self
@@ -443,12 +445,12 @@ fn lock_pages_and_seal() {
 fn advise() {
     // Anonymous pages of two windows, cut in the middle of nodes.
     let scene = |padding| {
-        let scene = Scene::new().padded(padding);
+        let scene = Scene::new();
         for (address, pages) in [(A, 70), (A + 70 * PAGE, 10)] {
             let area = scene.world.open(pages);
             scene.user().map(&MapRequest::new(&area).at(address).populated()).unwrap();
         }
-        scene
+        scene.padded(padding)
     };
     with_every_padding(|padding| {
         exhaust(
@@ -626,21 +628,23 @@ fn resize() {
         )
     });
     // The cut goes through nodes of several levels.
-    exhaust(
-        1,
-        || {
-            let mut scene = Scene::new().open(0x4_0000);
-            scene.watched.push(A);
-            for page in [0, 1, 64, 100, 4096, 5000, 0x3_ffff] {
-                scene.areas[0].write(page * PAGE, &[1]).unwrap().complete();
-            }
-            scene
-        },
-        |scene| {
-            scene.areas[0].resize(99 * PAGE)?.complete();
-            Ok(())
-        },
-    );
+    with_every_padding(|padding| {
+        exhaust(
+            0,
+            || {
+                let mut scene = Scene::new().open(0x4_0000);
+                scene.watched.push(A);
+                for page in [0, 1, 64, 100, 4096, 5000, 0x3_ffff] {
+                    scene.areas[0].write(page * PAGE, &[1]).unwrap().complete();
+                }
+                scene.padded(padding)
+            },
+            |scene| {
+                scene.areas[0].resize(99 * PAGE)?.complete();
+                Ok(())
+            },
+        )
+    });
     exhaust(
         0,
         || Scene::new().open(4).mapped(),
@@ -799,7 +803,8 @@ fn clone() {
         scene.user().map(&request.inherit(Inherit::Wipe)).unwrap();
         scene
     };
-    exhaust(2, scene, |scene| {
+    // The gates come out of the page that the nodes are in.
+    exhaust(1, scene, |scene| {
         let child = scene.user().try_clone(())?.complete();
         scene.spaces.push(child);
         Ok(())
@@ -824,22 +829,26 @@ fn snapshot() {
 #[test]
 fn writes_to_shared_pages() {
     let fault = Fault::new(A + PAGE, Access::WRITE | Access::USER);
-    exhaust(
-        1,
-        || Scene::new().open(16).cloned(3),
-        |scene| {
-            scene.user().fault(fault)?.complete();
-            Ok(())
-        },
-    );
-    exhaust(
-        1,
-        || Scene::new().open(16).cloned(3),
-        |scene| {
-            scene.spaces[1].fault(fault)?.complete();
-            Ok(())
-        },
-    );
+    with_every_padding(|padding| {
+        exhaust(
+            0,
+            || Scene::new().open(16).cloned(3).padded(padding),
+            |scene| {
+                scene.user().fault(fault)?.complete();
+                Ok(())
+            },
+        )
+    });
+    with_every_padding(|padding| {
+        exhaust(
+            0,
+            || Scene::new().open(16).cloned(3).padded(padding),
+            |scene| {
+                scene.spaces[1].fault(fault)?.complete();
+                Ok(())
+            },
+        )
+    });
     exhaust(
         4,
         || Scene::new().open(16).cloned(5),

@@ -12,7 +12,7 @@ use core::ptr::{NonNull, with_exposed_provenance_mut};
 
 use crate::frame::{Need, OutOfFrames, Reserve};
 use crate::lock::{Lock, Rank};
-use crate::page_tree::{Context, Node, PageTree, Uncounted};
+use crate::page_tree::{Context, PageTree, Uncounted};
 use crate::platform::Platform;
 use crate::vm_area::{AccountInner, TreeSupply};
 
@@ -40,7 +40,7 @@ impl<P: Platform> Accounts<P> {
             reserve.top_up(&need)?;
             let mut numbers = self.numbers.lock(platform);
             let number = numbers.first_free_run(1..=u64::from(u32::MAX), 1).ok_or(lacking)?;
-            need = Need::default().with_objects::<Node>(numbers.nodes_needed_to_insert(number));
+            need = Need::default().with_nodes(numbers.nodes_needed_to_insert(number));
             if !reserve.covers(&need) {
                 continue;
             }

@@ -1,6 +1,6 @@
 //! What a tree asks of its user: nodes, and the ownership of values.
 
-use super::node::Node;
+use super::node::{Node, NodeSize};
 use core::error::Error;
 use core::fmt;
 use core::num::NonZeroU64;
@@ -23,6 +23,9 @@ use core::ptr::NonNull;
 ///     fn from_bits(bits: NonZeroU64) -> Self {
 ///         Self((bits.get() >> 1) as u32)
 ///     }
+///     fn advance(self, pages: u64) -> Self {
+///         Self(self.0.wrapping_add(pages as u32))
+///     }
 /// }
 ///
 /// assert_eq!(FrameNumber::from_bits(FrameNumber(0).into_bits()), FrameNumber(0));
@@ -33,6 +36,11 @@ pub trait TreeValue: Copy {
 
     /// The value for a word that [`into_bits`](Self::into_bits) gave.
     fn from_bits(bits: NonZeroU64) -> Self;
+
+    /// The value `pages` keys further on in a [run](super::PageTree::insert_run) of which this is one: the frame so
+    /// many frames on, with the same flags. Asked for only within a run that was inserted.
+    #[must_use]
+    fn advance(self, pages: u64) -> Self;
 }
 
 impl TreeValue for NonZeroU64 {
@@ -44,6 +52,11 @@ impl TreeValue for NonZeroU64 {
     #[inline]
     fn from_bits(bits: NonZeroU64) -> Self {
         bits
+    }
+
+    #[inline]
+    fn advance(self, pages: u64) -> Self {
+        self.saturating_add(pages)
     }
 }
 
@@ -73,23 +86,23 @@ impl Error for OutOfNodes {}
 ///
 /// # Safety
 ///
-/// A node from [`take`](Self::take) is valid for reads and writes of a [`Node`], aligned for it, used by
-/// nobody else, and stays so until it is given back.
+/// A node from [`take`](Self::take) is valid for reads and writes of [as many bytes](NodeSize::bytes) as its size
+/// says, aligned to [`NodeSize::ALIGN`], used by nobody else, and stays so until it is given back.
 pub unsafe trait NodeStore {
-    /// Room for a node. Its contents may be anything.
+    /// Room for a node of this size. Its contents may be anything.
     ///
     /// # Errors
     ///
     /// [`OutOfNodes`] when there is none; the tree then reports it and is unchanged.
-    fn take(&mut self) -> Result<NonNull<Node>, OutOfNodes>;
+    fn take(&mut self, size: NodeSize) -> Result<NonNull<Node>, OutOfNodes>;
 
-    /// Takes a node back. Its contents mean nothing any more.
+    /// Takes a node of this size back. Its contents mean nothing any more.
     ///
     /// # Safety
     ///
-    /// The node came from [`take`](Self::take) of this store (or of one that shares its nodes), was not
-    /// given back since, and is not used afterwards.
-    unsafe fn give(&mut self, node: NonNull<Node>);
+    /// The node came from [`take`](Self::take) of this store (or of one that shares its nodes) with the same size, was
+    /// not given back since, and is not used afterwards.
+    unsafe fn give(&mut self, node: NonNull<Node>, size: NodeSize);
 }
 
 /// A value could not be had twice.
@@ -127,6 +140,37 @@ pub trait ValueOwner<V> {
 
     /// Drops one holder of a value: its leaf slot is gone.
     fn discard(&mut self, value: V);
+
+    /// Makes a second holder of a run of `count` keys, because the node that holds it is copied. A run is one
+    /// reference, counted on its first value, so this is to [`duplicate`](Self::duplicate) that, unless it is
+    /// overridden.
+    ///
+    /// # Errors
+    ///
+    /// [`CannotDuplicate`]; the tree then reports it and is unchanged.
+    fn duplicate_run(&mut self, first: V, count: u64) -> Result<V, CannotDuplicate> {
+        let _ = count;
+        self.duplicate(first)
+    }
+
+    /// Drops one holder of a run of `count` keys: its slot is gone. To [`discard`](Self::discard) the first value,
+    /// unless it is overridden (as it must be where that frees the run).
+    fn discard_run(&mut self, first: V, count: u64) {
+        let _ = count;
+        self.discard(first);
+    }
+
+    /// Makes of a run of `count` keys, one reference, runs of `part` keys each (or single values, for one) with a
+    /// reference of their own: part of the run is to be changed. Refused unless it is overridden.
+    ///
+    /// # Errors
+    ///
+    /// [`CannotDuplicate`], in particular if the run is held by others too, who count on its first value; the tree then
+    /// reports [`TreeError::CannotSplit`] and is unchanged.
+    fn split_run(&mut self, first: V, count: u64, part: u64) -> Result<(), CannotDuplicate> {
+        let _ = (first, count, part);
+        Err(CannotDuplicate::new())
+    }
 }
 
 /// What a changing call of a tree needs: a store of nodes that also owns the values. Everything that is
@@ -146,13 +190,13 @@ pub struct Context<'a, S, O> {
 
 // SAFETY: both calls are passed on to a store that keeps the contract.
 unsafe impl<S: NodeStore, O> NodeStore for Context<'_, S, O> {
-    fn take(&mut self) -> Result<NonNull<Node>, OutOfNodes> {
-        self.nodes.take()
+    fn take(&mut self, size: NodeSize) -> Result<NonNull<Node>, OutOfNodes> {
+        self.nodes.take(size)
     }
 
-    unsafe fn give(&mut self, node: NonNull<Node>) {
+    unsafe fn give(&mut self, node: NonNull<Node>, size: NodeSize) {
         // SAFETY: the caller's promise is the one that is asked for here.
-        unsafe { self.nodes.give(node) }
+        unsafe { self.nodes.give(node, size) }
     }
 }
 
@@ -163,6 +207,18 @@ impl<V, S, O: ValueOwner<V>> ValueOwner<V> for Context<'_, S, O> {
 
     fn discard(&mut self, value: V) {
         self.values.discard(value);
+    }
+
+    fn duplicate_run(&mut self, first: V, count: u64) -> Result<V, CannotDuplicate> {
+        self.values.duplicate_run(first, count)
+    }
+
+    fn discard_run(&mut self, first: V, count: u64) {
+        self.values.discard_run(first, count);
+    }
+
+    fn split_run(&mut self, first: V, count: u64, part: u64) -> Result<(), CannotDuplicate> {
+        self.values.split_run(first, count, part)
     }
 }
 
@@ -176,6 +232,10 @@ impl<V: Copy> ValueOwner<V> for Uncounted {
     }
 
     fn discard(&mut self, _value: V) {}
+
+    fn split_run(&mut self, _first: V, _count: u64, _part: u64) -> Result<(), CannotDuplicate> {
+        Ok(())
+    }
 }
 
 /// Why a change of a tree was refused. Its content was not changed.
@@ -197,6 +257,24 @@ pub enum TreeError {
         /// The number of holders of the root.
         holders: usize,
     },
+    /// The run that holds `key` cannot be split: it is held by others too. It can be replaced as a whole.
+    CannotSplit {
+        /// The key in the run.
+        key: u64,
+    },
+    /// There is a value at `key` already, where none may be.
+    Occupied {
+        /// The first such key.
+        key: u64,
+    },
+    /// Keys that cannot be: a run that is empty or whose first key or length is not a multiple of 64, or keys past
+    /// the last one.
+    Misplaced {
+        /// The first key.
+        key: u64,
+        /// The number of keys.
+        count: u64,
+    },
 }
 
 impl fmt::Display for TreeError {
@@ -213,6 +291,15 @@ impl fmt::Display for TreeError {
             Self::TooManyShares { holders } => {
                 write!(formatter, "the tree is already shared {holders} times: clear some of those trees first")
             }
+            Self::CannotSplit { key } => write!(
+                formatter,
+                "the run that holds key {key:#x} is shared and cannot be split: replace all of it by a copy"
+            ),
+            Self::Occupied { key } => write!(formatter, "there is a value at key {key:#x}: remove it first"),
+            Self::Misplaced { key, count } => write!(
+                formatter,
+                "{count:#x} keys from {key:#x} on cannot be there: runs begin and end at multiples of 64, and keys end at 2^64"
+            ),
         }
     }
 }
@@ -250,13 +337,25 @@ pub enum Removed<V> {
     Owned(V),
     /// Another tree still holds it in the same slot: this is a look at it, nothing to drop.
     Shared(V),
+    /// The slot that held a run is gone: the receiver owns the run, of which this is the first value, and its length.
+    OwnedRun(V, u64),
+    /// Another tree still holds the run, of which this is the first value and the length, in the same slot.
+    SharedRun(V, u64),
 }
 
 impl<V> Removed<V> {
-    /// The value, whoever owns it.
+    /// The value, or the first of a run, whoever owns it.
     pub fn value(self) -> V {
         match self {
-            Self::Owned(value) | Self::Shared(value) => value,
+            Self::Owned(value) | Self::Shared(value) | Self::OwnedRun(value, _) | Self::SharedRun(value, _) => value,
+        }
+    }
+
+    /// The number of keys: more than one for a run.
+    pub const fn count(&self) -> u64 {
+        match *self {
+            Self::Owned(_) | Self::Shared(_) => 1,
+            Self::OwnedRun(_, count) | Self::SharedRun(_, count) => count,
         }
     }
 }

@@ -4,15 +4,11 @@
 
 use super::context::{NotInserted, Removed, TreeContext, TreeError, TreeValue};
 use super::find::{contains, last_key};
-use super::node::{Link, Node, Shift, SlotIndex};
-use super::share::{Place, for_each, give, release};
+use super::node::{Entry, Link, Node, NodeRef, NodeSize, Shift, SlotIndex};
+use super::share::{Place, Span, for_each, give, release};
 use super::{PageTree, ends};
+use core::num::NonZeroU64;
 use core::ops::RangeBounds;
-
-/// Whether all that the node can hold lies in `first ..= last`.
-pub(super) fn within(node: &Node, shift: Shift, first: u64, last: u64) -> bool {
-    first <= node.base() && last_key(node, shift) <= last
-}
 
 impl<V: TreeValue> PageTree<V> {
     /// Puts a value at `key`, and gives back the one that was there. O(depth), plus copying what is shared
@@ -31,26 +27,35 @@ impl<V: TreeValue> PageTree<V> {
     ) -> Result<Option<V>, NotInserted<V>> {
         // Asked for here, so that nothing foreign runs between finding the place and filling it.
         let bits = value.into_bits();
+        let index = SlotIndex::of(key, Shift::LEAF);
+        if let Some(leaf) = self.own_leaf(key).filter(|leaf| leaf.is_direct()) {
+            // SAFETY: it and all above it are this tree's alone, which is borrowed exclusively; it is a leaf, and direct.
+            let (old, is_full) = unsafe { leaf.node_mut().set_direct_value(index, bits) };
+            if old.is_none() {
+                self.length += 1;
+                if is_full {
+                    self.mark_full(key, Shift::LEAF);
+                }
+            }
+            return Ok(old.map(V::from_bits));
+        }
         let leaf = match self.leaf_for(key, context) {
             Ok(leaf) => leaf,
             Err(error) => return Err(NotInserted { value, error }),
         };
-        let index = SlotIndex::of(key, Shift::LEAF);
-        // SAFETY: `leaf_for` made it and all above it unshared, and the tree is borrowed exclusively.
-        let node: &mut Node = unsafe { leaf.node_mut() };
-        if node.present() & index.bit() != 0 {
+        // SAFETY: it and all above it are unshared, and the tree is borrowed exclusively.
+        let mut node = unsafe { leaf.node_mut() };
+        if let Entry::Value(old) = node.look().entry(index) {
             // SAFETY: it is a leaf, and the slot is present.
-            let old = unsafe { node.value(index) };
-            // SAFETY: it is a leaf.
-            unsafe { node.set_value(index, bits) };
+            unsafe { node.replace_value(index, bits) };
             return Ok(Some(V::from_bits(old)));
         }
-        // SAFETY: it is a leaf.
+        // SAFETY: it is a leaf, and has room.
         unsafe { node.set_value(index, bits) };
-        let is_full = node.full() == u64::MAX;
+        let is_full = node.look().full() == u64::MAX;
         self.length += 1;
         if is_full {
-            self.mark_full(key);
+            self.mark_full(key, Shift::LEAF);
         }
         Ok(None)
     }
@@ -80,96 +85,120 @@ impl<V: TreeValue> PageTree<V> {
         }
     }
 
-    /// The leaf that spans `key`, unshared with all above it; a new, still empty one if there is none.
+    /// The leaf that spans `key`, unshared with all above it, and with room for it; a new, still empty one if there
+    /// is none. A run that spans the key is split.
     /// When it fails the content is as before, though some of it may have been copied.
+    #[inline(never)]
     fn leaf_for<C: TreeContext<V>>(&mut self, key: u64, context: &mut C) -> Result<Link, TreeError> {
         let mut place: Place = None;
         let mut link = self.root;
         loop {
             if link.is_none() {
-                let leaf = new_leaf(key, context)?;
-                // SAFETY: the place is absent, its key range spans `key`, and all above is unshared.
+                let size = match place {
+                    // SAFETY: the tree holds the node, which is not changed while it is looked at here.
+                    Some((parent, index)) => NodeSize::of_new_leaf(unsafe { parent.node() }.full(), index),
+                    None => NodeSize::Small,
+                };
+                let leaf = new_leaf(size, key, context)?;
+                // SAFETY: the place is absent, with room, its key range spans `key`, and all above is unshared.
                 unsafe { self.put(place, leaf) };
                 return Ok(leaf);
             }
             // SAFETY: the tree holds the node, which is not changed while it is looked at here.
-            let node: &Node = unsafe { link.node() };
-            if !contains(node, link.shift(), key) {
+            let node = unsafe { link.node() };
+            if !contains(node, key) {
+                let leaf = new_leaf(NodeSize::Small, key, context)?;
                 // SAFETY: `link` is what `place` holds, it does not span `key`, all above is unshared.
-                return unsafe { self.branch(place, link, key, context) };
+                return match unsafe { self.branch(place, link, leaf, key, context) } {
+                    Ok(()) => Ok(leaf),
+                    Err(error) => {
+                        // SAFETY: the leaf was made above, and nothing refers to it.
+                        unsafe { give(leaf, context) };
+                        Err(error)
+                    }
+                };
             }
+            let index = SlotIndex::of(key, node.shift());
+            let extra = u32::from(node.present() & index.bit() == 0);
             // SAFETY: `link` is what `place` holds, and the loop has made all nodes above unshared.
-            link = unsafe { self.own(place, link, key, context) }?;
-            if link.shift().is_leaf() {
+            link = unsafe { self.own(place, link, extra, key, context) }?;
+            // SAFETY: the tree holds the node, which is not changed while it is looked at here.
+            let node = unsafe { link.node() };
+            if node.is_leaf() {
                 return Ok(link);
             }
-            let index = SlotIndex::of(key, link.shift());
-            place = Some((link, index));
-            // SAFETY: the node lives and is not a leaf.
-            link = unsafe { link.node().child(index) };
+            (place, link) = match node.entry(index) {
+                Entry::Child(child) => (Some((link, index)), child),
+                Entry::Absent => (Some((link, index)), Link::NONE),
+                // SAFETY: `place` holds the node and its slot this run; the node and all above are unshared.
+                Entry::Value(bits) => unsafe { self.split_slot(place, link, bits, key, context) }?,
+            };
         }
     }
 
-    /// Puts a new node at `place` that has the old one and a new leaf for `key` as its children.
+    /// Puts a new node at `place` that has the old one and a new one for `key` as its children.
     ///
     /// # Safety
     ///
-    /// `old` is what `place` holds, is not null and does not span `key`; all above it is unshared.
-    unsafe fn branch<C: TreeContext<V>>(
+    /// `old` is what `place` holds, is not null and does not span `key`; `new` spans it, is no larger, and nobody else
+    /// knows of it; all above the place is unshared.
+    pub(super) unsafe fn branch<C: TreeContext<V>>(
         &mut self,
         place: Place,
         old: Link,
+        new: Link,
         key: u64,
         context: &mut C,
-    ) -> Result<Link, TreeError> {
+    ) -> Result<(), TreeError> {
         // SAFETY: the tree holds the node, which is not changed while it is looked at here.
-        let node: &Node = unsafe { old.node() };
+        let node = unsafe { old.node() };
         // The key is outside of the old node's span, so they part above it; both are inside of the
         // place's slot, so they part below its node.
         let shift = Shift::parting(key, node.base());
-        let leaf = new_leaf(key, context)?;
-        let Ok(fresh) = context.take() else {
-            // SAFETY: the leaf was made above, and nothing refers to it.
-            unsafe { give(leaf, context) };
-            return Err(TreeError::OutOfNodes { key });
-        };
+        let size = NodeSize::of_node(2, shift, place.is_none());
+        let fresh = context.take(size).map_err(|_| TreeError::OutOfNodes { key })?;
         // SAFETY: the store gave the node to this call alone.
-        let branch = unsafe { Node::place(fresh, shift, key) };
+        let branch = unsafe { Node::place(fresh, size, shift, key) };
         // SAFETY: nobody else knows of the branch yet.
-        let branched: &mut Node = unsafe { branch.node_mut() };
+        let mut branched = unsafe { branch.node_mut() };
         let beside = SlotIndex::of(node.base(), shift);
-        // SAFETY: it is above the old node, so not a leaf; the keys part here, into different slots.
+        // SAFETY: it is above the old node, so not a leaf; the keys part here, into different slots; there is room for
+        // three.
         unsafe {
             branched.set_child(beside, old);
-            branched.set_child(SlotIndex::of(key, shift), leaf);
+            branched.set_child(SlotIndex::of(key, shift), new);
         }
         if old.shift().above() == shift && node.full() == u64::MAX {
             branched.set_full(beside);
         }
-        // SAFETY: the place's slot spans both children, and all above is unshared.
+        // SAFETY: the place's slot holds the old node and spans both children, and all above is unshared.
         unsafe { self.put(place, branch) };
-        Ok(leaf)
+        Ok(())
     }
 
-    /// Notes in the nodes above that the leaf of `key`, and whatever that fills, is full. Once per 64
+    /// Notes in the nodes above that the node of `key` with this shift, and whatever that fills, is full. Once per 64
     /// insertions, and per 4,096, and so on. All nodes on the path are unshared.
-    fn mark_full(&mut self, key: u64) {
-        let mut shift = Shift::LEAF;
+    #[inline(never)]
+    pub(super) fn mark_full(&mut self, key: u64, mut shift: Shift) {
         while shift != shift.above() {
             shift = shift.above();
             let mut link = self.root;
             while link.shift() > shift {
-                // SAFETY: the path of a key that is present has no null link, and the node is no leaf.
-                link = unsafe { link.node().child(SlotIndex::of(key, link.shift())) };
+                // SAFETY: the path of a key that is present has no null link.
+                let node = unsafe { link.node() };
+                let Entry::Child(child) = node.entry(SlotIndex::of(key, node.shift())) else {
+                    return;
+                };
+                link = child;
             }
             if link.shift() != shift {
                 // Not stored: the span of the next node above is wider than what is full.
                 return;
             }
             // SAFETY: the path is unshared, and the tree is borrowed exclusively.
-            let node: &mut Node = unsafe { link.node_mut() };
+            let mut node = unsafe { link.node_mut() };
             node.set_full(SlotIndex::of(key, shift));
-            if node.full() != u64::MAX {
+            if node.look().full() != u64::MAX {
                 return;
             }
         }
@@ -189,30 +218,30 @@ impl<V: TreeValue> PageTree<V> {
         let mut above: Place = None;
         let mut place: Place = None;
         let mut link = self.root;
-        while !link.shift().is_leaf() {
+        loop {
             let index = SlotIndex::of(key, link.shift());
             // SAFETY: the path of a key that is present has no null link; it was made unshared, and
             // the tree is borrowed exclusively.
-            let node: &mut Node = unsafe { link.node_mut() };
-            node.clear_full(index);
-            above = place;
-            place = Some((link, index));
-            // SAFETY: it is no leaf.
-            link = unsafe { node.child(index) };
+            let mut node = unsafe { link.node_mut() };
+            match node.look().entry(index) {
+                Entry::Child(child) => {
+                    node.clear_full(index);
+                    above = place;
+                    place = Some((link, index));
+                    link = child;
+                }
+                Entry::Value(bits) => {
+                    node.remove(index.bit());
+                    self.length -= 1;
+                    if node.look().present() == 0 {
+                        // SAFETY: the leaf is empty, unshared, and what `place` holds; all above is unshared.
+                        unsafe { self.unlink(above, place, link, context) };
+                    }
+                    return Ok(Some(V::from_bits(bits)));
+                }
+                Entry::Absent => return Ok(None),
+            }
         }
-        let index = SlotIndex::of(key, Shift::LEAF);
-        // SAFETY: as for the nodes above it.
-        let leaf: &mut Node = unsafe { link.node_mut() };
-        // SAFETY: it is a leaf, and the slot is present.
-        let value = V::from_bits(unsafe { leaf.value(index) });
-        // SAFETY: it is a leaf.
-        unsafe { leaf.clear_values(index.bit()) };
-        self.length -= 1;
-        if leaf.present() == 0 {
-            // SAFETY: the leaf is empty, unshared, and what `place` holds; all above is unshared.
-            unsafe { self.unlink(above, place, link, context) };
-        }
-        Ok(Some(value))
     }
 
     /// Takes an empty leaf out of its parent, and the parent out of its own if that leaves it one child.
@@ -225,12 +254,9 @@ impl<V: TreeValue> PageTree<V> {
         // SAFETY: the caller's promises.
         unsafe { self.put(place, Link::NONE) };
         if let Some((parent, _)) = place {
+            // It had two children, or a run, so something is left.
             // SAFETY: the parent lives, and nobody changes it meanwhile.
-            let node: &Node = unsafe { parent.node() };
-            // It had two children at least, so at least one is left.
-            if node.present().is_power_of_two() {
-                // SAFETY: it is no leaf.
-                let child = unsafe { node.child(SlotIndex::lowest(node.present())) };
+            if let Some(child) = single_child(unsafe { parent.node() }) {
                 // SAFETY: the child's keys lie in the parent's span and so in the slot that held it. The
                 // parent's reference to the child goes with it.
                 unsafe { self.put(above, child) };
@@ -249,8 +275,9 @@ impl<V: TreeValue> PageTree<V> {
     ///
     /// # Errors
     ///
-    /// [`TreeError::OutOfNodes`] or [`TreeError::CannotDuplicate`], before anything is removed. Neither can
-    /// be if the range was [prepared](Self::prepare_remove_range), or nothing is shared.
+    /// [`TreeError::OutOfNodes`], [`TreeError::CannotDuplicate`] or [`TreeError::CannotSplit`], before anything is
+    /// removed. None can be if the range was [prepared](Self::prepare_remove_range), or nothing is shared and no run
+    /// lies across its ends.
     pub fn remove_range<C: TreeContext<V>>(
         &mut self,
         range: impl RangeBounds<u64>,
@@ -291,10 +318,21 @@ impl<V: TreeValue> PageTree<V> {
 }
 
 /// A new leaf for `key`, empty yet.
-fn new_leaf<V: TreeValue, C: TreeContext<V>>(key: u64, context: &mut C) -> Result<Link, TreeError> {
-    let fresh = context.take().map_err(|_| TreeError::OutOfNodes { key })?;
+fn new_leaf<V: TreeValue, C: TreeContext<V>>(size: NodeSize, key: u64, context: &mut C) -> Result<Link, TreeError> {
+    let fresh = context.take(size).map_err(|_| TreeError::OutOfNodes { key })?;
     // SAFETY: the store gave the node to this call alone.
-    Ok(unsafe { Node::place(fresh, Shift::LEAF, key) })
+    Ok(unsafe { Node::place(fresh, size, Shift::LEAF, key) })
+}
+
+/// The child of a node that holds nothing else: such a node says nothing that the child does not.
+pub(super) fn single_child(node: NodeRef<'_>) -> Option<Link> {
+    if !node.present().is_power_of_two() {
+        return None;
+    }
+    match node.entry(SlotIndex::lowest(node.present())) {
+        Entry::Child(child) => Some(child),
+        Entry::Value(_) | Entry::Absent => None,
+    }
 }
 
 /// A range on its way out of a tree.
@@ -317,67 +355,47 @@ impl<V: TreeValue, C: TreeContext<V>, F: FnMut(&mut C, u64, Removed<V>)> Removal
     /// The link is not null; the caller owns one reference to its node and puts the result in its place;
     /// nodes that the range covers in part, and all above them, are unshared and nobody else's.
     unsafe fn remove_in(&mut self, link: Link) -> Link {
-        let shift = link.shift();
         // SAFETY: the caller's reference keeps the node alive; nothing changes it while it is read here.
-        let node: &Node = unsafe { link.node() };
-        if last_key(node, shift) < self.first || self.last < node.base() {
+        let node = unsafe { link.node() };
+        let shift = node.shift();
+        if last_key(node) < self.first || self.last < node.base() {
             return link;
         }
-        if within(node, shift, self.first, self.last) {
+        if Span::of(node).within(self.first, self.last) {
             // SAFETY: the caller's reference is used up: nothing is left in the node's place.
             unsafe { self.take_all(link) };
             return Link::NONE;
         }
         let lowest = SlotIndex::of(self.first.max(node.base()), shift);
-        let highest = SlotIndex::of(self.last.min(last_key(node, shift)), shift);
+        let highest = SlotIndex::of(self.last.min(last_key(node)), shift);
         let affected = node.present() & lowest.and_after() & highest.and_before();
-        let present = if shift.is_leaf() {
-            for_each(affected, |index| {
-                // SAFETY: it is a leaf, and the slot is present.
-                let value = V::from_bits(unsafe { node.value(index) });
-                self.report(node, index, Removed::Owned(value));
-            });
-            // SAFETY: a node that the range covers in part is unshared, as the caller promises.
-            let node: &mut Node = unsafe { link.node_mut() };
-            // SAFETY: it is a leaf.
-            unsafe { node.clear_values(affected) };
-            node.present()
-        } else {
-            for_each(affected, |index| {
+        for_each(affected, |index| match node.entry(index) {
+            Entry::Absent => {}
+            Entry::Value(bits) => {
+                self.report(node, index, bits, true);
+                // SAFETY: a node that the range covers in part is unshared, as the caller promises.
+                unsafe { link.node_mut() }.remove(index.bit());
+            }
+            Entry::Child(child) => {
                 let before = self.count;
-                // SAFETY: the node is no leaf, and the slot's reference is the callee's until its result
-                // replaces it right below. (If foreign code panics in between, nothing refers to this
-                // node any more: the root was detached.)
-                let (child, left) = unsafe {
-                    let child = link.node().child(index);
-                    (child, self.remove_in(child))
-                };
-                // SAFETY: as for a leaf above; no other reference to the node is used meanwhile.
-                let node: &mut Node = unsafe { link.node_mut() };
+                // SAFETY: the slot's reference becomes the callee's, and its result is put in its place.
+                let left = unsafe { self.remove_in(child) };
+                // SAFETY: as for a value.
+                let mut node = unsafe { link.node_mut() };
                 if left != child {
-                    // SAFETY: it is no leaf, and what is left of the child lies in its slot's range.
+                    // SAFETY: it is no leaf, the slot is present, and what is left of the child lies in its range.
                     unsafe { node.set_child(index, left) };
                 } else if self.count != before {
                     node.clear_full(index);
                 }
-            });
-            // SAFETY: the node is alive, and the mutable references above are gone.
-            unsafe { link.node() }.present()
-        };
-        if present == 0 {
-            // SAFETY: the node is unshared and empty, and the caller forgets it.
-            unsafe { give(link, self.context) };
-            return Link::NONE;
-        }
-        if !shift.is_leaf() && present.is_power_of_two() {
-            // A node with one child says nothing that the child does not.
-            // SAFETY: the node is unshared and no leaf; its reference to the child goes to the caller,
-            // who forgets the node.
-            unsafe {
-                let child = link.node().child(SlotIndex::lowest(present));
-                give(link, self.context);
-                return child;
             }
+        });
+        let child = single_child(node);
+        if child.is_some() || node.present() == 0 {
+            // SAFETY: the node is unshared and empty, or its reference to its only child goes to the caller; who forgets
+            // the node.
+            unsafe { give(link, self.context) };
+            return child.unwrap_or(Link::NONE);
         }
         link
     }
@@ -392,7 +410,7 @@ impl<V: TreeValue, C: TreeContext<V>, F: FnMut(&mut C, u64, Removed<V>)> Removal
     /// all nodes above were unshared.
     unsafe fn take_all(&mut self, link: Link) {
         // SAFETY: the reference that is let go keeps the node alive until the end.
-        let node: &Node = unsafe { link.node() };
+        let node = unsafe { link.node() };
         if node.is_shared() {
             // SAFETY: the node is alive until it is released right below.
             unsafe { self.show_all(link) };
@@ -400,15 +418,11 @@ impl<V: TreeValue, C: TreeContext<V>, F: FnMut(&mut C, u64, Removed<V>)> Removal
             unsafe { release(link, self.context) };
             return;
         }
-        for_each(node.present(), |index| {
-            if link.shift().is_leaf() {
-                // SAFETY: it is a leaf, and the slot is present.
-                let value = V::from_bits(unsafe { node.value(index) });
-                self.report(node, index, Removed::Owned(value));
-            } else {
-                // SAFETY: it is no leaf, and the slot is present; its reference goes with the node.
-                unsafe { self.take_all(node.child(index)) };
-            }
+        for_each(node.present(), |index| match node.entry(index) {
+            Entry::Absent => {}
+            Entry::Value(bits) => self.report(node, index, bits, true),
+            // SAFETY: its reference goes with the node.
+            Entry::Child(child) => unsafe { self.take_all(child) },
         });
         // SAFETY: nobody else holds the node, and the caller forgets it.
         unsafe { give(link, self.context) };
@@ -423,21 +437,24 @@ impl<V: TreeValue, C: TreeContext<V>, F: FnMut(&mut C, u64, Removed<V>)> Removal
     /// The link is not null, and its node stays alive.
     unsafe fn show_all(&mut self, link: Link) {
         // SAFETY: as the caller promises; a shared node does not change.
-        let node: &Node = unsafe { link.node() };
-        for_each(node.present(), |index| {
-            if link.shift().is_leaf() {
-                // SAFETY: it is a leaf, and the slot is present.
-                let value = V::from_bits(unsafe { node.value(index) });
-                self.report(node, index, Removed::Shared(value));
-            } else {
-                // SAFETY: it is no leaf, and the slot is present; the node keeps the child alive.
-                unsafe { self.show_all(node.child(index)) };
-            }
+        let node = unsafe { link.node() };
+        for_each(node.present(), |index| match node.entry(index) {
+            Entry::Absent => {}
+            Entry::Value(bits) => self.report(node, index, bits, false),
+            // SAFETY: the node keeps the child alive.
+            Entry::Child(child) => unsafe { self.show_all(child) },
         });
     }
 
-    fn report(&mut self, leaf: &Node, index: SlotIndex, value: Removed<V>) {
-        self.count += 1;
-        (self.removed)(self.context, leaf.base() | index.offset(Shift::LEAF), value);
+    fn report(&mut self, node: NodeRef<'_>, index: SlotIndex, bits: NonZeroU64, owned: bool) {
+        let (value, count) = (V::from_bits(bits), node.shift().slot_mask() + 1);
+        let removed = match (node.is_leaf(), owned) {
+            (true, true) => Removed::Owned(value),
+            (true, false) => Removed::Shared(value),
+            (false, true) => Removed::OwnedRun(value, count),
+            (false, false) => Removed::SharedRun(value, count),
+        };
+        self.count += count;
+        (self.removed)(self.context, node.first_key(index), removed);
     }
 }

@@ -1,24 +1,37 @@
-//! One node of the tree: 64 slots, and what is known about them.
+//! One node of the tree: up to 64 slots, and what is known about them.
 //!
 //! ```text
-//!   byte 0         8      16     24           32      64                               576
-//!        ├─────────┼──────┼──────┼────────────┼───────┼──────┬──────┬── ··· ──┬────────┤
-//!        │ present │ full │ base │ references │       │ [ 0] │ [ 1] │         │  [63]  │
-//!        └─────────┴──────┴──────┴────────────┴───────┴──────┴──────┴── ··· ──┴────────┘
-//!          a bit per slot   first  trees and          leaf: the bits of a value
-//!                           key    parents            above: a link to a child, or null
+//!   byte 0         8      16     24            32           40       64
+//!        ├─────────┼──────┼──────┼─────────────┼────────────┼────────┤
+//!        │ present │ full │ runs │ base + size │ references │ slots  │   small:  3 slots,  64 bytes
+//!        └─────────┴──────┴──────┴─────────────┴────────────┴────────┘
+//!         a bit for each of 64 slots  first key    trees and
+//!                                                   parents
+//!        ┌──────────────────────────────────────────────────┬────────────────────────────────┐ 192
+//!        │ the same                                         │ slots                          │   medium: 19 slots
+//!        └──────────────────────────────────────────────────┴────────────────────────────────┘
+//!        ┌──────────────────────────────────────────────────┬────────┬──────┬── ··· ──┬──────┐ 576
+//!        │ the same                                         │        │ [ 0] │         │ [63] │   full:   64 slots
+//!        └──────────────────────────────────────────────────┴────────┴──────┴── ··· ──┴──────┘
 //!
-//!   a link      63                          6 5        0
-//!               ├────────── node ───────────┼─ shift ──┤    nodes are aligned to 64 bytes, so the
-//!               └───────────────────────────┴──────────┘    low six bits hold the node's shift
+//!   a slot       leaf: the bits of a value            above: a link to a child, or (its bit in `runs` is set)
+//!                                                     the bits of the first value of a run that fills the slot
+//!
+//!   a link       63                          6 5     1  0
+//!                ├────────── node ───────────┼─ shift ─┼─┤   nodes are aligned to 64 bytes and shifts are even, so
+//!                └───────────────────────────┴─────────┴─┘   the low six bits hold the node's shift, and bit 0 is
+//!                                                            clear if the node is full-sized and holds no run
 //! ```
 //!
-//! A node with shift `s` takes bits `s + 5 ..= s` of a key as the number of the slot. The shift is in
-//! the link and absent slots are zero, so that a lookup reads one word per node and, but for the root's, no header.
+//! A node with shift `s` takes bits `s + 5 ..= s` of a key as the number of the slot. A small or medium node stores
+//! only slots that are present, in order: the place of slot `i` is the number of bits of `present` below `i`. A
+//! full-sized node stores slot `i` in place `i`, zero where it is absent, so that a lookup by a link with bit 0 clear
+//! reads one word per node and, but for the root's, no header.
 //!
-//! Seven nodes and 64 bytes of bookkeeping fill a 4 KiB page.
+//! Of a 4 KiB page 64 bytes are bookkeeping, and the rest is 63 small, 21 medium or 7 full-sized nodes.
 
 use crate::word::{AtomicUsize, Ordering};
+use core::marker::PhantomData;
 use core::num::NonZeroU64;
 use core::ptr::{self, NonNull};
 
@@ -56,6 +69,12 @@ impl Shift {
     #[inline]
     pub(super) const fn above(self) -> Self {
         if self.0 >= 60 { self } else { Self(self.0 + 6) }
+    }
+
+    /// The next lower shift; of a leaf's, itself.
+    #[inline]
+    pub(super) const fn below(self) -> Self {
+        Self(self.0.saturating_sub(BITS as u8))
     }
 
     #[inline]
@@ -101,6 +120,12 @@ impl SlotIndex {
         Self((key >> shift.bits()) as u8 & 63)
     }
 
+    /// Whether the bits of a key that are above those of the slot are zero.
+    #[inline]
+    pub(super) const fn is_of(key: u64, shift: Shift) -> bool {
+        key >> shift.bits() < 64
+    }
+
     /// The lowest set bit.
     #[inline]
     pub(super) const fn lowest(bits: u64) -> Self {
@@ -137,17 +162,89 @@ impl SlotIndex {
     }
 }
 
-/// A pointer to a node with the node's shift in its low bits; null where there is none.
+/// How much room a node has: what a [`NodeStore`](super::NodeStore) is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum NodeSize {
+    /// 64 bytes: up to 3 keys or children.
+    Small,
+    /// 192 bytes: up to 19.
+    Medium,
+    /// 576 bytes: 64.
+    Full,
+}
+
+impl NodeSize {
+    /// All of them, in order.
+    pub const ALL: [Self; 3] = [Self::Small, Self::Medium, Self::Full];
+
+    /// The size in bytes, a multiple of [`ALIGN`](Self::ALIGN).
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::Small => size_of::<Node>(),
+            Self::Medium => size_of::<MediumNode>(),
+            Self::Full => size_of::<FullNode>(),
+        }
+    }
+
+    /// The alignment of every node in bytes.
+    pub const ALIGN: usize = align_of::<Node>();
+
+    /// How many slots fit.
+    #[inline]
+    pub(super) const fn slots(self) -> u32 {
+        match self {
+            Self::Small => 3,
+            Self::Medium => 19,
+            Self::Full => 64,
+        }
+    }
+
+    /// Of a node with so many slots present: the smallest with room. The root of a tree with two levels or more below it
+    /// is full-sized in any case, since it is on the way to every key, and there is one.
+    #[inline]
+    pub(super) const fn of_node(slots: u32, shift: Shift, is_root: bool) -> Self {
+        if is_root && shift.0 > BITS as u8 { Self::Full } else { Self::for_slots(slots) }
+    }
+
+    /// Of a new leaf: full-sized beside one that is full, as there keys come one after another. `full` is of the node above
+    /// it, and the slot its own there.
+    #[inline]
+    pub(super) const fn of_new_leaf(full: u64, index: SlotIndex) -> Self {
+        if full & (index.bit() << 1 | index.bit() >> 1) != 0 { Self::Full } else { Self::Small }
+    }
+
+    /// The smallest with room for so many slots.
+    #[inline]
+    pub(super) const fn for_slots(count: u32) -> Self {
+        if count <= Self::Small.slots() {
+            Self::Small
+        } else if count <= Self::Medium.slots() {
+            Self::Medium
+        } else {
+            Self::Full
+        }
+    }
+
+    #[inline]
+    const fn bits(self) -> u64 {
+        match self {
+            Self::Small => 0,
+            Self::Medium => 1,
+            Self::Full => 2,
+        }
+    }
+}
+
+/// A pointer to a node with the node's shift in its low bits, and whether its slots can be read without its header;
+/// null where there is none.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Link(*mut Node);
 
+/// Set in a link whose node is packed or holds runs.
+const INDIRECT: usize = 1;
+
 impl Link {
     pub(super) const NONE: Self = Self(ptr::null_mut());
-
-    #[inline]
-    fn to(node: NonNull<Node>, shift: Shift) -> Self {
-        Self(node.as_ptr().map_addr(|address| address | usize::from(shift.0)))
-    }
 
     #[inline]
     pub(super) fn is_none(self) -> bool {
@@ -156,6 +253,20 @@ impl Link {
 
     #[inline]
     pub(super) fn shift(self) -> Shift {
+        Shift((self.0.addr() & SHIFT_MASK & !INDIRECT) as u8)
+    }
+
+    /// Whether the node is full-sized and holds no run, so that [`direct_value`](Self::direct_value) and
+    /// [`direct_child`](Self::direct_child) may be used. (Also of no link.)
+    #[inline]
+    pub(super) fn is_direct(self) -> bool {
+        self.0.addr() & INDIRECT == 0
+    }
+
+    /// The shift, of a link that [is direct](Self::is_direct).
+    #[inline]
+    pub(super) fn direct_shift(self) -> Shift {
+        // The low six bits are what a processor shifts by.
         Shift((self.0.addr() & SHIFT_MASK) as u8)
     }
 
@@ -165,221 +276,457 @@ impl Link {
         NonNull::new(self.0.map_addr(|address| address & !SHIFT_MASK)).unwrap_or(NonNull::dangling())
     }
 
+    /// The same node, to be looked at with its header from now on.
+    #[inline]
+    pub(super) fn indirect(self) -> Self {
+        Self(self.0.map_addr(|address| address | INDIRECT))
+    }
+
+    /// The value in the slot of a leaf.
+    ///
+    /// # Safety
+    ///
+    /// As for [`node`](Self::node), and the link is direct, and its node a leaf.
+    #[inline]
+    pub(super) unsafe fn direct_value(self, index: SlotIndex) -> Option<NonZeroU64> {
+        // SAFETY: the node is full-sized, and a leaf's slots are made and written as values only.
+        unsafe { (*self.direct_slot(index)).value }
+    }
+
+    /// The child in a slot above the leaves, or none.
+    ///
+    /// # Safety
+    ///
+    /// As for [`node`](Self::node), and the link is direct, and its node no leaf.
+    #[inline]
+    pub(super) unsafe fn direct_child(self, index: SlotIndex) -> Self {
+        // SAFETY: the node is full-sized and holds no run, so its slots are made and written as links only.
+        unsafe { (*self.direct_slot(index)).child }
+    }
+
+    /// # Safety
+    ///
+    /// The link is not null and its node, which lives, is full-sized.
+    #[inline]
+    unsafe fn direct_slot(self, index: SlotIndex) -> *mut Slot {
+        let node = self.0.map_addr(|address| address & !SHIFT_MASK).cast::<FullNode>();
+        // SAFETY: the node is full-sized, and a slot's number is below 64.
+        unsafe { (&raw mut (*node).slots).cast::<Slot>().add(usize::from(index.0 & 63)) }
+    }
+
     /// The node.
     ///
     /// # Safety
     ///
-    /// The link is not null, its node stays alive for `'a`, and nobody changes it (but for its
-    /// reference count) in that time.
+    /// The link is not null, its node stays alive for `'a`, and while any method of the result runs nobody changes it
+    /// (but for its reference count).
     #[inline]
-    pub(super) unsafe fn node<'a>(self) -> &'a Node {
-        // SAFETY: links are made by `Node::place` only, from a valid node; the rest is the caller's.
-        unsafe { &*self.0.map_addr(|address| address & !SHIFT_MASK) }
+    pub(super) unsafe fn node<'a>(self) -> NodeRef<'a> {
+        NodeRef { link: self, lifetime: PhantomData }
     }
 
     /// The node, to change.
     ///
     /// # Safety
     ///
-    /// The link is not null, its node stays alive for `'a`, and nobody else refers to it in that time:
-    /// it and every node above it are held once, by a tree that the caller has exclusively.
+    /// The link is not null, its node stays alive for `'a`, and nobody else looks at it while any method of the result
+    /// runs: it and every node above it are held once, by a tree that the caller has exclusively.
     #[inline]
-    pub(super) unsafe fn node_mut<'a>(self) -> &'a mut Node {
-        // SAFETY: as in `node`, and the caller promises that the reference is the only one.
-        unsafe { &mut *self.0.map_addr(|address| address & !SHIFT_MASK) }
+    pub(super) unsafe fn node_mut<'a>(self) -> NodeMut<'a> {
+        // SAFETY: the caller promises more than is asked for here.
+        NodeMut(unsafe { self.node() })
     }
 }
 
-/// A slot: the bits of a value in a leaf, a link above.
+/// A slot: the bits of a value in a leaf or of a run, a link above.
 #[derive(Clone, Copy)]
 union Slot {
     value: Option<NonZeroU64>,
     child: Link,
 }
 
-/// What is known about the slots; the first line of a node.
+/// What a slot holds.
+#[derive(Clone, Copy)]
+pub(super) enum Entry {
+    Absent,
+    /// The bits of a value, or of the first value of a run (above the leaves).
+    Value(NonZeroU64),
+    Child(Link),
+}
+
+/// A node of a [`PageTree`](super::PageTree), of any [size](NodeSize): what all of them begin with. What is in it is
+/// the tree's business.
 ///
 /// # Invariants
 ///
-/// - A slot that is not present is zero: no value, no child.
-/// - In a leaf, `full == present`. Above, a bit of `full` says that every key of the slot is present:
-///   its child has the next lower shift and is itself full.
+/// - In a full-sized node a slot that is not present is zero: no value, no child.
+/// - In a leaf, `full == present` and there are no `runs`. Above, a bit of `full` says that every key of the slot is
+///   present: it is a run, or its child has the next lower shift and is itself full.
 /// - `base` is a multiple of the keys that the node spans.
-/// - A leaf has at least one value, a node above at least two children, whose keys all lie in their
+/// - A leaf has at least one value, a node above at least two children or one run, whose keys all lie in their
 ///   slot's range. A child's shift is lower than its parent's, by any number of levels.
 /// - `references` counts the slots and trees that hold the node. While it is more than one, nothing
-///   else in the node changes.
+///   else in the node changes, but for a value's representation ([`update_in_place`](super::PageTree::update_in_place)).
 #[repr(C, align(64))]
-struct Header {
+pub struct Node {
     present: u64,
     full: u64,
-    base: u64,
+    runs: u64,
+    /// A multiple of 64, and below that the node's size.
+    base_and_size: u64,
     references: AtomicUsize,
+    slots: [Slot; 3],
 }
 
-/// A node of a [`PageTree`](super::PageTree), as a [`NodeStore`](super::NodeStore) hands it out: 576 bytes,
-/// aligned to 64, seven to a page of 4 KiB. What is in it is the tree's business.
+/// A node with room for 19 slots.
 #[repr(C)]
-pub struct Node {
-    header: Header,
+pub(crate) struct MediumNode {
+    node: Node,
+    slots: [Slot; 16],
+}
+
+/// A node with room for all slots.
+#[repr(C)]
+pub(crate) struct FullNode {
+    node: Node,
     slots: [Slot; 64],
 }
 
-const _: () = assert!(size_of::<Node>() == 576 && align_of::<Node>() == SHIFT_MASK + 1);
+const _: () = {
+    assert!(align_of::<Node>() == SHIFT_MASK + 1);
+    assert!(size_of::<Slot>() == 8 && core::mem::offset_of!(Node, slots) + 3 * 8 <= 64);
+    assert!(NodeSize::Small.bytes() == 64 && NodeSize::Medium.bytes() == 192 && NodeSize::Full.bytes() == 576);
+    assert!(core::mem::offset_of!(Node, slots) + 19 * 8 <= 192);
+};
 
-impl Node {
-    /// Makes an empty node for the span around `key` and links it, held once.
-    ///
-    /// # Safety
-    ///
-    /// `place` is valid for writes of a node and used by nobody else.
-    #[inline]
-    pub(super) unsafe fn place(place: NonNull<Self>, shift: Shift, key: u64) -> Link {
-        let empty = if shift.is_leaf() { Slot { value: None } } else { Slot { child: Link::NONE } };
-        // SAFETY: as the caller promises.
-        unsafe {
-            place.write(Self {
-                header: Header { present: 0, full: 0, base: key & !shift.node_mask(), references: AtomicUsize::new(1) },
-                slots: [empty; 64],
-            });
-        }
-        Link::to(place, shift)
-    }
+/// A node that is looked at.
+#[derive(Clone, Copy)]
+pub(super) struct NodeRef<'a> {
+    link: Link,
+    lifetime: PhantomData<&'a Node>,
+}
 
-    #[expect(clippy::indexing_slicing, reason = "the index is masked to the number of slots")]
+impl<'a> NodeRef<'a> {
     #[inline]
-    fn slot(&self, index: SlotIndex) -> &Slot {
-        &self.slots[usize::from(index.0 & 63)]
-    }
-
-    #[expect(clippy::indexing_slicing, reason = "the index is masked to the number of slots")]
-    #[inline]
-    fn slot_mut(&mut self, index: SlotIndex) -> &mut Slot {
-        &mut self.slots[usize::from(index.0 & 63)]
+    fn header(self) -> *mut Node {
+        self.link.0.map_addr(|address| address & !SHIFT_MASK)
     }
 
     #[inline]
-    pub(super) fn present(&self) -> u64 {
-        self.header.present
+    pub(super) fn link(self) -> Link {
+        self.link
     }
 
     #[inline]
-    pub(super) fn full(&self) -> u64 {
-        self.header.full
+    pub(super) fn shift(self) -> Shift {
+        self.link.shift()
+    }
+
+    #[inline]
+    pub(super) fn is_leaf(self) -> bool {
+        self.link.shift().is_leaf()
+    }
+
+    #[inline]
+    pub(super) fn present(self) -> u64 {
+        // SAFETY: the node lives and does not change meanwhile (see `Link::node`).
+        unsafe { (*self.header()).present }
+    }
+
+    #[inline]
+    pub(super) fn full(self) -> u64 {
+        // SAFETY: as in `present`.
+        unsafe { (*self.header()).full }
+    }
+
+    /// The slots above the leaves that hold a run.
+    #[inline]
+    pub(super) fn runs(self) -> u64 {
+        // SAFETY: as in `present`.
+        unsafe { (*self.header()).runs }
+    }
+
+    /// The number of slots present.
+    #[inline]
+    pub(super) fn count(self) -> u32 {
+        self.present().count_ones()
     }
 
     /// The first key that the node can hold.
     #[inline]
-    pub(super) fn base(&self) -> u64 {
-        self.header.base
+    pub(super) fn base(self) -> u64 {
+        // SAFETY: as in `present`.
+        unsafe { (*self.header()).base_and_size & !(SHIFT_MASK as u64) }
     }
 
     #[inline]
-    pub(super) fn references(&self) -> &AtomicUsize {
-        &self.header.references
+    pub(super) fn size(self) -> NodeSize {
+        // SAFETY: as in `present`.
+        match unsafe { (*self.header()).base_and_size } & 3 {
+            0 => NodeSize::Small,
+            1 => NodeSize::Medium,
+            _ => NodeSize::Full,
+        }
+    }
+
+    /// The first key of a slot.
+    #[inline]
+    pub(super) fn first_key(self, index: SlotIndex) -> u64 {
+        self.base() | index.offset(self.shift())
+    }
+
+    #[inline]
+    pub(super) fn references(self) -> &'a AtomicUsize {
+        // SAFETY: the node lives for `'a`, and its count is changed atomically only.
+        unsafe { &(*self.header()).references }
     }
 
     /// Whether somebody else holds the node too. If not, what others did to it before they let go is
     /// seen from here on.
     #[inline]
-    pub(super) fn is_shared(&self) -> bool {
-        self.header.references.load(Ordering::Acquire) != 1
+    pub(super) fn is_shared(self) -> bool {
+        self.references().load(Ordering::Acquire) != 1
     }
 
-    /// The bits in the slot of a leaf; `None` if the slot is absent. Reads nothing but the slot.
+    /// Where the slot is, or would be.
+    #[inline]
+    fn slot(self, index: SlotIndex) -> *mut Slot {
+        if self.link.is_direct() || self.size() == NodeSize::Full {
+            // SAFETY: it is full-sized.
+            return unsafe { self.link.direct_slot(index) };
+        }
+        let place = (self.present() & (index.bit() - 1)).count_ones();
+        // SAFETY: a node that is not full-sized has its slots here, and not more of them below than fit.
+        unsafe { (&raw mut (*self.header()).slots).cast::<Slot>().add(place as usize) }
+    }
+
+    /// What a slot holds.
+    #[inline]
+    pub(super) fn entry(self, index: SlotIndex) -> Entry {
+        if self.link.is_direct() {
+            // No look at the header: an absent slot is zero.
+            // SAFETY: the link is direct, and the node lives and does not change meanwhile (see `Link::node`).
+            unsafe {
+                if self.is_leaf() {
+                    return self.link.direct_value(index).map_or(Entry::Absent, Entry::Value);
+                }
+                let child = self.link.direct_child(index);
+                return if child.is_none() { Entry::Absent } else { Entry::Child(child) };
+            }
+        }
+        if self.present() & index.bit() == 0 {
+            return Entry::Absent;
+        }
+        if self.is_leaf() || self.runs() & index.bit() != 0 {
+            // SAFETY: the slot is present, and one of a leaf or a run.
+            Entry::Value(unsafe { self.value(index) })
+        } else {
+            // SAFETY: the slot is present and neither; it was written as a link.
+            Entry::Child(unsafe { (*self.slot(index)).child })
+        }
+    }
+
+    /// The bits in a slot of a leaf that is present, or of a run.
     ///
     /// # Safety
     ///
-    /// The node is a leaf.
+    /// The slot is present, and the node is a leaf or the slot a run.
     #[inline]
-    pub(super) unsafe fn lookup(&self, index: SlotIndex) -> Option<NonZeroU64> {
-        // SAFETY: a leaf's slots are made and written as values only.
-        unsafe { self.slot(index).value }
+    pub(super) unsafe fn value(self, index: SlotIndex) -> NonZeroU64 {
+        // SAFETY: such slots are written as values, and none is zero.
+        unsafe { (*self.slot(index)).value.unwrap_unchecked() }
+    }
+}
+
+/// A node that is changed.
+pub(super) struct NodeMut<'a>(NodeRef<'a>);
+
+impl<'a> NodeMut<'a> {
+    #[inline]
+    pub(super) fn look(&self) -> NodeRef<'a> {
+        self.0
     }
 
-    /// The bits in a slot of a leaf that is present.
+    #[inline]
+    fn header(&mut self) -> &mut Node {
+        // SAFETY: nobody else looks at the node meanwhile (see `Link::node_mut`).
+        unsafe { &mut *self.0.header() }
+    }
+
+    /// Writes a slot and marks it present, and full if `full` says so.
     ///
     /// # Safety
     ///
-    /// The node is a leaf, and the slot's bit in [`present`](Self::present) is set.
+    /// The slot is present, or the node has room for one more; it is written as what the node and `run` say it is.
     #[inline]
-    pub(super) unsafe fn value(&self, index: SlotIndex) -> NonZeroU64 {
-        // SAFETY: it is a leaf, whose slots hold a word if and only if they are present.
-        unsafe { self.lookup(index).unwrap_unchecked() }
-    }
-
-    /// The link in a slot above the leaves; null if the slot is absent.
-    ///
-    /// # Safety
-    ///
-    /// The node is not a leaf.
-    #[inline]
-    pub(super) unsafe fn child(&self, index: SlotIndex) -> Link {
-        // SAFETY: slots above the leaves are made and written as links only.
-        unsafe { self.slot(index).child }
+    unsafe fn set(&mut self, index: SlotIndex, slot: Slot, full: bool, run: bool) {
+        let place = self.0.slot(index);
+        let present = self.0.present();
+        if present & index.bit() == 0 && self.0.size() != NodeSize::Full {
+            let after = (present & index.and_after()).count_ones();
+            // SAFETY: there is room for one more slot, so those after this one can move up by one.
+            unsafe { place.copy_to(place.add(1), after as usize) };
+        }
+        // SAFETY: the place is one of the node's.
+        unsafe { place.write(slot) };
+        let header = self.header();
+        header.present = present | index.bit();
+        header.full = header.full & !index.bit() | if full { index.bit() } else { 0 };
+        header.runs = header.runs & !index.bit() | if run { index.bit() } else { 0 };
     }
 
     /// Writes a value into the slot of a leaf and marks it present.
     ///
     /// # Safety
     ///
-    /// The node is a leaf.
+    /// The node is a leaf; the slot is present or the node has room.
     #[inline]
     pub(super) unsafe fn set_value(&mut self, index: SlotIndex, bits: NonZeroU64) {
-        *self.slot_mut(index) = Slot { value: Some(bits) };
-        self.header.present |= index.bit();
-        self.header.full = self.header.present;
+        // SAFETY: the caller's promises; a leaf's slots are values.
+        unsafe { self.set(index, Slot { value: Some(bits) }, true, false) };
     }
 
-    /// Writes a child into a slot above the leaves: present if there is one, not full either way.
+    /// Writes a value into the slot of a full-sized leaf and marks it present; gives the old one, and whether the leaf
+    /// is full.
     ///
     /// # Safety
     ///
-    /// The node is not a leaf, and the child's keys lie in the slot's range.
+    /// The node is a leaf, and its link direct.
+    #[inline]
+    pub(super) unsafe fn set_direct_value(&mut self, index: SlotIndex, bits: NonZeroU64) -> (Option<NonZeroU64>, bool) {
+        // SAFETY: the link is direct, and a leaf's slots are values.
+        let old = unsafe { (*self.0.link.direct_slot(index)).value.replace(bits) };
+        let header = self.header();
+        header.present |= index.bit();
+        header.full = header.present;
+        (old, header.full == u64::MAX)
+    }
+
+    /// Writes a run into a slot above the leaves.
+    ///
+    /// # Safety
+    ///
+    /// The node is not a leaf; the slot is present or the node has room; the link that leads to the node is indirect.
+    #[inline]
+    pub(super) unsafe fn set_run(&mut self, index: SlotIndex, bits: NonZeroU64) {
+        // SAFETY: the caller's promises; it is marked as a run.
+        unsafe { self.set(index, Slot { value: Some(bits) }, true, true) };
+    }
+
+    /// Writes a child into a slot above the leaves, not full; or empties it, for no child.
+    ///
+    /// # Safety
+    ///
+    /// The node is not a leaf, the child's keys lie in the slot's range; the slot is present or the node has room.
     #[inline]
     pub(super) unsafe fn set_child(&mut self, index: SlotIndex, child: Link) {
-        *self.slot_mut(index) = Slot { child };
-        self.header.full &= !index.bit();
         if child.is_none() {
-            self.header.present &= !index.bit();
-        } else {
-            self.header.present |= index.bit();
+            self.remove(index.bit());
+            return;
         }
+        // SAFETY: the caller's promises; slots above the leaves that are no runs are links.
+        unsafe { self.set(index, Slot { child }, false, false) };
+    }
+
+    /// Puts a copy of the child into its slot, or moves it; full or not as before.
+    ///
+    /// # Safety
+    ///
+    /// The node is not a leaf, the slot holds a child, and the new one has the same keys.
+    #[inline]
+    pub(super) unsafe fn replace_child(&mut self, index: SlotIndex, child: Link) {
+        // SAFETY: the slot is present, and one of the node's.
+        unsafe { self.0.slot(index).write(Slot { child }) };
     }
 
     /// Notes that the child in a slot above the leaves is full.
     #[inline]
     pub(super) fn set_full(&mut self, index: SlotIndex) {
-        self.header.full |= index.bit();
+        self.header().full |= index.bit();
     }
 
     /// Notes that the child in a slot above the leaves may have room.
     #[inline]
     pub(super) fn clear_full(&mut self, index: SlotIndex) {
-        self.header.full &= !index.bit();
+        self.header().full &= !index.bit();
     }
 
-    /// Empties slots of a leaf.
+    /// Empties slots.
+    pub(super) fn remove(&mut self, bits: u64) {
+        let mut left = bits & self.0.present();
+        while left != 0 {
+            let index = SlotIndex::highest(left);
+            left &= !index.bit();
+            let place = self.0.slot(index);
+            let present = self.0.present();
+            if self.0.size() == NodeSize::Full {
+                // What a leaf's and what a parent's absent slot read as; on hosts of any width all zero.
+                // SAFETY: the place is one of the node's, and all zero is both no value and no link.
+                unsafe { place.write_bytes(0, 1) };
+            } else {
+                let after = (present & index.and_after() & !index.bit()).count_ones();
+                // SAFETY: so many slots come after this one.
+                unsafe { place.copy_from(place.add(1), after as usize) };
+            }
+            let header = self.header();
+            header.present &= !index.bit();
+            header.full &= !index.bit();
+            header.runs &= !index.bit();
+        }
+    }
+
+    /// Takes over slot and marks from a node of the same shift and span, for all of `bits`.
     ///
     /// # Safety
     ///
-    /// The node is a leaf.
-    #[inline]
-    pub(super) unsafe fn clear_values(&mut self, bits: u64) {
-        let mut left = bits & self.header.present;
+    /// The slots are present there and absent here, with room for them; if any is a run, the link that leads here is
+    /// indirect.
+    pub(super) unsafe fn copy_slots(&mut self, other: NodeRef<'_>, bits: u64) {
+        let mut left = bits;
         while left != 0 {
-            *self.slot_mut(SlotIndex::lowest(left)) = Slot { value: None };
+            let index = SlotIndex::lowest(left);
             left &= left - 1;
+            let (full, run) = (other.full() & index.bit() != 0, other.runs() & index.bit() != 0);
+            // SAFETY: the caller's promises.
+            unsafe { self.set(index, *other.slot(index), full, run) };
         }
-        self.header.present &= !bits;
-        self.header.full = self.header.present;
     }
 
-    /// Takes over all slots of another node of the same shift and span.
+    /// Changes the bits of a value that is present in a leaf, or of a run, and nothing else.
+    ///
+    /// # Safety
+    ///
+    /// The slot is present, and the node is a leaf or the slot a run.
     #[inline]
-    pub(super) fn copy_slots(&mut self, other: &Self) {
-        self.slots = other.slots;
-        self.header.present = other.header.present;
-        self.header.full = other.header.full;
+    pub(super) unsafe fn replace_value(&mut self, index: SlotIndex, bits: NonZeroU64) {
+        // SAFETY: the slot is one of the node's.
+        unsafe { self.0.slot(index).write(Slot { value: Some(bits) }) };
+    }
+}
+
+impl Node {
+    /// Makes an empty node for the span around `key` and links it, held once.
+    ///
+    /// # Safety
+    ///
+    /// `place` is valid for writes of a node of this size and used by nobody else.
+    #[inline]
+    pub(super) unsafe fn place(place: NonNull<Self>, size: NodeSize, shift: Shift, key: u64) -> Link {
+        // SAFETY: as the caller promises; all zero is an absent slot, of a leaf or above.
+        unsafe {
+            place.write(Self {
+                present: 0,
+                full: 0,
+                runs: 0,
+                base_and_size: key & !shift.node_mask() | size.bits(),
+                references: AtomicUsize::new(1),
+                slots: [Slot { value: None }; 3],
+            });
+            if size == NodeSize::Full {
+                (&raw mut (*place.cast::<FullNode>().as_ptr()).slots).write_bytes(0, 1);
+            }
+        }
+        let packed = if size == NodeSize::Full { 0 } else { INDIRECT };
+        Link(place.as_ptr().map_addr(|address| address | usize::from(shift.0) | packed))
     }
 }

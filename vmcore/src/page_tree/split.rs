@@ -29,9 +29,11 @@
 //! nodes are taken as the sides will need. What follows cannot fail.
 
 use super::context::{TreeContext, TreeError, TreeValue};
-use super::find::{contains, last_key};
-use super::node::{Link, Node, Shift, SlotIndex};
-use super::share::{for_each, give};
+use super::edit::single_child;
+use super::find::contains;
+use super::needed::NodesNeeded;
+use super::node::{Entry, Link, Node, NodeRef, NodeSize, Shift, SlotIndex};
+use super::share::{Span, for_each, give};
 use super::{PageTree, ends};
 use core::marker::PhantomData;
 use core::ops::RangeBounds;
@@ -80,13 +82,15 @@ impl<V: TreeValue> PageTree<V> {
         let Some(cuts) = self.cuts(range) else {
             return Ok(split);
         };
-        let go_on = |node: &Node, link: Link| cuts.go_through(node, link.shift());
+        let go_on = |span: Span| cuts.go_through(span);
         self.own_path(cuts.lowest, context, go_on)?;
         self.own_path(cuts.highest, context, go_on)?;
         let mut spares = [None; MOST_CUT];
-        for spare in spares.iter_mut().take(self.nodes_cut(&cuts).both_sides) {
-            match context.take() {
-                Ok(node) => *spare = Some(node),
+        let needed = self.nodes_cut(&cuts).both_sides;
+        let sizes = NodeSize::ALL.into_iter().flat_map(|size| core::iter::repeat_n(size, needed.of(size)));
+        for (spare, size) in spares.iter_mut().zip(sizes) {
+            match context.take(size) {
+                Ok(node) => *spare = Some((node, size)),
                 Err(_) => {
                     give_spares(spares, context);
                     return Err(TreeError::OutOfNodes { key: cuts.lowest });
@@ -116,67 +120,105 @@ impl<V: TreeValue> PageTree<V> {
     /// The nodes that [splitting `range` off](Self::split_off) takes from the store at most, as the tree is now.
     /// (Exactly so many, unless another tree lets go of shared nodes in the meantime.) None if the range
     /// holds no key, or every key. Else one for each node that an end of the range cuts into two nodes, and one
-    /// for each that is cut and shared: at most 21 of either kind, 42. Writes nothing. O(depth).
-    pub fn nodes_needed_to_split_off(&self, range: impl RangeBounds<u64>) -> usize {
-        self.cuts(range).map_or(0, |cuts| {
-            let nodes = self.nodes_cut(&cuts);
-            nodes.shared + nodes.both_sides
+    /// for each that is cut and shared: at most 21 of either kind, 42. Where an end lies in a run, one more for each
+    /// level that it is split by. Writes nothing. O(depth).
+    pub fn nodes_needed_to_split_off(&self, range: impl RangeBounds<u64>) -> NodesNeeded {
+        self.cuts(range).map_or(NodesNeeded::NONE, |cuts| {
+            let NodesCut { mut prepared, both_sides } = self.nodes_cut(&cuts);
+            prepared += both_sides;
+            prepared
         })
     }
 
     /// Where the range cuts the tree; `None` if it holds no key.
     fn cuts(&self, range: impl RangeBounds<u64>) -> Option<Cuts> {
-        let key = |(leaf, index): (&Node, SlotIndex)| leaf.base() | index.offset(Shift::LEAF);
         let (first, last) = ends(range)?;
-        let lowest = self.seek(first).map(key).filter(|&lowest| lowest <= last)?;
-        let highest = self.seek_back(last).map(key).filter(|&highest| highest >= lowest)?;
+        let next = |from: u64| self.seek(from).map(|found| found.first().max(from));
+        let previous = |from: u64| self.seek_back(from).map(|found| found.last().min(from));
+        let lowest = next(first).filter(|&lowest| lowest <= last)?;
+        let highest = previous(last).filter(|&highest| highest >= lowest)?;
         Some(Cuts {
-            before: first.checked_sub(1).and_then(|from| self.seek_back(from)).map(key),
+            before: first.checked_sub(1).and_then(previous),
             lowest,
             highest,
-            after: last.checked_add(1).and_then(|from| self.seek(from)).map(key),
+            after: last.checked_add(1).and_then(next),
         })
     }
 
     /// Counts the nodes that the cuts go through by what they will need.
     fn nodes_cut(&self, cuts: &Cuts) -> NodesCut {
-        let mut nodes = NodesCut { shared: 0, both_sides: 0 };
+        let mut nodes = NodesCut { prepared: NodesNeeded::NONE, both_sides: NodesNeeded::NONE };
         for (key, counted) in [(cuts.lowest, None), (cuts.highest, Some(cuts.lowest))] {
             let mut shared = false;
             let mut link = self.root;
             while !link.is_none() {
                 // SAFETY: the link comes from the tree, whose nodes live, unchanged, while it is borrowed.
-                let node: &Node = unsafe { link.node() };
-                let shift = link.shift();
-                if !contains(node, shift, key) || !cuts.go_through(node, shift) {
+                let node = unsafe { link.node() };
+                if !contains(node, key) || !cuts.go_through(Span::of(node)) {
                     break;
                 }
                 // Copying a node shares its children, so all below a shared node is as good as shared.
                 shared |= node.is_shared();
                 // What spans both keys was counted on the first way down.
-                if !counted.is_some_and(|counted| contains(node, shift, counted)) {
-                    let sides = cuts.sides(node, shift);
-                    let a_single_child = sides.inside.is_power_of_two() || sides.outside.is_power_of_two();
-                    nodes.shared += usize::from(shared);
-                    nodes.both_sides += usize::from(shift.is_leaf() || !a_single_child);
+                if !counted.is_some_and(|counted| contains(node, counted)) {
+                    let size = NodeSize::of_node(node.count(), node.shift(), link == self.root);
+                    nodes.prepared.add(size, usize::from(shared));
+                    let sides = cuts.sides(node);
+                    // A run that is cut is split first, and is a child then.
+                    let cut_run =
+                        |index: SlotIndex| cuts.go_through(Span::of_slot(node.first_key(index), node.shift()));
+                    let single = |slots: u64| {
+                        slots.is_power_of_two() && {
+                            let index = SlotIndex::lowest(slots);
+                            matches!(node.entry(index), Entry::Child(_)) || cut_run(index)
+                        }
+                    };
+                    if node.is_leaf() || !(single(sides.inside) || single(sides.outside)) {
+                        nodes.both_sides.add(NodeSize::for_slots(sides.inside.count_ones()), 1);
+                    }
                 }
-                if shift.is_leaf() {
-                    break;
+                match node.entry(SlotIndex::of(key, node.shift())) {
+                    Entry::Child(child) => link = child,
+                    Entry::Value(_) => {
+                        nodes.add_run(cuts, key, node.shift(), counted);
+                        break;
+                    }
+                    Entry::Absent => break,
                 }
-                // SAFETY: it is not a leaf.
-                link = unsafe { node.child(SlotIndex::of(key, shift)) };
             }
         }
         nodes
     }
 }
 
-/// What nodes that are cut will need, each one node of the store.
+/// What nodes that are cut will need.
 struct NodesCut {
-    /// Nodes that are copied before they are cut.
-    shared: usize,
-    /// Nodes that both sides need one of.
-    both_sides: usize,
+    /// Nodes that are copied, and runs that are split, before they are cut.
+    prepared: NodesNeeded,
+    /// Nodes that both sides need one of: so many slots come to the inside.
+    both_sides: NodesNeeded,
+}
+
+impl NodesCut {
+    /// Adds what it takes to cut through the run in the slot with `key` of a node with this shift: per level a full
+    /// node for its parts, and at most a node for the other side.
+    fn add_run(&mut self, cuts: &Cuts, key: u64, mut shift: Shift, counted: Option<u64>) {
+        while !shift.is_leaf() {
+            let span = Span::of_slot(key, shift);
+            if !cuts.go_through(span) {
+                break;
+            }
+            shift = shift.below();
+            if !counted.is_some_and(|counted| span.contains(counted)) {
+                self.prepared.add(NodeSize::Full, 1);
+                // All 64 parts are there; those of the inside reach from one end to the other.
+                let first = SlotIndex::of(cuts.lowest.max(span.first), shift);
+                let last = SlotIndex::of(cuts.highest.min(span.last), shift);
+                let inside = first.and_after() & last.and_before();
+                self.both_sides.add(NodeSize::for_slots(inside.count_ones()), 1);
+            }
+        }
+    }
 }
 
 /// The keys next to a range's ends, all of them present: those in the range are `lowest`, `highest`, and all between.
@@ -192,16 +234,16 @@ struct Cuts {
 
 impl Cuts {
     /// On which sides there are keys, for each slot of a node.
-    fn sides(&self, node: &Node, shift: Shift) -> Sides {
-        let before = self.before.map_or(0, |before| slots_between(node, shift, 0, before));
-        let after = self.after.map_or(0, |after| slots_between(node, shift, after, u64::MAX));
-        Sides { inside: slots_between(node, shift, self.lowest, self.highest), outside: before | after }
+    fn sides(&self, node: NodeRef<'_>) -> Sides {
+        let before = self.before.map_or(0, |before| slots_between(node, 0, before));
+        let after = self.after.map_or(0, |after| slots_between(node, after, u64::MAX));
+        Sides { inside: slots_between(node, self.lowest, self.highest), outside: before | after }
     }
 
-    /// Whether a node holds keys of both sides.
-    fn go_through(&self, node: &Node, shift: Shift) -> bool {
-        let sides = self.sides(node, shift);
-        sides.inside != 0 && sides.outside != 0
+    /// Whether what has these keys, a node or a run, has keys of both sides.
+    fn go_through(&self, span: Span) -> bool {
+        let has = |key: Option<u64>| key.is_some_and(|key| span.contains(key));
+        span.contains(self.lowest) && has(self.before) || span.contains(self.highest) && has(self.after)
     }
 }
 
@@ -214,20 +256,24 @@ struct Sides {
 
 /// The slots of a node under which there are keys of `first ..= last`, where each of the two is present or has no
 /// present key beyond it.
-fn slots_between(node: &Node, shift: Shift, first: u64, last: u64) -> u64 {
-    let first = first.max(node.base());
-    let last = last.min(last_key(node, shift));
+fn slots_between(node: NodeRef<'_>, first: u64, last: u64) -> u64 {
+    let (span, shift) = (Span::of(node), node.shift());
+    let first = first.max(span.first);
+    let last = last.min(span.last);
     if last < first {
         return 0;
     }
     node.present() & SlotIndex::of(first, shift).and_after() & SlotIndex::of(last, shift).and_before()
 }
 
+/// A node that was taken and is not used yet.
+type Spare = Option<(NonNull<Node>, NodeSize)>;
+
 /// Gives nodes that were taken and not used back to their store.
-fn give_spares<V, C: TreeContext<V>>(spares: [Option<NonNull<Node>>; MOST_CUT], context: &mut C) {
-    for node in spares.into_iter().flatten() {
+fn give_spares<V, C: TreeContext<V>>(spares: [Spare; MOST_CUT], context: &mut C) {
+    for (node, size) in spares.into_iter().flatten() {
         // SAFETY: it was taken from this store, and nothing refers to it.
-        unsafe { context.give(node) };
+        unsafe { context.give(node, size) };
     }
 }
 
@@ -242,16 +288,18 @@ unsafe fn count(link: Link) -> u64 {
     if link.is_none() {
         return 0;
     }
-    let shift = link.shift();
     // SAFETY: as the caller promises.
-    let node: &Node = unsafe { link.node() };
-    if shift.is_leaf() {
-        return u64::from(node.present().count_ones());
+    let node = unsafe { link.node() };
+    if node.is_leaf() {
+        return u64::from(node.count());
     }
-    let mut total = u64::from(node.full().count_ones()) * (shift.slot_mask() + 1);
+    // Runs are full.
+    let mut total = u64::from(node.full().count_ones()) * (node.shift().slot_mask() + 1);
     for_each(node.present() & !node.full(), |index| {
-        // SAFETY: it is no leaf, and a present slot's node lives with the node that holds it.
-        total += unsafe { count(node.child(index)) };
+        if let Entry::Child(child) = node.entry(index) {
+            // SAFETY: a child lives with the node that holds it.
+            total += unsafe { count(child) };
+        }
     });
     total
 }
@@ -266,7 +314,7 @@ struct Parts {
 struct Cutting<'c, V, C> {
     cuts: Cuts,
     /// Nodes for those of which both sides need one.
-    spares: [Option<NonNull<Node>>; MOST_CUT],
+    spares: [Spare; MOST_CUT],
     context: &'c mut C,
     values: PhantomData<V>,
 }
@@ -281,11 +329,9 @@ impl<V: TreeValue, C: TreeContext<V>> Cutting<'_, V, C> {
     /// The link is not null; the caller owns one reference to its node, which goes with the result;
     /// nodes that the cuts go through, and all above them, are unshared and nobody else's.
     unsafe fn cut(&mut self, link: Link) -> Parts {
-        let shift = link.shift();
         // SAFETY: the caller's reference keeps the node alive; nothing changes it while it is read here.
-        let node: &Node = unsafe { link.node() };
-        let (base, full) = (node.base(), node.full());
-        let sides = self.cuts.sides(node, shift);
+        let node = unsafe { link.node() };
+        let sides = self.cuts.sides(node);
         let Sides { inside, outside } = sides;
         if inside == 0 {
             return Parts { inside: Link::NONE, outside: link };
@@ -293,61 +339,69 @@ impl<V: TreeValue, C: TreeContext<V>> Cutting<'_, V, C> {
         if outside == 0 {
             return Parts { inside: link, outside: Link::NONE };
         }
-        if !shift.is_leaf() && outside.is_power_of_two() {
-            let index = SlotIndex::lowest(outside);
-            // SAFETY: the node is cut, so unshared, and no leaf; the slot is present; what is inside of
-            // the child lies in the slot's range.
+        let single = |slots: u64| {
+            let index = SlotIndex::lowest(slots);
+            match node.entry(index) {
+                Entry::Child(child) if slots.is_power_of_two() => Some((index, child)),
+                _ => None,
+            }
+        };
+        if let Some((index, child)) = single(outside) {
+            // SAFETY: the slot is written next; the node is cut, so unshared, and no leaf; what is inside of the child
+            // lies in the slot's range.
             let parts = unsafe {
-                let parts = self.cut_child(link, index, sides);
+                let parts = self.cut_child(child, index, sides);
                 link.node_mut().set_child(index, parts.inside);
                 parts
             };
-            // SAFETY: as above; all that it still holds is inside, and its reference is used up.
-            let inside = unsafe { self.without_single(link) };
-            return Parts { inside, outside: parts.outside };
+            let Some(child) = single_child(node) else {
+                return Parts { inside: link, outside: parts.outside };
+            };
+            // SAFETY: the node's reference to its only child goes to the caller, and nothing refers to the node.
+            unsafe { give(link, self.context) };
+            return Parts { inside: child, outside: parts.outside };
         }
-        if !shift.is_leaf() && inside.is_power_of_two() {
-            // There are two slots outside at least, so the node stays.
-            let index = SlotIndex::lowest(inside);
+        if let Some((index, child)) = single(inside) {
+            // There are two slots outside at least, or a run, so the node stays.
             // SAFETY: as for a single slot outside.
             let parts = unsafe {
-                let parts = self.cut_child(link, index, sides);
+                let parts = self.cut_child(child, index, sides);
                 link.node_mut().set_child(index, parts.outside);
                 parts
             };
             return Parts { inside: parts.inside, outside: link };
         }
-        let Some(spare) = self.spares.iter_mut().find_map(Option::take) else {
+        let wanted = NodeSize::for_slots(inside.count_ones());
+        let matching = |spare: &mut Spare| spare.take_if(|(_, size)| *size == wanted);
+        let Some((spare, size)) = self.spares.iter_mut().find_map(matching) else {
             // Never so: as many were taken as nodes come here. It would leave the keys where they are.
             return Parts { inside: Link::NONE, outside: link };
         };
         // SAFETY: the store gave the node to this call alone.
-        let fresh = unsafe { Node::place(spare, shift, base) };
+        let fresh = unsafe { Node::place(spare, size, node.shift(), node.base()) };
+        let fresh = if node.runs() & inside == 0 { fresh } else { fresh.indirect() };
         for_each(inside, |index| {
-            if shift.is_leaf() {
-                // SAFETY: nobody else knows of the new node, and a leaf that is cut is unshared; both are
-                // leaves.
-                unsafe {
-                    let value = link.node().value(index);
-                    fresh.node_mut().set_value(index, value);
+            // SAFETY: nobody else knows of the new node, and a node that is cut is unshared.
+            let (mut here, mut there) = unsafe { (link.node_mut(), fresh.node_mut()) };
+            match node.entry(index) {
+                // A value, a run, or a child wholly inside.
+                Entry::Child(child) if outside & index.bit() != 0 => {
+                    // SAFETY: the slot is written next; it is present, and parts of its child lie in its range; there
+                    // is room for what comes inside.
+                    unsafe {
+                        let parts = self.cut_child(child, index, sides);
+                        here.set_child(index, parts.outside);
+                        there.set_child(index, parts.inside);
+                    }
                 }
-                return;
-            }
-            // SAFETY: nobody else knows of the new node, and a node that is cut is unshared; neither is a
-            // leaf, the slot is present, and parts of its child lie in the slot's range.
-            unsafe {
-                let parts = self.cut_child(link, index, sides);
-                link.node_mut().set_child(index, parts.outside);
-                fresh.node_mut().set_child(index, parts.inside);
-                if full & !outside & index.bit() != 0 {
-                    fresh.node_mut().set_full(index);
+                _ => {
+                    // SAFETY: it is present here and absent there, with room, and the link is indirect if there are
+                    // runs.
+                    unsafe { there.copy_slots(node, index.bit()) };
+                    here.remove(index.bit());
                 }
             }
         });
-        if shift.is_leaf() {
-            // SAFETY: as in the loop. The values are the new leaf's.
-            unsafe { link.node_mut().clear_values(inside) };
-        }
         Parts { inside: fresh, outside: link }
     }
 
@@ -356,10 +410,8 @@ impl<V: TreeValue, C: TreeContext<V>> Cutting<'_, V, C> {
     ///
     /// # Safety
     ///
-    /// As for [`cut`](Self::cut), and the link's node is no leaf, the slot is present, and `sides` are the node's.
-    unsafe fn cut_child(&mut self, link: Link, index: SlotIndex, sides: Sides) -> Parts {
-        // SAFETY: the node lives, as the caller promises, and is no leaf.
-        let child = unsafe { link.node().child(index) };
+    /// As for [`cut`](Self::cut), for the node that has this child in this slot, and `sides`.
+    unsafe fn cut_child(&mut self, child: Link, index: SlotIndex, sides: Sides) -> Parts {
         if sides.outside & index.bit() == 0 {
             return Parts { inside: child, outside: Link::NONE };
         }
@@ -369,24 +421,5 @@ impl<V: TreeValue, C: TreeContext<V>> Cutting<'_, V, C> {
         // SAFETY: the slot's reference becomes the callee's, as the slot is written next. (If foreign code
         // panics in between, nothing refers to this node any more: the root was detached.)
         unsafe { self.cut(child) }
-    }
-
-    /// The node, or if it has one child left, that child: it says all that the node does.
-    ///
-    /// # Safety
-    ///
-    /// The node is unshared and no leaf, the caller owns the reference to it, and uses only the result afterwards.
-    unsafe fn without_single(&mut self, link: Link) -> Link {
-        // SAFETY: the caller's reference keeps the node alive.
-        let present = unsafe { link.node() }.present();
-        if !present.is_power_of_two() {
-            return link;
-        }
-        // SAFETY: the node is no leaf; its reference to the child goes to the caller, who forgets the node.
-        unsafe {
-            let child = link.node().child(SlotIndex::lowest(present));
-            give(link, self.context);
-            child
-        }
     }
 }

@@ -2,7 +2,7 @@
 //! stores that fail. After every step the whole structure is walked and each node and value accounted for.
 
 use super::find::{contains, last_key};
-use super::node::{Link, Shift, SlotIndex};
+use super::node::{Entry, Link, Shift, SlotIndex};
 use super::share::for_each;
 use super::*;
 use core::num::NonZeroU64;
@@ -10,19 +10,22 @@ use core::ptr::NonNull;
 use proptest::prelude::*;
 use std::alloc::Layout;
 use std::boxed::Box;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::vec;
 use std::vec::Vec;
 
+mod runs;
 mod split;
 
 /// A store that knows each node that is out and how often each value is held.
 #[derive(Default)]
 struct Store {
-    nodes: HashSet<NonNull<Node>>,
+    nodes: HashMap<NonNull<Node>, NodeSize>,
     /// How many more nodes it gives.
     node_budget: Option<usize>,
     taken: usize,
+    /// What was taken since this was last set to none.
+    taken_by_size: NodesNeeded,
     held: HashMap<u64, usize>,
     /// How many more values it duplicates.
     duplicate_budget: Option<usize>,
@@ -56,22 +59,30 @@ fn spend(budget: &mut Option<usize>) -> bool {
 
 // SAFETY: each node is a block of its own from the host's allocator until it is given back.
 unsafe impl NodeStore for Store {
-    fn take(&mut self) -> Result<NonNull<Node>, OutOfNodes> {
+    fn take(&mut self, size: NodeSize) -> Result<NonNull<Node>, OutOfNodes> {
         if !spend(&mut self.node_budget) {
             return Err(OutOfNodes::new());
         }
         self.taken += 1;
+        self.taken_by_size.add(size, 1);
         // SAFETY: a node's size is not zero.
-        let node = NonNull::new(unsafe { std::alloc::alloc(Layout::new::<Node>()) }.cast()).unwrap();
-        assert!(self.nodes.insert(node));
-        Ok(node)
+        let node: NonNull<u8> = NonNull::new(unsafe { std::alloc::alloc(layout(size)) }).unwrap();
+        // Whatever is in it, the tree must not rely on it.
+        // SAFETY: the block is so large.
+        unsafe { node.write_bytes(0xa5, size.bytes()) };
+        assert!(self.nodes.insert(node.cast(), size).is_none());
+        Ok(node.cast())
     }
 
-    unsafe fn give(&mut self, node: NonNull<Node>) {
-        assert!(self.nodes.remove(&node), "given back twice, or never taken");
+    unsafe fn give(&mut self, node: NonNull<Node>, size: NodeSize) {
+        assert_eq!(self.nodes.remove(&node), Some(size), "given back twice, never taken, or with another size");
         // SAFETY: it was out, so it came from `take` above.
-        unsafe { std::alloc::dealloc(node.as_ptr().cast(), Layout::new::<Node>()) }
+        unsafe { std::alloc::dealloc(node.as_ptr().cast(), layout(size)) }
     }
+}
+
+fn layout(size: NodeSize) -> Layout {
+    Layout::from_size_align(size.bytes(), NodeSize::ALIGN).unwrap()
 }
 
 impl ValueOwner<u64> for Store {
@@ -90,6 +101,17 @@ impl ValueOwner<u64> for Store {
             self.held.remove(&value);
         }
     }
+
+    fn split_run(&mut self, first: u64, count: u64, part: u64) -> Result<(), CannotDuplicate> {
+        // Only its sole owner may split a run: the others count on its first value.
+        if self.held[&first] != 1 || !spend(&mut self.duplicate_budget) {
+            return Err(CannotDuplicate::new());
+        }
+        for value in (first..first + count).step_by(usize::try_from(part).unwrap()).skip(1) {
+            assert!(self.held.insert(value, 1).is_none());
+        }
+        Ok(())
+    }
 }
 
 impl TreeValue for u64 {
@@ -98,6 +120,9 @@ impl TreeValue for u64 {
     }
     fn from_bits(bits: NonZeroU64) -> Self {
         bits.get()
+    }
+    fn advance(self, pages: u64) -> Self {
+        self + pages
     }
 }
 
@@ -119,43 +144,62 @@ fn check<'a>(trees: impl IntoIterator<Item = &'a PageTree<u64>>, store: &Store) 
         let first_visit = {
             let entry = seen.holders.entry(link.pointer()).or_insert((0, link));
             entry.0 += 1;
+            assert!(entry.1 == link, "all links to a node say the same of it");
             entry.0 == 1
         };
         // SAFETY: the node is reachable from a tree, and no tree is changed meanwhile.
         let node = unsafe { link.node() };
         assert_eq!(node.base() & shift.node_mask(), 0, "the base is aligned");
+        assert!(node.count() <= node.size().slots());
+        assert_eq!(node.runs() & !(node.present() & node.full()), 0, "runs are present and full");
+        if link.is_direct() {
+            assert!(node.size() == NodeSize::Full && node.runs() == 0);
+            for_each(!node.present(), |index| {
+                // SAFETY: the link is direct.
+                let absent = unsafe {
+                    if shift.is_leaf() {
+                        link.direct_value(index).is_none()
+                    } else {
+                        link.direct_child(index).is_none()
+                    }
+                };
+                assert!(absent, "absent slots are zero");
+            });
+        }
         if shift.is_leaf() {
             assert_ne!(node.present(), 0, "a leaf is not empty");
-            assert_eq!(node.present(), node.full());
+            assert_eq!((node.present(), node.runs()), (node.full(), 0));
             if first_visit {
-                for_each(u64::MAX, |index| {
-                    // SAFETY: it is a leaf.
-                    let word = unsafe { node.lookup(index) };
-                    assert_eq!(word.is_some(), node.present() & index.bit() != 0, "absent slots are zero");
-                });
                 for_each(node.present(), |index| {
                     // SAFETY: it is a leaf, and the slot is present.
                     *seen.values.entry(unsafe { node.value(index) }.get()).or_default() += 1;
                 });
             }
-            return u64::from(node.present().count_ones());
+            return u64::from(node.count());
         }
-        assert!(node.present().count_ones() >= 2, "no chain of single children");
+        assert!(node.count() >= 2 || node.runs() != 0, "no chain of single children");
         let mut below = 0;
         for number in 0..64 {
             let index = SlotIndex::lowest(1 << number);
-            // SAFETY: it is no leaf.
-            let child = unsafe { node.child(index) };
-            assert_eq!(node.present() & index.bit() != 0, !child.is_none());
-            if child.is_none() {
-                assert_eq!(node.full() & index.bit(), 0);
-                continue;
-            }
+            let child = match node.entry(index) {
+                Entry::Absent => {
+                    assert_eq!(node.full() & index.bit(), 0);
+                    continue;
+                }
+                Entry::Value(bits) => {
+                    if first_visit {
+                        *seen.values.entry(bits.get()).or_default() += 1;
+                    }
+                    below += shift.slot_mask() + 1;
+                    continue;
+                }
+                Entry::Child(child) => child,
+            };
             assert!(child.shift() < shift, "levels descend");
             // SAFETY: as for the node.
             let beneath = unsafe { child.node() };
-            assert!(contains(node, shift, beneath.base()));
-            assert!(contains(node, shift, last_key(beneath, child.shift())));
+            assert!(contains(node, beneath.base()));
+            assert!(contains(node, last_key(beneath)));
             assert_eq!(SlotIndex::of(beneath.base(), shift), index, "in the slot of its keys");
             let full = child.shift().above() == shift && beneath.full() == u64::MAX;
             assert_eq!(node.full() & index.bit() != 0, full, "the full bit of slot {number}");
@@ -174,8 +218,11 @@ fn check<'a>(trees: impl IntoIterator<Item = &'a PageTree<u64>>, store: &Store) 
             return u64::from(node.present().count_ones());
         }
         let mut total = 0;
-        // SAFETY: it is no leaf.
-        for_each(node.present(), |index| total += count(unsafe { node.child(index) }));
+        for_each(node.present(), |index| match node.entry(index) {
+            Entry::Child(child) => total += count(child),
+            Entry::Value(_) => total += node.shift().slot_mask() + 1,
+            Entry::Absent => {}
+        });
         total
     }
     let mut seen = Seen::default();
@@ -183,13 +230,50 @@ fn check<'a>(trees: impl IntoIterator<Item = &'a PageTree<u64>>, store: &Store) 
         assert_eq!(if tree.root.is_none() { 0 } else { walk(tree.root, &mut seen) }, tree.len());
     }
     for (node, (holders, link)) in &seen.holders {
-        assert!(store.nodes.contains(node), "a node that is not out");
+        // SAFETY: as in `walk`.
+        let size = unsafe { link.node() }.size();
+        assert_eq!(store.nodes.get(node), Some(&size), "a node that is not out, or with another size");
         // SAFETY: as in `walk`.
         let references = unsafe { link.node() }.references().load(crate::word::Ordering::Relaxed);
         assert_eq!(references, *holders, "the count of holders");
     }
     assert_eq!(seen.holders.len(), store.nodes.len(), "no node leaked");
     assert_eq!(seen.values, store.held, "each value is held by as many leaf slots as it counts");
+}
+
+/// The bytes of all nodes with their share of the pool pages of 4 KiB, 64 bytes of which are bookkeeping.
+fn packed_bytes(tree: &PageTree<u64>, store: &Store) -> u64 {
+    assert_eq!(tree.node_bytes(), store.nodes.values().map(|size| size.bytes() as u64).sum::<u64>());
+    NodeSize::ALL
+        .into_iter()
+        .map(|size| {
+            let nodes = store.nodes.values().filter(|&&of| of == size).count() as u64;
+            (nodes * 4096).div_ceil((4096 - 64) / size.bytes() as u64)
+        })
+        .sum()
+}
+
+#[test]
+fn sparse_keys_take_small_nodes() {
+    let mut store = Store::default();
+    let mut tree = new_tree();
+    for key in (0..4096 * 512).step_by(512) {
+        let value = store.value();
+        tree.insert(key, value, &mut store).unwrap();
+    }
+    check([&tree], &store);
+    let bytes = packed_bytes(&tree, &store);
+    assert!(bytes <= 100 * tree.len(), "{} bytes for each key", bytes / tree.len());
+    tree.clear(&mut store);
+    // A small area is one small node.
+    let mut tree = dense(3, &mut store);
+    assert_eq!(tree.node_bytes(), 64);
+    let value = store.value();
+    tree.insert(3, value, &mut store).unwrap();
+    assert_eq!((tree.node_bytes(), tree.node_count()), (192, 1));
+    check([&tree], &store);
+    tree.clear(&mut store);
+    store.finish();
 }
 
 fn dense(count: u64, store: &mut Store) -> PageTree<u64> {
@@ -234,8 +318,7 @@ fn tree_node_count_dense() {
     let mut tree = dense(4096, &mut store);
     assert_eq!(tree.node_count(), 65);
     check([&tree], &store);
-    let in_a_page = 4096 / size_of::<Node>() as u64;
-    assert!(tree.node_count() * 4096 * 2 <= 19 * in_a_page * tree.len(), "at most 9.5 bytes for each key");
+    assert!(packed_bytes(&tree, &store) * 2 <= 19 * tree.len(), "at most 9.5 bytes for each key");
     assert_eq!(tree.next_absent(0), Some(4096));
     // Filled in another order, and where nothing is aligned, it is the same tree.
     tree.clear(&mut store);
@@ -323,7 +406,7 @@ fn depth_follows_spread_not_width() {
     }
     assert_eq!(tree.node_count(), 1);
     let value = store.value();
-    assert_eq!(tree.nodes_needed_to_insert(0), 2);
+    assert_eq!(tree.nodes_needed_to_insert(0).total(), 2);
     tree.insert(0, value, &mut store).unwrap();
     assert_eq!(tree.node_count(), 3, "a branch and a leaf, whatever lies between");
     assert_eq!(tree.next_absent(far), Some(far + 64), "the full leaf fills a part of its slot only");
@@ -342,8 +425,8 @@ fn depth_follows_spread_not_width() {
     tree.insert(0, value, &mut store).unwrap();
     check([&tree], &store);
     let mut other = tree.share().unwrap();
-    assert_eq!(other.nodes_needed_to_insert(0), Shift::LEVELS);
-    assert_eq!(other.nodes_needed_to_remove_range(0..=0), Shift::LEVELS);
+    assert_eq!(other.nodes_needed_to_insert(0).total(), Shift::LEVELS);
+    assert_eq!(other.nodes_needed_to_remove_range(0..=0).total(), Shift::LEVELS);
     other.clear(&mut store);
     tree.clear(&mut store);
     store.finish();
@@ -355,7 +438,7 @@ fn a_write_copies_only_its_path() {
     let mut tree = dense(4096, &mut store);
     let mut other = tree.share().unwrap();
     assert!(!tree.is_sole_owner(100) && !other.is_sole_owner(100));
-    assert_eq!(other.nodes_needed_to_insert(100), 2);
+    assert_eq!(other.nodes_needed_to_insert(100).of(NodeSize::Full), 2);
     store.taken = 0;
     let value = store.value();
     let old = other.insert(100, value, &mut store).unwrap().unwrap();
@@ -369,8 +452,8 @@ fn a_write_copies_only_its_path() {
     let owns = |tree: &PageTree<u64>, key| tree.get_with_ownership(key).map(|(_, sole)| sole);
     assert_eq!((owns(&other, 100), owns(&other, 200), owns(&tree, 100)), (Some(true), Some(false), Some(true)));
     assert_eq!((owns(&tree, 200), owns(&tree, 4096), owns(&tree, 100 + (1 << 30))), (Some(false), None, None));
-    assert_eq!(tree.nodes_needed_to_insert(100), 0);
-    assert_eq!(tree.nodes_needed_to_insert(200), 1);
+    assert_eq!(tree.nodes_needed_to_insert(100).total(), 0);
+    assert_eq!(tree.nodes_needed_to_insert(200).total(), 1);
     check([&tree, &other], &store);
     // A range that covers leaves whole lets go of them without copying.
     store.taken = 0;
@@ -448,13 +531,13 @@ fn trees_cross_threads() {
     struct Heap;
     // SAFETY: each node is a block of its own from the host's allocator until it is given back.
     unsafe impl NodeStore for Heap {
-        fn take(&mut self) -> Result<NonNull<Node>, OutOfNodes> {
+        fn take(&mut self, size: NodeSize) -> Result<NonNull<Node>, OutOfNodes> {
             // SAFETY: a node's size is not zero.
-            Ok(NonNull::new(unsafe { std::alloc::alloc(Layout::new::<Node>()) }.cast()).unwrap())
+            Ok(NonNull::new(unsafe { std::alloc::alloc(layout(size)) }.cast()).unwrap())
         }
-        unsafe fn give(&mut self, node: NonNull<Node>) {
+        unsafe fn give(&mut self, node: NonNull<Node>, size: NodeSize) {
             // SAFETY: it came from `take`, as the caller promises.
-            unsafe { std::alloc::dealloc(node.as_ptr().cast(), Layout::new::<Node>()) }
+            unsafe { std::alloc::dealloc(node.as_ptr().cast(), layout(size)) }
         }
     }
     for _ in 0..20 {
@@ -510,6 +593,10 @@ impl Pair {
         let whole: Vec<_> = self.model.iter().map(|(&key, &value)| (key, value)).collect();
         assert!(self.tree.iter().eq(whole.iter().copied()), "forwards");
         assert!(self.tree.iter().rev().eq(whole.iter().rev().copied()), "backwards");
+        self.compare_at(near);
+    }
+
+    fn compare_at(&self, near: u64) {
         for key in [near, near.wrapping_sub(1), near.wrapping_add(1), near ^ 64, 0, u64::MAX] {
             assert_eq!(self.tree.get(key), self.model.get(&key).copied());
             let owned = self.model.get(&key).map(|&value| (value, self.tree.is_sole_owner(key)));
@@ -596,7 +683,7 @@ fn apply(
     duplicates: Option<usize>,
 ) -> Result<(), TreeError> {
     let Pair { tree, model } = pair;
-    store.taken = 0;
+    (store.taken, store.taken_by_size) = (0, NodesNeeded::NONE);
     match *operation {
         Operation::Insert(key) => {
             let value = store.value();
@@ -604,14 +691,17 @@ fn apply(
             (store.node_budget, store.duplicate_budget) = (nodes, duplicates);
             match tree.insert(key, value, store) {
                 Ok(old) => {
-                    assert_eq!(store.taken, needed, "the bound is exact");
+                    assert_eq!(store.taken_by_size, needed, "the bound is exact");
                     assert_eq!(old, model.insert(key, value));
                     old.into_iter().for_each(|old| store.discard(old));
                 }
                 Err(NotInserted { value: back, error }) => {
                     assert_eq!(back, value);
                     store.discard(back);
-                    assert!(duplicates.is_some() || nodes.is_some_and(|nodes| nodes < needed), "enough was there");
+                    assert!(
+                        duplicates.is_some() || nodes.is_some_and(|nodes| nodes < needed.total()),
+                        "enough was there"
+                    );
                     return Err(error);
                 }
             }
@@ -625,7 +715,7 @@ fn apply(
             let needed = tree.nodes_needed_to_remove_range(key..=key);
             (store.node_budget, store.duplicate_budget) = (nodes, duplicates);
             let taken = tree.remove(key, store);
-            assert!(store.taken <= needed);
+            assert!(store.taken <= needed.total());
             let value = taken?;
             assert_eq!(value, model.remove(&key));
             value.into_iter().for_each(|value| store.discard(value));
@@ -636,7 +726,7 @@ fn apply(
             (store.node_budget, store.duplicate_budget) = (nodes, duplicates);
             tree.prepare_insert(key, store)?;
             // From now on nothing of this path is duplicated, and only new nodes are needed.
-            assert!(tree.nodes_needed_to_insert(key) <= 2);
+            assert!(tree.nodes_needed_to_insert(key).total() <= 2);
             if tree.contains_key(key) {
                 assert!(tree.is_sole_owner(key));
             }
@@ -645,10 +735,10 @@ fn apply(
             let needed = tree.nodes_needed_to_remove_range(first..=last);
             (store.node_budget, store.duplicate_budget) = (nodes, duplicates);
             let prepared = tree.prepare_remove_range(first..=last, store);
-            assert!(store.taken <= needed);
-            assert!(prepared.is_ok() || duplicates.is_some() || nodes.is_some_and(|nodes| nodes < needed));
+            assert!(store.taken <= needed.total());
+            assert!(prepared.is_ok() || duplicates.is_some() || nodes.is_some_and(|nodes| nodes < needed.total()));
             prepared?;
-            assert_eq!(tree.nodes_needed_to_remove_range(first..=last), 0);
+            assert!(tree.nodes_needed_to_remove_range(first..=last).is_none());
         }
         Operation::FreeRun(first, last, count) => {
             assert_eq!(tree.first_free_run(first..=last, count), pair.free_run(first, last, count));
@@ -680,17 +770,17 @@ fn remove(
     (store.node_budget, store.duplicate_budget) = (nodes, duplicates);
     let mut out = Vec::new();
     let result = tree.remove_range(first..=last, store, |store, key, removed| {
-        out.push((key, removed.value()));
-        if let Removed::Owned(value) = removed {
+        out.extend((0..removed.count()).map(|at| (key + at, removed.value() + at)));
+        if let Removed::Owned(value) | Removed::OwnedRun(value, _) = removed {
             store.discard(value);
         }
     });
-    assert!(store.taken <= needed);
+    assert!(NodeSize::ALL.iter().all(|&size| store.taken_by_size.of(size) <= needed.of(size)));
     match result {
         Ok(count) => assert_eq!(count, out.len() as u64),
         Err(error) => {
             assert!(out.is_empty(), "nothing was removed");
-            assert!(duplicates.is_some() || nodes.is_some_and(|nodes| nodes < needed), "enough was there");
+            assert!(duplicates.is_some() || nodes.is_some_and(|nodes| nodes < needed.total()), "enough was there");
             return Err(error);
         }
     }
@@ -773,10 +863,10 @@ proptest! {
                     pairs.push(pair);
                     continue;
                 }
-                _ => 0,
+                _ => NodesNeeded::NONE,
             };
-            prop_assert!(nodes <= 21);
-            prop_assert!(apply(&mut pairs[number], &mut store, &operation, Some(nodes), None).is_ok());
+            prop_assert!(nodes.total() <= 21);
+            prop_assert!(apply(&mut pairs[number], &mut store, &operation, Some(nodes.total()), None).is_ok());
         }
         check(pairs.iter().map(|pair| &pair.tree), &store);
         for mut pair in pairs {

@@ -10,7 +10,7 @@ use core::ptr::NonNull;
 use super::inner::{AreaInner, AreaState};
 use super::{Area, AreaError, AreaKind, MAX_SIZE, Page, Rights, Section, TreeSupply, ViewChange, release_area};
 use crate::frame::{Need, Reserve};
-use crate::page_tree::{Node, PageTree};
+use crate::page_tree::{NodesNeeded, PageTree};
 use crate::paging::{Deferred, Flush, Pending, ReleaseStep};
 use crate::platform::Platform;
 
@@ -175,8 +175,8 @@ impl<P: Platform> AreaState<P> {
     /// What [`give_up`] takes: exactly so many nodes where nobody else changes the tree before it is made.
     pub(crate) fn need_to_give_up(&self, first: u64, count: u64) -> Need {
         let mut need = Need::object::<CutOff<P>>();
-        need.add_objects::<Node>(if self.view_count > 1 {
-            MOST_NODES
+        need.add_nodes(if self.view_count > 1 {
+            NodesNeeded::of_each(MOST_NODES)
         } else {
             self.tree.nodes_needed_to_split_off(first..first.saturating_add(count))
         });
@@ -196,7 +196,7 @@ impl<P: Platform> AreaState<P> {
     }
 }
 
-/// The nodes that splitting a range off a tree takes at the most: an end may cut a node on each level, and each may be shared.
+/// The nodes of a size that splitting a range off a tree takes at the most: an end may cut a node on each level, and each may be shared.
 const MOST_NODES: usize = 42;
 
 /// Cuts pages off an area's tree and out of every window that shows them, into a flush: they are freed when it is acknowledged.

@@ -9,7 +9,7 @@ use super::{AccountInner, AreaError, AreaKind, OutOfAccount, Page, TreeSupply, V
 use crate::addr::Frame;
 use crate::frame::{Need, Reserve};
 use crate::lock::{Guard, Lock, Rank};
-use crate::page_tree::{Node, PageTree};
+use crate::page_tree::{NodeSize, NodesNeeded, PageTree};
 use crate::paging::{MemoryType, Pending};
 use crate::platform::Platform;
 use crate::word::{AtomicU32, AtomicUsize, Ordering};
@@ -326,7 +326,7 @@ impl<P: Platform> AreaState<P> {
         }
         let mut need = Need::pages(missing);
         if count == 1 {
-            need.add_objects::<Node>(self.tree.nodes_needed_to_insert(first));
+            need.add_nodes(self.tree.nodes_needed_to_insert(first));
         } else {
             need.merge(&Self::nodes_at_most(count));
         }
@@ -336,11 +336,12 @@ impl<P: Platform> AreaState<P> {
     /// The nodes that it can take at the most to make `count` consecutive pages resident.
     ///
     /// A run of n keys touches n / 64 + 1 leaves, n / 4096 + 1 nodes above them, and so on for eleven levels; each may be
-    /// new or be copied because it is shared.
+    /// new or be copied because it is shared. On its way to its final size a node is one of the path to the key, and
+    /// what the next one outgrows it gives back; only the nodes at the two ends of the run may stay small or medium.
     pub(crate) fn nodes_at_most(count: u64) -> Need {
-        let mut need = Need::default();
-        need.add_objects::<Node>(usize::try_from(count / 63 + 24).unwrap_or(usize::MAX));
-        need
+        let mut nodes = NodesNeeded::of_each(24);
+        nodes.add(NodeSize::Full, usize::try_from(count / 63).unwrap_or(usize::MAX));
+        Need::default().with_nodes(nodes)
     }
 
     /// Whether the flush of something that the area gave up is outstanding.

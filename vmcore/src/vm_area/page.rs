@@ -14,8 +14,10 @@ use core::ptr::NonNull;
 
 use super::account::uncharge_frame;
 use crate::addr::Frame;
-use crate::frame::{FrameUse, Reserve, free_one};
-use crate::page_tree::{CannotDuplicate, Node, NodeStore, OutOfNodes, TreeValue, ValueOwner};
+use crate::frame::{FrameUse, Need, Reserve, free_one};
+use crate::page_tree::{
+    CannotDuplicate, FullNode, MediumNode, Node, NodeSize, NodeStore, NodesNeeded, OutOfNodes, TreeValue, ValueOwner,
+};
 use crate::platform::Platform;
 
 /// A page of an area.
@@ -55,6 +57,11 @@ impl TreeValue for Page {
     fn from_bits(bits: NonZeroU64) -> Self {
         Self(bits)
     }
+
+    /// The page in the frame so many further on, as dirty.
+    fn advance(self, pages: u64) -> Self {
+        Self(self.0.saturating_add(pages << FRAME_SHIFT))
+    }
 }
 
 /// What a change of an area's tree works with: nodes from a reserve, and frames counted by the slots that hold them.
@@ -63,15 +70,52 @@ pub(crate) struct TreeSupply<'a, P: Platform> {
     pub(crate) reserve: &'a mut Reserve<P>,
 }
 
-// SAFETY: a reserve's objects are exclusive, and its class for `Node` is large and aligned enough (checked when compiled).
+// SAFETY: a reserve's objects are exclusive, and its classes for the nodes are large and aligned enough (checked when
+// compiled).
 unsafe impl<P: Platform> NodeStore for TreeSupply<'_, P> {
-    fn take(&mut self) -> Result<NonNull<Node>, OutOfNodes> {
-        self.reserve.take_object::<Node>().ok_or(OutOfNodes::new())
+    #[inline]
+    fn take(&mut self, size: NodeSize) -> Result<NonNull<Node>, OutOfNodes> {
+        match size {
+            NodeSize::Small => self.reserve.take_object::<Node>(),
+            NodeSize::Medium => self.reserve.take_object::<MediumNode>().map(NonNull::cast),
+            NodeSize::Full => self.reserve.take_object::<FullNode>().map(NonNull::cast),
+        }
+        .ok_or(OutOfNodes::new())
     }
 
-    unsafe fn give(&mut self, node: NonNull<Node>) {
-        // SAFETY: the tree gives up a node that came from the pool of nodes.
-        unsafe { self.reserve.put_object(node) }
+    unsafe fn give(&mut self, node: NonNull<Node>, size: NodeSize) {
+        // SAFETY: the tree gives up a node that came from the pool for its size.
+        unsafe {
+            match size {
+                NodeSize::Small => self.reserve.put_object(node),
+                NodeSize::Medium => self.reserve.put_object(node.cast::<MediumNode>()),
+                NodeSize::Full => self.reserve.put_object(node.cast::<FullNode>()),
+            }
+        }
+    }
+}
+
+impl Need {
+    /// Adds nodes of a tree.
+    pub(crate) fn add_nodes(&mut self, nodes: NodesNeeded) {
+        *self = self.with_nodes(nodes);
+    }
+
+    /// The same, with these nodes of a tree more.
+    pub(crate) fn with_nodes(self, nodes: NodesNeeded) -> Self {
+        self.with_objects::<Node>(nodes.of(NodeSize::Small))
+            .with_objects::<MediumNode>(nodes.of(NodeSize::Medium))
+            .with_objects::<FullNode>(nodes.of(NodeSize::Full))
+    }
+}
+
+impl<P: Platform> Reserve<P> {
+    /// Whether it holds so many nodes of a tree.
+    #[inline]
+    pub(crate) fn has_nodes(&self, nodes: NodesNeeded) -> bool {
+        self.has_objects::<Node>(nodes.of(NodeSize::Small))
+            && self.has_objects::<MediumNode>(nodes.of(NodeSize::Medium))
+            && self.has_objects::<FullNode>(nodes.of(NodeSize::Full))
     }
 }
 
@@ -83,6 +127,25 @@ impl<P: Platform> ValueOwner<Page> for TreeSupply<'_, P> {
 
     fn discard(&mut self, page: Page) {
         release_page(self.platform, page.frame());
+    }
+
+    /// The count of its first frame is a run's; those of the others stay at the one that they began with.
+    fn discard_run(&mut self, first: Page, count: u64) {
+        let Some(meta) = self.platform.frame_meta(first.frame()) else { return };
+        if meta.drop_reference() {
+            for number in 0..count {
+                // SAFETY: it was the last reference to the run, and whoever changes the tree vouches for the flushes.
+                if unsafe { free_one(self.platform, first.frame().add(number), FrameUse::Page) }.is_err() {
+                    self.platform.machine().note_refused_free();
+                }
+            }
+        }
+    }
+
+    fn split_run(&mut self, first: Page, _count: u64, _part: u64) -> Result<(), CannotDuplicate> {
+        // The first frames of the parts have a count of one each, as all frames begin with.
+        let meta = self.platform.frame_meta(first.frame()).ok_or(CannotDuplicate::new())?;
+        if meta.count() == 1 { Ok(()) } else { Err(CannotDuplicate::new()) }
     }
 }
 

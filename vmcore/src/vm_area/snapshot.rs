@@ -19,7 +19,7 @@ use super::gate::{Closed, Gate};
 use super::inner::{AreaInner, AreaState};
 use super::{Answer, Area, AreaError, AreaKind, Page, Rights, TreeSupply, ViewChange, release_page};
 use crate::frame::{Need, OutOfFrames, Reserve};
-use crate::page_tree::Node;
+use crate::page_tree::NodesNeeded;
 use crate::paging::{Flush, Pending};
 use crate::platform::Platform;
 
@@ -32,7 +32,7 @@ impl<P: Platform> AreaInner<P> {
         let pinned = state.pinned as usize;
         let mut need = Need::object::<Self>().with_objects::<Gate<P>>(1);
         need.pages = u64::from(state.pinned);
-        need.add_objects::<Node>(pinned.saturating_mul(MOST_LEVELS));
+        need.add_nodes(NodesNeeded::of_each(pinned.saturating_mul(MOST_LEVELS)));
         need
     }
 

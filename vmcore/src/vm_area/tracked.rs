@@ -20,7 +20,6 @@ use super::page::drop_page;
 use super::{Page, TreeSupply, ViewChange, release_page};
 use crate::addr::Frame;
 use crate::frame::{Need, Reserve};
-use crate::page_tree::Node;
 use crate::paging::Pending;
 use crate::platform::Platform;
 
@@ -76,7 +75,7 @@ impl<P: Platform> AreaState<P> {
             // Its path is held once, so this takes no node.
             return match self.tree.insert(index, page.dirty(), &mut TreeSupply { platform, reserve }) {
                 Ok(_) => Answer::Page { frame: page.frame(), writable: true },
-                Err(_) => Answer::Short(Need::default().with_objects::<Node>(self.tree.nodes_needed_to_insert(index))),
+                Err(_) => Answer::Short(Need::default().with_nodes(self.tree.nodes_needed_to_insert(index))),
             };
         }
         self.copy_page(platform, index, page, reserve)
@@ -93,8 +92,11 @@ impl<P: Platform> AreaState<P> {
     fn make_page(&mut self, platform: &P, index: u64, write: bool, reserve: &mut Reserve<P>) -> Answer {
         let nodes = self.tree.nodes_needed_to_insert(index);
         let gates = usize::from(self.zero_shown);
-        if !reserve.has_pages(1) || !reserve.has_objects::<Node>(nodes) || !reserve.has_objects::<Gate<P>>(gates) {
-            return Answer::Short(Need::pages(1).with_objects::<Node>(nodes).with_objects::<Gate<P>>(gates));
+        let need = Need::pages(1).with_nodes(nodes).with_objects::<Gate<P>>(gates);
+        // Gates and nodes may be of one class, so with gates it is their sum that must be there.
+        let enough = if gates == 0 { reserve.has_pages(1) && reserve.has_nodes(nodes) } else { reserve.covers(&need) };
+        if !enough {
+            return Answer::Short(need);
         }
         let frame = match self.new_page(platform, reserve) {
             Ok(frame) => frame,
@@ -106,7 +108,7 @@ impl<P: Platform> AreaState<P> {
             Ok(_) => Answer::Page { frame, writable: write },
             Err(_) => {
                 release_page(platform, frame);
-                Answer::Short(Need::pages(1).with_objects::<Node>(nodes))
+                Answer::Short(need)
             }
         }
     }
@@ -118,8 +120,8 @@ impl<P: Platform> AreaState<P> {
             return Answer::Retry;
         }
         let need = self.need_to_copy(index);
-        let nodes = self.tree.nodes_needed_to_insert(index);
-        if !reserve.has_pages(1) || !reserve.has_objects::<Node>(nodes) || !reserve.has_objects::<Gate<P>>(1) {
+        // Gates and nodes may be of one class: it is their sum that must be there.
+        if !reserve.covers(&need) {
             return Answer::Short(need);
         }
         let frame = match self.new_page(platform, reserve) {
@@ -150,7 +152,7 @@ impl<P: Platform> AreaState<P> {
 
     /// What it takes to copy a page.
     fn need_to_copy(&self, index: u64) -> Need {
-        Need::pages(1).with_objects::<Node>(self.tree.nodes_needed_to_insert(index)).with_objects::<Gate<P>>(1)
+        Need::pages(1).with_nodes(self.tree.nodes_needed_to_insert(index)).with_objects::<Gate<P>>(1)
     }
 
     /// What it takes to make `count` pages from `first` on the area's own, beside what [`need_for`](Self::need_for) says. O(pages).

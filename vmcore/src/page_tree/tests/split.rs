@@ -9,10 +9,12 @@ fn depth(link: Link) -> usize {
     }
     let mut deepest = 0;
     if !link.shift().is_leaf() {
-        // SAFETY: the node is reachable from a tree, which is not changed meanwhile, and is no leaf.
-        for_each(unsafe { link.node() }.present(), |index| {
-            // SAFETY: as above.
-            deepest = deepest.max(depth(unsafe { link.node().child(index) }));
+        // SAFETY: the node is reachable from a tree, which is not changed meanwhile.
+        let node = unsafe { link.node() };
+        for_each(node.present(), |index| {
+            if let Entry::Child(child) = node.entry(index) {
+                deepest = deepest.max(depth(child));
+            }
         });
     }
     deepest + 1
@@ -34,7 +36,7 @@ fn tree_of(keys: impl IntoIterator<Item = u64>, store: &mut Store) -> PageTree<u
 
 /// Splits with exactly the nodes that the bound names, and checks that those were needed and nothing else.
 fn split(tree: &mut PageTree<u64>, store: &mut Store, range: impl RangeBounds<u64> + Clone) -> PageTree<u64> {
-    let needed = tree.nodes_needed_to_split_off(range.clone());
+    let needed = tree.nodes_needed_to_split_off(range.clone()).total();
     (store.node_budget, store.taken) = (Some(needed), 0);
     let part = tree.split_off(range, store).unwrap();
     assert_eq!(store.taken, needed);
@@ -54,7 +56,7 @@ fn dense_tree_split_in_the_middle() {
     let mut store = Store::default();
     let mut tree = dense(4096, &mut store);
     let whole = content(&tree);
-    assert_eq!(tree.nodes_needed_to_split_off(1000..3000), 3, "the root and two leaves");
+    assert_eq!(tree.nodes_needed_to_split_off(1000..3000).total(), 3, "the root and two leaves");
     store.duplicate_budget = Some(0);
     let part = split(&mut tree, &mut store, 1000..3000);
     check([&tree, &part], &store);
@@ -80,7 +82,7 @@ fn whole_leaves_move_and_nothing_is_taken() {
     let mut store = Store::default();
     let mut tree = dense(4096, &mut store);
     // All but one leaf stay: the leaf needs no node above it, so none is taken.
-    assert_eq!(tree.nodes_needed_to_split_off(640..704), 0);
+    assert_eq!(tree.nodes_needed_to_split_off(640..704).total(), 0);
     let leaf = split(&mut tree, &mut store, 640..704);
     assert_eq!((leaf.node_count(), tree.node_count()), (1, 64));
     check([&tree, &leaf], &store);
@@ -90,7 +92,7 @@ fn whole_leaves_move_and_nothing_is_taken() {
     check([&tree, &leaf, &most], &store);
     // The gap at the range's end counts as either side's: the leaf is whole although the range cuts its span.
     let mut sparse = tree_of([5000, 5010, 9000], &mut store);
-    assert_eq!(sparse.nodes_needed_to_split_off(5000..=5010), 0);
+    assert_eq!(sparse.nodes_needed_to_split_off(5000..=5010).total(), 0);
     let two = split(&mut sparse, &mut store, 5000..=5010);
     assert_eq!((two.node_count(), sparse.node_count()), (1, 1), "the root between them is given back");
     check([&tree, &leaf, &most, &sparse, &two], &store);
@@ -105,7 +107,7 @@ fn nothing_and_everything_need_no_node() {
     let mut sharer = tree.share().unwrap();
     store.duplicate_budget = Some(0);
     for (first, beyond) in [(7, 7), (9, 3), (200, 1 << 30), ((1 << 30) + 1, u64::MAX)] {
-        assert_eq!(tree.nodes_needed_to_split_off(first..beyond), 0);
+        assert_eq!(tree.nodes_needed_to_split_off(first..beyond).total(), 0);
         let part = split(&mut tree, &mut store, first..beyond);
         assert!(part.is_empty() && part.node_count() == 0);
         assert_eq!(content(&tree), whole);
@@ -134,7 +136,7 @@ fn references_move_with_shared_nodes() {
     let sharer = tree.share().unwrap();
     let whole = content(&tree);
     // The root twice (for the rest and for what goes); the leaves at the edges are whole.
-    assert_eq!(tree.nodes_needed_to_split_off(1024..2048), 2);
+    assert_eq!(tree.nodes_needed_to_split_off(1024..2048).total(), 2);
     store.duplicate_budget = Some(0);
     let part = split(&mut tree, &mut store, 1024..2048);
     check([&tree, &part, &sharer], &store);
@@ -170,7 +172,7 @@ fn a_range_that_was_prepared_duplicates_nothing() {
     let sharer = tree.share().unwrap();
     tree.prepare_remove_range(1000..3000, &mut store).unwrap();
     store.duplicate_budget = Some(0);
-    assert_eq!(tree.nodes_needed_to_split_off(1000..3000), 3);
+    assert_eq!(tree.nodes_needed_to_split_off(1000..3000).total(), 3);
     let part = split(&mut tree, &mut store, 1000..3000);
     check([&tree, &part, &sharer], &store);
     clear_all([tree, part, sharer], store);
@@ -197,10 +199,10 @@ fn two_cuts_through_every_level() {
     }
     let mut tree = tree_of(keys.iter().copied(), &mut store);
     assert_eq!(depth(tree.root), Shift::LEVELS);
-    assert_eq!(tree.nodes_needed_to_split_off(first..=last), 2 * Shift::LEVELS - 1);
+    assert_eq!(tree.nodes_needed_to_split_off(first..=last).total(), 2 * Shift::LEVELS - 1);
     let whole = content(&tree);
     let mut sharer = tree.share().unwrap();
-    assert_eq!(tree.nodes_needed_to_split_off(first..=last), 2 * (2 * Shift::LEVELS - 1));
+    assert_eq!(tree.nodes_needed_to_split_off(first..=last).total(), 2 * (2 * Shift::LEVELS - 1));
     let part = split(&mut tree, &mut store, first..=last);
     check([&tree, &part, &sharer], &store);
     assert_eq!(content(&sharer), whole);
@@ -246,7 +248,7 @@ fn step() -> impl Strategy<Value = Step> {
 fn split_in_spite_of_failures(pairs: &mut Vec<Pair>, number: usize, store: &mut Store, first: u64, last: u64) {
     let before: Vec<_> = pairs.iter().map(|pair| content(&pair.tree)).collect();
     let tree = &pairs[number].tree;
-    let needed = tree.nodes_needed_to_split_off(first..=last);
+    let needed = tree.nodes_needed_to_split_off(first..=last).total();
     let deepest = depth(tree.root);
     assert!(needed <= 4 * deepest, "{needed} nodes in a tree {deepest} deep");
     let inside = before[number].iter().filter(|entry| (first..=last).contains(&entry.0)).count();
@@ -256,7 +258,7 @@ fn split_in_spite_of_failures(pairs: &mut Vec<Pair>, number: usize, store: &mut 
     let mut nodes = 0;
     let part = loop {
         let tree = &mut pairs[number].tree;
-        let needed = tree.nodes_needed_to_split_off(first..=last);
+        let needed = tree.nodes_needed_to_split_off(first..=last).total();
         (store.node_budget, store.duplicate_budget, store.taken) = (Some(nodes), Some(nodes * 5), 0);
         match tree.split_off(first..=last, store) {
             Ok(part) => {
@@ -339,7 +341,7 @@ proptest! {
         let mut trees = vec![tree_of(keys, &mut store)];
         for (a, b) in ranges {
             let range = a.min(b)..=a.max(b);
-            let needed = trees[0].nodes_needed_to_split_off(range.clone());
+            let needed = trees[0].nodes_needed_to_split_off(range.clone()).total();
             let deepest = depth(trees[0].root);
             prop_assert!(needed <= (2 * deepest).saturating_sub(1), "{needed} nodes in a tree {deepest} deep");
             let part = split(&mut trees[0], &mut store, range);

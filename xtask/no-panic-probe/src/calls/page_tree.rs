@@ -3,7 +3,8 @@
 use core::{num::NonZeroU64, ptr::NonNull};
 
 use vmcore::page_tree::{
-    CannotDuplicate, Context, Node, NodeStore, OutOfNodes, PageTree, TreeContext, TreeError, Uncounted,
+    CannotDuplicate, Context, Node, NodeSize, NodeStore, NodesNeeded, OutOfNodes, PageTree, TreeContext, TreeError,
+    TreeValue, Uncounted,
 };
 
 use super::{debugged, displayed, hidden, shown};
@@ -13,18 +14,23 @@ struct Store;
 
 // SAFETY: it never has a node; the compiler does not know that.
 unsafe impl NodeStore for Store {
-    fn take(&mut self) -> Result<NonNull<Node>, OutOfNodes> {
+    fn take(&mut self, _: NodeSize) -> Result<NonNull<Node>, OutOfNodes> {
         hidden(Err(OutOfNodes::new()))
     }
 
-    unsafe fn give(&mut self, node: NonNull<Node>) {
-        shown(node);
+    unsafe fn give(&mut self, node: NonNull<Node>, size: NodeSize) {
+        shown((node, size));
     }
 }
 
 pub(super) fn all() {
     displayed(OutOfNodes::new());
     displayed(CannotDuplicate::new());
+    let mut needed = hidden(NodesNeeded::of_each(hidden(1)));
+    needed += hidden(NodesNeeded::NONE);
+    needed.add(hidden(NodeSize::Small), hidden(1));
+    shown((needed.of(hidden(NodeSize::Full)), needed.total(), needed.is_none()));
+    shown((hidden(NodeSize::Full).bytes(), hidden(NonZeroU64::MIN).advance(hidden(1))));
     // SAFETY: every context below has the one store there is.
     let mut tree = hidden(unsafe { PageTree::<NonZeroU64>::new() });
     let mut context = Context { nodes: &mut Store, values: &mut Uncounted };
@@ -80,7 +86,26 @@ fn edit<C: TreeContext<NonZeroU64>>(tree: &mut PageTree<NonZeroU64>, context: &m
     if let Ok(mut split) = tree.split_off(hidden(1)..hidden(9), context) {
         split.clear(context);
     }
+    shown(tree.node_bytes());
+    shown(tree.nodes_needed_to_insert_run(key, hidden(64)));
+    if let Err(refused) = tree.insert_run(key, hidden(64), hidden(NonZeroU64::MIN), context) {
+        displayed(refused);
+    }
+    let mut runs = tree.runs(hidden(1)..);
+    debugged(&runs);
+    shown(runs.next());
+    shown(runs.next_back());
+    shown(tree.nodes_needed_to_move(hidden(1)..hidden(9), hidden(64)));
+    shown(tree.move_range(hidden(1)..hidden(9), hidden(64), context));
+    // SAFETY: nobody else uses a tree that shares structure.
+    shown(unsafe { tree.update_in_place(key, |_| hidden(NonZeroU64::MIN)) });
+    shown(tree.update_owned(key, |_| hidden(NonZeroU64::MIN)));
+    shown(tree.compact(hidden(1)..hidden(9), context));
     shown(tree.remove(key, context));
-    shown(tree.remove_range(hidden(1)..hidden(9), context, |_, key, removed| shown((key, removed.value()))));
+    shown(
+        tree.remove_range(hidden(1)..hidden(9), context, |_, key, removed| {
+            shown((key, removed.count(), removed.value()))
+        }),
+    );
     shown(tree.truncate(key, context, |_, key, removed| shown((key, removed))));
 }
