@@ -94,13 +94,19 @@ mod lock;
 mod machine;
 pub mod page_tree;
 pub mod paging;
+#[cfg(loom)]
+pub mod pieces;
 mod platform;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod static_vec;
 pub mod vm_area;
 pub mod vm_space;
+#[cfg(not(any(loom, shuttle)))]
 mod word;
+#[cfg(any(loom, shuttle))]
+#[allow(missing_docs, reason = "in builds for model checkers only")]
+pub mod word;
 
 pub use crate::machine::{FrameMemory, Machine, MachineCounters, RegistryError};
 pub use crate::platform::{CpuMask, CpuSet, Platform};

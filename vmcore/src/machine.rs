@@ -18,7 +18,7 @@ use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
 use self::accounts::Accounts;
-use self::tags::Tags;
+pub(crate) use self::tags::Tags;
 use crate::addr::{Frame, FrameRange};
 use crate::frame::{CLASS_SIZES, CLASSES, FrameRequest, FrameUse, Frames, Need, OutOfFrames, Pool, Reserve, free_one};
 use crate::lock::{Lock, Rank};

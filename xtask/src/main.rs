@@ -11,6 +11,7 @@
 //! | `boot`, `test`, `bench_guest` | the commands that run the kernel |
 //! | `bench` | page tables beside other crates' |
 //! | `check_mmu` | page tables against an emulator's MMU |
+//! | `models` | the library's own code under model checkers |
 //! | `lint`, `no_panic`, `ci` | the commands that check the sources |
 
 mod bench;
@@ -24,6 +25,7 @@ mod end;
 mod firmware;
 mod limine;
 mod lint;
+mod models;
 mod module;
 mod no_panic;
 mod process;

@@ -3,18 +3,17 @@
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-
-use spin::Mutex;
+use core::sync::atomic::{AtomicU32, AtomicU64};
 
 use super::cpu::Cpu;
 use super::judge::Judge;
+use super::lock::Mutex;
 use super::memory::Memory;
 use super::regime::pat_type;
 use super::{Hardware, Shared, Sim, SimFormat};
 use crate::addr::FrameRange;
 use crate::machine::Machine;
 use crate::paging::X86_64;
-use crate::word::{AtomicU32, AtomicU64};
 
 /// Describes a simulated machine.
 ///

@@ -234,7 +234,7 @@ impl Cpu {
     fn read_top(&mut self, around: Surroundings<'_>) {
         self.top_registers = match self.root {
             Some((root, _)) if self.hardware.regime().has_top_registers() => Some(core::array::from_fn(|index| {
-                around.memory.word(root, index).map_or(0, |word| word.load(Ordering::Acquire))
+                around.memory.entry(root, index).map_or(0, |word| word.load(Ordering::Acquire))
             })),
             _ => None,
         };

@@ -7,6 +7,8 @@
 use super::formats::aarch64::AArch64Registers;
 use super::formats::aarch64_stage2::AArch64Stage2Registers;
 use super::formats::ept::EptRegisters;
+#[cfg(any(loom, shuttle))]
+use super::formats::reduced::ReducedRegisters;
 use super::formats::riscv::RiscVRegisters;
 use super::formats::x86::X86Registers;
 use super::formats::x86_64::X86_64Registers;
@@ -34,6 +36,9 @@ pub enum Hardware {
     AArch64Stage2(AArch64Stage2Registers),
     /// RISC-V, 32 or 64 bits.
     RiscV(RiscVRegisters),
+    /// Tables of a few entries, in builds for model checkers only.
+    #[cfg(any(loom, shuttle))]
+    Reduced(ReducedRegisters),
 }
 
 impl Hardware {
@@ -46,6 +51,8 @@ impl Hardware {
             Self::AArch64(registers) => registers,
             Self::AArch64Stage2(registers) => registers,
             Self::RiscV(registers) => registers,
+            #[cfg(any(loom, shuttle))]
+            Self::Reduced(registers) => registers,
         }
     }
 }

@@ -7,10 +7,9 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, Ordering};
 
-use spin::Mutex;
-
-use crate::word::{AtomicU32, Ordering};
+use super::lock::Mutex;
 
 /// What kind of rule was broken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]

@@ -18,13 +18,13 @@ use alloc::format;
 use alloc::vec::Vec;
 use core::alloc::Layout;
 use core::ptr::NonNull;
-
-use spin::Mutex;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::judge::{Judge, ViolationKind};
+use super::lock::Mutex;
 use crate::addr::{Frame, FrameRange};
 use crate::frame::{FrameMeta, FrameRequest, FrameUse};
-use crate::word::{AtomicU32, AtomicU64, Ordering};
+use crate::word;
 
 /// What fills a free frame. Present, as an entry, so that a walk through a freed table goes astray instead of stopping.
 pub(super) const POISON: u64 = 0x6b6b_6b6b_6b6b_6b6b;
@@ -297,13 +297,19 @@ impl Memory {
         self.page(frame)?.get(index)
     }
 
-    /// One of the 32-bit words of a frame.
-    pub(super) fn half_word(&self, frame: u64, index: usize) -> Option<&AtomicU32> {
+    /// One of the 64-bit words of a frame, as an entry that the hardware reads and marks: shared with the library.
+    pub(super) fn entry(&self, frame: u64, index: usize) -> Option<&word::AtomicU64> {
+        // SAFETY: the word lives as long as this value, and is only ever reached as an atomic.
+        Some(unsafe { word::AtomicU64::from_ptr(self.word(frame, index)?.as_ptr()) })
+    }
+
+    /// One of the 32-bit words of a frame, likewise.
+    pub(super) fn half_entry(&self, frame: u64, index: usize) -> Option<&word::AtomicU32> {
         let word = self.page(frame)?.get(index / 2)?;
         let halves = core::ptr::from_ref(word).cast::<u32>().cast_mut();
         // SAFETY: one half of the word, which lives as long as this value. A table of 32-bit entries is only ever reached by
         // halves; who looks for the allocator's patterns reads whole words, as the hosts that this runs on permit.
-        Some(unsafe { AtomicU32::from_ptr(halves.add(index % 2)) })
+        Some(unsafe { word::AtomicU32::from_ptr(halves.add(index % 2)) })
     }
 
     /// How many 64-bit words a frame has.

@@ -82,6 +82,7 @@ mod cpu;
 mod formats;
 mod hardware;
 mod judge;
+mod lock;
 mod memory;
 mod regime;
 mod structures;
@@ -96,8 +97,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
-
-use spin::Mutex;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 pub use self::builder::SimBuilder;
 use self::cpu::{Cpu, Surroundings};
@@ -105,6 +105,8 @@ pub use self::cpu::{FaultKind, SimFault, Translation};
 pub use self::formats::aarch64::AArch64Registers;
 pub use self::formats::aarch64_stage2::AArch64Stage2Registers;
 pub use self::formats::ept::EptRegisters;
+#[cfg(any(loom, shuttle))]
+pub use self::formats::reduced::ReducedRegisters;
 pub use self::formats::riscv::RiscVRegisters;
 pub use self::formats::x86::X86Registers;
 pub use self::formats::x86_64::X86_64Registers;
@@ -112,6 +114,7 @@ pub use self::formats::x86_pae::X86PaeRegisters;
 pub use self::hardware::{Hardware, SimFormat};
 use self::judge::Judge;
 pub use self::judge::{Violation, ViolationKind};
+use self::lock::Mutex;
 pub use self::memory::FrameCounts;
 use self::memory::{FrameState, Memory};
 use crate::addr::{Frame, PageRange, VirtAddr};
@@ -120,7 +123,6 @@ use crate::machine::Machine;
 use crate::paging::{Access, FlushRequest, FlushScope, Tag, X86_64};
 use crate::platform::{CpuMask, CpuSet, Platform};
 use crate::vm_space::Activation;
-use crate::word::{AtomicU32, AtomicU64, Ordering};
 
 /// How many flushes the log keeps.
 const LOGGED: usize = 0x100;

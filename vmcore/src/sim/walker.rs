@@ -196,9 +196,9 @@ impl Walker<'_> {
         let frame = table + (index as u64 >> in_frame);
         let index = index & ((1 << in_frame) - 1);
         if self.regime.is_narrow() {
-            return self.memory.half_word(frame, index).map(Slot::Narrow);
+            return self.memory.half_entry(frame, index).map(Slot::Narrow);
         }
-        self.memory.word(frame, index).map(Slot::Wide)
+        self.memory.entry(frame, index).map(Slot::Wide)
     }
 
     /// Another member of the contiguous group that the entry is one of: the marks of an access may be set in any of them, and so they are never

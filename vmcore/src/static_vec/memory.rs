@@ -6,9 +6,8 @@ use core::error::Error;
 use core::fmt;
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
-// Not through `crate::word`: a model-checking build's atomics cannot be made in a `const`, and a
-// flag that only ever goes from false to true by one exchange needs no model.
-use core::sync::atomic::{AtomicBool, Ordering};
+
+use crate::word::{AtomicBool, Ordering};
 
 /// Memory in a `static` for `N` values of `T` that is lent once.
 ///

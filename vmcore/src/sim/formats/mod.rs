@@ -3,6 +3,8 @@
 pub(super) mod aarch64;
 pub(super) mod aarch64_stage2;
 pub(super) mod ept;
+#[cfg(any(loom, shuttle))]
+pub(super) mod reduced;
 pub(super) mod riscv;
 #[cfg(test)]
 mod tests;
