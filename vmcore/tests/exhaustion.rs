@@ -13,8 +13,8 @@ use vmcore::frame::FrameUse;
 use vmcore::inspect::SpaceMap;
 use vmcore::paging::{Access, DetachedFlush, Flush, MemoryType, Mmu, Tag};
 use vmcore::sim::Sim;
-use vmcore::vm_area::{Account, Area, AreaError, AreaKind, Pin, SectionLayout};
-use vmcore::vm_space::{Advice, Destination, Fault, Inherit, MapRequest, Place, Space, SpaceError};
+use vmcore::vm_area::{Account, Area, AreaError, AreaKind, PageState, PageWait, Pin, RequestToken, SectionLayout};
+use vmcore::vm_space::{Advice, Destination, Fault, Inherit, MapRequest, Place, Resolution, Space, SpaceError};
 use vmcore::{RegistryError, addr::PageRange};
 
 const A: u64 = 0x40_0000;
@@ -283,6 +283,7 @@ fn areas() {
         (1, AreaKind::Growing { limit: 4 * PAGE, gap: PAGE }),
         (2, AreaKind::Fixed { frames: device(4), memory: MemoryType::WriteCombining }),
         (2, AreaKind::Guarded(layout)),
+        (1, AreaKind::Paged { size: 4 * PAGE, key: 0 }),
     ] {
         exhaust(at_least, Scene::new, |scene| {
             let area = common::area(&scene.world.sim, kind)?;
@@ -970,4 +971,140 @@ fn accounts() {
         scene.pins.push(pin);
         Ok(())
     });
+}
+
+impl Scene {
+    fn paged(self, pages: u64) -> Self {
+        self.area(AreaKind::Paged { size: pages * PAGE, key: 0 })
+    }
+
+    /// What the last area knows of its pages.
+    fn states(&self) -> Vec<Option<PageState>> {
+        let area = self.areas.last().unwrap();
+        (0..area.size() / PAGE).map(|page| area.page_state(page * PAGE)).collect()
+    }
+}
+
+/// An operation that comes to an end by waiting for a page has succeeded: it has asked for it.
+fn asked<T: core::fmt::Debug>(result: Result<T, SpaceError>) -> Result<(), Refused> {
+    match result {
+        Err(
+            SpaceError::Awaits { wait: PageWait::Request(_), .. }
+            | SpaceError::Area(AreaError::Awaits(PageWait::Request(_))),
+        ) => Ok(()),
+        Err(error) => Err(error.into()),
+        Ok(done) => Err(Refused::Other(format!("nothing had to be brought: {done:?}"))),
+    }
+}
+
+#[test]
+fn requests() {
+    let scene = |padding: usize| {
+        // Each page takes a node, so that those that are left in a pool's page run out at some number.
+        let mut scene = Scene::new();
+        for _ in 0..padding {
+            scene = scene.open(1);
+            scene.areas.last().unwrap().write(0, &[1]).unwrap().complete();
+        }
+        scene.paged(300).mapped()
+    };
+    let waits = |scene: &Scene| (0..300).map(|_| Some(PageState::Absent)).eq(scene.states());
+    let refused: u64 = (0..70)
+        .map(|padding| {
+            exhaust(
+                0,
+                || scene(padding),
+                |scene| {
+                    assert!(waits(scene), "a request that was refused is marked");
+                    match scene.user().fault(Fault::new(A + 5 * PAGE, Access::READ))?.complete() {
+                        Resolution::Request(_) => Ok(()),
+                        other => Err(Refused::Other(format!("{other:?}"))),
+                    }
+                },
+            )
+        })
+        .sum();
+    assert!(refused > 0, "no request was refused at any padding");
+    // Many pages at once take many nodes.
+    exhaust(
+        1,
+        || scene(0),
+        |scene| {
+            assert!(waits(scene), "a request that was refused is marked");
+            let request = scene.areas[0].request(0, 300 * PAGE)?.ok_or(Refused::Other("none".into()))?;
+            assert_eq!(request.size, 300 * PAGE);
+            Ok(())
+        },
+    );
+    exhaust(
+        1,
+        || scene(0),
+        |scene| {
+            assert!(waits(scene), "a request that was refused is marked");
+            asked(scene.user().populate(scene.range(0, 300), Access::READ).map(Flush::complete))
+        },
+    );
+    exhaust(
+        1,
+        || scene(0),
+        |scene| {
+            assert!(waits(scene), "a request that was refused is marked");
+            let written = scene.areas[0].write(5, &[1; 200 * PAGE as usize]).map(Flush::complete);
+            asked(written.map_err(SpaceError::Area))
+        },
+    );
+}
+
+#[test]
+fn supplied_pages() {
+    let scene = || {
+        let scene = Scene::new().paged(8).mapped();
+        scene.areas[0].request(0, 8 * PAGE).unwrap().unwrap();
+        scene
+    };
+    let wait = Some(PageState::Requested(RequestToken(1)));
+    exhaust(4, scene, |scene| {
+        assert_eq!(scene.states(), [wait; 8], "an answer that was refused took something");
+        let supplied = scene.areas[0].supply(RequestToken(1), 2 * PAGE, &[1; 4 * PAGE as usize])?;
+        assert_eq!((supplied, scene.areas[0].resident_pages()), (4, 4));
+        Ok(())
+    });
+    // The fault after it takes tables alone.
+    exhaust(
+        1,
+        || {
+            let scene = scene();
+            scene.areas[0].supply(RequestToken(1), 0, &[1; 8 * PAGE as usize]).unwrap();
+            scene
+        },
+        |scene| {
+            scene.user().fault(Fault::new(A, Access::WRITE))?.complete();
+            Ok(())
+        },
+    );
+}
+
+/// What frees memory works where there is none.
+#[test]
+fn write_back_and_eviction_allocate_nothing() {
+    let scene = Scene::new().paged(200).mapped();
+    let (sim, area) = (scene.world.sim.clone(), &scene.areas[0]);
+    let request = area.request(0, 200 * PAGE).unwrap().unwrap();
+    area.supply(request.token, 0, &[1; 200 * PAGE as usize]).unwrap();
+    for page in 0..200 {
+        load(&sim, 0, scene.user(), A + page * PAGE).unwrap();
+    }
+    for page in (0..200).step_by(3) {
+        store(&sim, 0, scene.user(), A + page * PAGE, 7).unwrap();
+    }
+    let requests = sim.allocation_requests();
+    sim.fail_allocation_after(0);
+    assert_eq!(area.evict(0, area.size()).unwrap().complete().pages, 133);
+    while let Some(flush) = area.begin_write_back(0, area.size()).unwrap() {
+        flush.complete().written();
+    }
+    assert_eq!(area.evict(0, area.size()).unwrap().complete().pages, 67);
+    assert_eq!((area.resident_pages(), sim.allocation_requests()), (0, requests));
+    sim.fail_never();
+    scene.end();
 }

@@ -58,6 +58,16 @@ impl FrameList {
         Some(frame)
     }
 
+    /// The frames, from the front.
+    pub(crate) fn iter<'a, F: Frames>(&'a self, frames: &'a F) -> impl Iterator<Item = Frame> + 'a {
+        let mut next = self.first;
+        (0..self.count).map_while(move |_| {
+            let frame = Frame::new(next);
+            next = frames.frame_meta(frame)?.link();
+            Some(frame)
+        })
+    }
+
     /// Takes zeroed frames, recorded as tables, from `frames` until the list has `count`: what an operation on
     /// [`Tables`](crate::paging::Tables) is given to build with. O(frames taken).
     ///

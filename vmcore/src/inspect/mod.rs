@@ -26,6 +26,7 @@ impl AreaKind {
             Self::Private { .. } => "private",
             Self::Ring { .. } => "ring",
             Self::Growing { .. } => "growing",
+            Self::Paged { .. } => "paged",
         }
     }
 }

@@ -4,6 +4,7 @@ use core::fmt;
 use core::ptr::NonNull;
 
 use super::inner::{AreaInner, release_area};
+use super::paged::Paged;
 use super::sections::Sections;
 use super::{AreaError, AreaKind, MAX_SIZE, Rights};
 use crate::addr::{Frame, FrameRange};
@@ -77,6 +78,10 @@ impl<P: Platform> Area<P> {
                 pages if pages < MAX_SIZE >> shift => pages,
                 _ => return Err(AreaError::Size(size)),
             },
+            AreaKind::Paged { size, .. } => {
+                need.add_objects::<Paged<P>>(1);
+                pages_of(size)?
+            }
             AreaKind::Fixed { frames, .. } => {
                 let bits = platform.machine().mmu().physical_bits().saturating_sub(shift).min(63);
                 if (frames.first().number() + (frames.count() - 1)) >> bits != 0 || frames.count() >= MAX_SIZE >> shift
@@ -108,7 +113,7 @@ impl<P: Platform> Area<P> {
             unsafe { object.write(made) };
             sections = Some(object);
         }
-        let inner = reserve.take_object::<AreaInner<P>>().ok_or(lacking)?;
+        let mut inner = reserve.take_object::<AreaInner<P>>().ok_or(lacking)?;
         if let AreaKind::Fixed { frames, memory } = kind {
             if let Err(error) = platform.machine().register(platform, frames, memory) {
                 // SAFETY: the memory is unused still.
@@ -118,6 +123,16 @@ impl<P: Platform> Area<P> {
         }
         // SAFETY: the memory was just taken for this type, and nobody else knows it.
         unsafe { inner.write(AreaInner::new(kind, pages, sections, data)) };
+        if let AreaKind::Paged { .. } = kind {
+            // As many objects were reserved.
+            if let Some(paged) = reserve.take_object::<Paged<P>>() {
+                // SAFETY: as above.
+                unsafe {
+                    paged.write(Paged::new());
+                    inner.as_mut().set_paged(paged);
+                }
+            }
+        }
         Ok(Self { platform: platform.clone(), inner, rights: Rights::all() })
     }
 

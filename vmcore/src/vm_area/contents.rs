@@ -1,7 +1,7 @@
 //! An area's bytes, reached without a window: how a kernel fills a program's memory.
 
 use super::inner::Answer;
-use super::{Area, AreaError, AreaKind, Rights, Want, release_page};
+use super::{Area, AreaError, AreaKind, PageWait, Rights, Want, release_page};
 use crate::frame::Reserve;
 use crate::paging::{Flush, Pending};
 use crate::platform::Platform;
@@ -30,7 +30,8 @@ impl<P: Platform> Area<P> {
     ///
     /// # Errors
     /// No right to write, bytes outside of the area, a kind whose contents cannot be reached this way (untracked, guarded across sections),
-    /// frames that the platform does not reach, [`AreaError::Retry`] while a change of the area or of a page is being flushed, a full account, out of frames. Nothing was
+    /// frames that the platform does not reach, [`AreaError::Retry`] while a change of the area or of a page is being flushed, a full account, out of frames. A page of
+    /// a paged area is not there ([`AreaError::Awaits`]: it is asked for; wait, and make the same call again), or its pager could not bring it. Nothing was
     /// changed, unless another CPU changes the area meanwhile (shrinks it, or clones it): then a first part may have been written.
     pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<Flush<P, ()>, AreaError> {
         self.require(Rights::WRITE)?;
@@ -53,6 +54,10 @@ impl<P: Platform> Area<P> {
         let tracked = match self.inner().kind() {
             AreaKind::Untracked { .. } => return Err(AreaError::Kind),
             AreaKind::Fixed { .. } => false,
+            AreaKind::Paged { .. } => {
+                self.ask_for_missing(first, count)?;
+                return self.write_paged(offset, bytes);
+            }
             _ => true,
         };
         let mut reserve = Reserve::new(platform);
@@ -124,6 +129,57 @@ impl<P: Platform> Area<P> {
         written
     }
 
+    /// Writes to pages that were brought. Each becomes dirty after the copy: no flush waits for it, so a write-back that took the page meanwhile is
+    /// followed by another, and a page that was evicted meanwhile (its frame is held, so it is not another's) is written again.
+    fn write_paged(&self, offset: u64, bytes: &[u8]) -> Result<(), AreaError> {
+        let platform = self.platform();
+        let mut reserve = Reserve::new(platform);
+        self.each_piece(offset, bytes.len(), |index, within, done, count| {
+            let Some(chunk) = bytes.get(done..done + count) else { return Ok(()) };
+            loop {
+                let answer = {
+                    let mut state = self.inner().lock(platform);
+                    let answer = self.inner().page(platform, &mut state, index, Want::Read, &mut reserve);
+                    if let Answer::Page { frame, .. } = answer {
+                        // Held while bytes are copied, not under the lock, since the caller's bytes may fault.
+                        platform.frame_meta(frame).inspect(|meta| meta.add_reference());
+                    }
+                    answer
+                };
+                let frame = match answer {
+                    Answer::Page { frame, .. } => frame,
+                    Answer::Short(need) => {
+                        reserve.top_up(&need)?;
+                        continue;
+                    }
+                    answer => return Err(self.refusal(&answer, index, (offset, bytes.len()))),
+                };
+                // SAFETY: the frame is the area's page, which a reference keeps.
+                let copied = unsafe { platform.write_frame(frame, within, chunk) };
+                let stays = self.inner().lock(platform).mark_written(platform, index, frame, &mut reserve);
+                release_page(platform, frame);
+                if copied < count {
+                    return Err(AreaError::Unreachable(frame));
+                }
+                if stays {
+                    return Ok(());
+                }
+            }
+        })
+    }
+
+    /// Why a page cannot be read or written.
+    fn refusal(&self, answer: &Answer, index: u64, (offset, length): (u64, usize)) -> AreaError {
+        match *answer {
+            Answer::Request(request) => AreaError::Awaits(PageWait::Request(request)),
+            Answer::Wait(token) => AreaError::Awaits(PageWait::Wait(token)),
+            Answer::Failed => AreaError::Failed(index << P::PAGE_SHIFT),
+            Answer::Retry => AreaError::Retry,
+            Answer::Full(error) => AreaError::OutOfAccount(error),
+            _ => AreaError::Outside { offset, size: length as u64, area: self.size() },
+        }
+    }
+
     /// Copies bytes out of the area without a window, from byte `offset` on. Pages that do not exist read as zero, and do not come into
     /// being.
     ///
@@ -139,21 +195,36 @@ impl<P: Platform> Area<P> {
         let tracked = match self.inner().kind() {
             AreaKind::Untracked { .. } => return Err(AreaError::Kind),
             AreaKind::Fixed { .. } => false,
+            AreaKind::Paged { .. } => {
+                let (first, count) = self.byte_range(offset, bytes.len() as u64)?;
+                self.ask_for_missing(first, count)?;
+                true
+            }
             _ => true,
         };
-        let size = bytes.len() as u64;
+        let length = bytes.len();
+        let mut reserve = Reserve::new(platform);
         self.each_piece(offset, bytes.len(), |index, within, done, count| {
             let Some(chunk) = bytes.get_mut(done..done + count) else { return Ok(()) };
-            let mut state = self.inner().lock(platform);
-            let frame = match self.inner().page(platform, &mut state, index, Want::Look, &mut Reserve::new(platform)) {
-                Answer::Page { frame, .. } => frame,
-                Answer::Zero => {
-                    drop(state);
-                    chunk.fill(0);
-                    return Ok(());
+            let (frame, state) = loop {
+                let mut state = self.inner().lock(platform);
+                match self.inner().page(platform, &mut state, index, Want::Look, &mut reserve) {
+                    Answer::Page { frame, .. } => break (frame, state),
+                    Answer::Zero => {
+                        drop(state);
+                        chunk.fill(0);
+                        return Ok(());
+                    }
+                    // Only to ask for it.
+                    Answer::Short(need) => {
+                        drop(state);
+                        reserve.top_up(&need)?;
+                    }
+                    answer => {
+                        drop(state);
+                        return Err(self.refusal(&answer, index, (offset, length)));
+                    }
                 }
-                Answer::Retry => return Err(AreaError::Retry),
-                _ => return Err(AreaError::Outside { offset, size, area: state.pages << P::PAGE_SHIFT }),
             };
             if tracked {
                 platform.frame_meta(frame).inspect(|meta| meta.add_reference());

@@ -60,11 +60,12 @@ impl<P: Platform> Area<P> {
     /// Cost: growing O(1); shrinking O(windows + pages given up).
     ///
     /// # Errors
-    /// No right to resize, a size that cannot be, a kind that cannot be resized (only open and private areas can), an outstanding
+    /// No right to resize, a size that cannot be, a kind that cannot be resized (only open, private and paged areas can), an outstanding
     /// flush of a part given up before ([`AreaError::Retry`]), a pinned page that would go, out of frames. Nothing was changed.
     pub fn resize(&self, size: u64) -> Result<Flush<P, ()>, AreaError> {
         self.require(Rights::RESIZE)?;
-        if !matches!(self.inner().kind(), AreaKind::Open { .. } | AreaKind::Private { .. }) {
+        let kind = self.inner().kind();
+        if !matches!(kind, AreaKind::Open { .. } | AreaKind::Private { .. } | AreaKind::Paged { .. }) {
             return Err(AreaError::Kind);
         }
         if size == 0 || size >= MAX_SIZE || size & ((1 << P::PAGE_SHIFT) - 1) != 0 {
@@ -233,7 +234,7 @@ pub(crate) unsafe fn give_up<P: Platform>(
     if count != 0 {
         state.change_views(platform, ViewChange::Unmap { first, count }, pending);
     }
-    pending.note_cut_off(tree.len());
+    pending.note_cut_off(state.cut_frames(&tree));
     state.returning += 1;
     // SAFETY: the memory was taken for this type; the object stays in the pool until its release, is linked nowhere, and holds the
     // reference that was just counted.

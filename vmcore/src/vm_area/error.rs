@@ -6,7 +6,7 @@ use crate::addr::{Frame, FrameRange};
 use crate::frame::OutOfFrames;
 use crate::machine::RegistryError;
 use crate::paging::MemoryType;
-use crate::vm_area::{OutOfAccount, Rights};
+use crate::vm_area::{OutOfAccount, PageWait, RequestToken, Rights};
 
 /// Why something asked of an area was refused. Nothing was changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,6 +62,14 @@ pub enum AreaError {
     Memory(MemoryType),
     /// The page at this offset in bytes is resident already.
     Resident(u64),
+    /// A page of a paged area is not there: hand the request out if it is one, wait for its answer, and make the same call again.
+    Awaits(PageWait),
+    /// The pager could not bring the page at this offset: [`Area::retry`](crate::vm_area::Area::retry) has it asked for again.
+    Failed(u64),
+    /// No page of the range waits for an answer to this request (any more).
+    Stale(RequestToken),
+    /// The offset is no page's.
+    Unaligned(u64),
 }
 
 impl From<OutOfFrames> for AreaError {
@@ -107,6 +115,18 @@ impl fmt::Display for AreaError {
             Self::Resident(offset) => {
                 write!(f, "the page at offset {offset:#x} is resident already: pin it, or choose other offsets")
             }
+            Self::Awaits(wait) => wait.fmt(f),
+            Self::Failed(offset) => {
+                write!(f, "the pager could not bring the page at offset {offset:#x}: have it retried or give it up")
+            }
+            Self::Stale(token) => {
+                write!(
+                    f,
+                    "no page there waits for an answer to request {}: drop the answer, wake who waits for it",
+                    token.0
+                )
+            }
+            Self::Unaligned(offset) => write!(f, "offset {offset:#x} is no multiple of the page size: give a page's"),
         }
     }
 }

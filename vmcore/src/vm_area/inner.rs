@@ -4,6 +4,7 @@ use core::ptr::NonNull;
 
 use super::account::release_account;
 use super::gate::Gate;
+use super::paged::{PageRequest, Paged, RequestToken};
 use super::sections::Sections;
 use super::{AccountInner, AreaError, AreaKind, OutOfAccount, Page, TreeSupply, View, ViewChange, Want};
 use crate::addr::Frame;
@@ -44,6 +45,12 @@ pub(crate) enum Answer {
     Retry,
     /// The account is full.
     Full(OutOfAccount),
+    /// The embedder is asked for it, just now: hand this out.
+    Request(PageRequest),
+    /// It was asked for before.
+    Wait(RequestToken),
+    /// Its pager could not bring it.
+    Failed,
 }
 
 /// What handles and windows refer to.
@@ -87,9 +94,11 @@ pub(crate) struct AreaState<P: Platform> {
     pub(super) account: Option<NonNull<AccountInner>>,
     /// Pages that are charged ahead by operations that are under way.
     pub(super) ahead: u64,
+    /// What a paged area remembers besides.
+    pub(super) paged: Option<NonNull<Paged<P>>>,
 }
 
-// SAFETY: views and sections belong to the area and are reached only under its lock; the tree's nodes are plain memory.
+// SAFETY: views, sections and what a paged area remembers belong to the area and are reached only under its lock; the tree's nodes are plain memory.
 unsafe impl<P: Platform> Send for AreaState<P> {}
 
 impl<P: Platform> AreaInner<P> {
@@ -135,6 +144,7 @@ impl<P: Platform> AreaInner<P> {
             account: None,
             ahead: 0,
             is_ring: matches!(kind, AreaKind::Ring { .. }),
+            paged: None,
         };
         let memory = match kind {
             AreaKind::Fixed { memory, .. } => memory,
@@ -196,6 +206,11 @@ impl<P: Platform> AreaInner<P> {
             > state.view_count.saturating_add(state.returning).saturating_add(state.gate_count)
     }
 
+    /// Gives the area, which nobody else knows yet, what it remembers as a paged one.
+    pub(super) fn set_paged(&mut self, paged: NonNull<Paged<P>>) {
+        self.state.get_mut().paged = Some(paged);
+    }
+
     pub(crate) const fn data(&self) -> &P::AreaData {
         &self.data
     }
@@ -247,6 +262,9 @@ impl<P: Platform> AreaInner<P> {
                 let key = state.key(index);
                 state.tracked_page(platform, key, want, reserve)
             }
+            AreaKind::Paged { key, .. } => {
+                state.paged_page(platform, key, index, matches!(want, Want::Write | Want::Settled(true)), reserve)
+            }
         }
     }
 
@@ -291,7 +309,7 @@ impl<P: Platform> AreaState<P> {
     }
 
     pub(crate) fn resident(&self) -> u64 {
-        self.tree.len()
+        self.tree.len() - self.frameless()
     }
 
     pub(super) fn section_is_out(&self, section: u32) -> bool {
@@ -301,12 +319,13 @@ impl<P: Platform> AreaState<P> {
 
     /// Whether a page that is resident was written to since it was last clean.
     pub(crate) fn page_state(&self, index: u64) -> Option<bool> {
-        Some(self.tree.get(self.key(index))?.is_dirty())
+        let page = self.tree.get(self.key(index)).filter(|page| page.held_frame().is_some())?;
+        Some(page.is_dirty())
     }
 
     /// The frame of a page that is resident.
     pub(crate) fn resident_page(&self, index: u64) -> Option<Frame> {
-        Some(self.tree.get(self.key(index))?.frame())
+        self.tree.get(self.key(index))?.held_frame()
     }
 
     /// What it takes to make the pages under `count` keys from `first` on resident. O(pages).
@@ -358,6 +377,9 @@ impl<P: Platform> AreaState<P> {
     /// Under how many of the keys there is a page. O(nodes in the range).
     pub(super) fn resident_keys(&self, first: u64, count: u64) -> u64 {
         let end = first.saturating_add(count);
+        if self.frameless() != 0 {
+            return self.resident_one_by_one(first, end);
+        }
         let mut resident = 0;
         let mut at = first;
         while let Some((present, _)) = self.tree.next_present(at).filter(|(key, _)| *key < end) {
@@ -461,6 +483,10 @@ pub(crate) unsafe fn release_area<P: Platform>(platform: &P, area: NonNull<AreaI
     if let Some(account) = state.account.take() {
         // SAFETY: the area's reference is given up.
         unsafe { release_account(platform, account, 1) };
+    }
+    if let Some(paged) = state.paged.take() {
+        // SAFETY: it was made with the area and goes with it: an eviction's flush holds a reference to the area. Nothing in it needs dropping.
+        unsafe { reserve.put_object(paged) };
     }
     if let AreaKind::Fixed { frames, memory } = inner.kind {
         platform.machine().unregister(platform, frames, memory);

@@ -21,6 +21,7 @@
 //! - Each slot of the tree holds one reference to its frame ([`FrameMeta::count`](crate::frame::FrameMeta::count)).
 //! - No window shows a page that the area does not hold, except within an unacknowledged flush.
 //! - A pinned page stays in its frame, and the area lives, until the last of its pins is dropped.
+//! - A page of a paged area that is neither dirty nor being written back is writable for no CPU, except within an unacknowledged flush.
 //! - What the area gave up (by shrinking, by taking a section back) is not handed out again before the flush of it is acknowledged.
 
 mod account;
@@ -32,6 +33,7 @@ mod gate;
 mod inner;
 mod memory;
 mod page;
+mod paged;
 mod pin;
 mod ring;
 mod sections;
@@ -46,6 +48,7 @@ pub(crate) use self::cut_off::give_up;
 pub use self::error::AreaError;
 pub(crate) use self::inner::{Answer, AreaInner, AreaState, release_area};
 pub(crate) use self::page::{Page, TreeSupply, release_page};
+pub use self::paged::{Evicted, PageBuffer, PageRequest, PageState, PageWait, RequestToken, WriteBack};
 pub use self::pin::Pin;
 pub use self::sections::SectionLayout;
 pub(crate) use self::tracked::Want;
@@ -69,6 +72,8 @@ bitflags::bitflags! {
         const RESIZE = 16;
         /// Making further handles.
         const SHARE = 32;
+        /// A pager's part: answering requests, writing back, evicting.
+        const SUPPLY = 64;
     }
 }
 
@@ -168,6 +173,14 @@ pub enum AreaKind {
         limit: u64,
         /// Bytes that growing leaves free to what is mapped below; whole pages, at least one.
         gap: u64,
+    },
+    /// Contents that the embedder supplies when they are asked for, and takes back when they were written to: a file, an image, memory
+    /// across a network, swap.
+    Paged {
+        /// Bytes.
+        size: u64,
+        /// The embedder's, to tell its areas apart: part of each [`PageRequest`].
+        key: u64,
     },
 }
 

@@ -1,11 +1,17 @@
 //! What a page tree stores for an area: a frame and what is known of the page in it.
 //!
 //! ```text
-//!   63                              8 7      2  1   0
-//!  +---------------------------------+--------+---+---+
-//!  |          frame number           |   0    | 1 | D |   D: written to since it was last clean
-//!  +---------------------------------+--------+---+---+
+//!   63                              8 7  6   5   4   3   2   1   0
+//!  +---------------------------------+----+---+---+---+---+---+---+   D: written to since it was last clean
+//!  |          frame number           | 0  | 0 | 0 | E | W | 1 | D |   W: its write-back is under way (then D: written to since that began)
+//!  +---------------------------------+----+---+---+---+---+---+---+   E: on its way out, until a flush is acknowledged
+//!  |        token of a request       | 0  | 0 | 1 | 0 | 0 | 0 | 0 |   asked for, not there yet    \  paged areas only:
+//!  +---------------------------------+----+---+---+---+---+---+---+                                > no frame
+//!  |                0                | 0  | 1 | 0 | 0 | 0 | 0 | 0 |   its pager could not bring it /
+//!  +---------------------------------+----+---+---+---+---+---+---+
 //! ```
+//!
+//! Only a word with a frame holds a reference. W, E and the words without a frame are explained in [`paged`](super::paged).
 //!
 //! Dirtiness is recorded here by the first write fault, not in the table: tables can be dropped, the tree cannot.
 
@@ -27,6 +33,10 @@ pub(crate) struct Page(NonZeroU64);
 const DIRTY: NonZeroU64 = NonZeroU64::MIN;
 /// Set in every page, so that no stored word is zero.
 const PRESENT: NonZeroU64 = NonZeroU64::MIN.saturating_add(1);
+const WRITING_BACK: NonZeroU64 = NonZeroU64::MIN.saturating_add(3);
+const EVICTING: NonZeroU64 = NonZeroU64::MIN.saturating_add(7);
+const REQUESTED: NonZeroU64 = NonZeroU64::MIN.saturating_add(15);
+const FAILED: NonZeroU64 = NonZeroU64::MIN.saturating_add(31);
 const FRAME_SHIFT: u32 = 8;
 
 impl Page {
@@ -46,6 +56,68 @@ impl Page {
     /// The same page, written to.
     pub(crate) fn dirty(self) -> Self {
         Self(self.0 | DIRTY)
+    }
+
+    /// A page that was asked for with this token, of which 56 bits are kept.
+    pub(super) fn requested(token: u64) -> Self {
+        Self(REQUESTED | (token << FRAME_SHIFT))
+    }
+
+    /// A page that its pager could not bring.
+    pub(super) const fn failed() -> Self {
+        Self(FAILED)
+    }
+
+    /// The frame, if the page has one.
+    pub(crate) const fn held_frame(self) -> Option<Frame> {
+        if self.has(PRESENT) { Some(self.frame()) } else { None }
+    }
+
+    /// The token of the request that the page waits for.
+    pub(super) const fn token(self) -> Option<u64> {
+        if self.has(REQUESTED) { Some(self.0.get() >> FRAME_SHIFT) } else { None }
+    }
+
+    pub(super) const fn is_writing_back(self) -> bool {
+        self.has(WRITING_BACK)
+    }
+
+    pub(super) const fn is_evicting(self) -> bool {
+        self.has(EVICTING)
+    }
+
+    /// The same page, clean, as its write-back begins.
+    pub(super) fn writing_back(self) -> Self {
+        self.without(DIRTY).with(WRITING_BACK)
+    }
+
+    /// The same page after its write-back: dirty if that failed or the page was written to meanwhile.
+    pub(super) fn written_back(self, written: bool) -> Self {
+        let page = self.without(WRITING_BACK);
+        if written { page } else { page.dirty() }
+    }
+
+    /// The same page, on its way out.
+    pub(super) fn evicting(self) -> Self {
+        self.with(EVICTING)
+    }
+
+    /// The same page, which stays.
+    pub(super) fn kept(self) -> Self {
+        self.without(EVICTING)
+    }
+
+    const fn has(self, bit: NonZeroU64) -> bool {
+        self.0.get() & bit.get() != 0
+    }
+
+    fn with(self, bit: NonZeroU64) -> Self {
+        Self(self.0 | bit)
+    }
+
+    /// Without a bit of a page that has a frame.
+    fn without(self, bit: NonZeroU64) -> Self {
+        Self(PRESENT | (self.0.get() & !bit.get()))
     }
 }
 
@@ -121,12 +193,16 @@ impl<P: Platform> Reserve<P> {
 
 impl<P: Platform> ValueOwner<Page> for TreeSupply<'_, P> {
     fn duplicate(&mut self, page: Page) -> Result<Page, CannotDuplicate> {
-        self.platform.frame_meta(page.frame()).ok_or(CannotDuplicate::new())?.add_reference();
+        // A request is answered to the area that asked, once: a second holder would wait for ever.
+        let frame = page.held_frame().ok_or(CannotDuplicate::new())?;
+        self.platform.frame_meta(frame).ok_or(CannotDuplicate::new())?.add_reference();
         Ok(page)
     }
 
     fn discard(&mut self, page: Page) {
-        release_page(self.platform, page.frame());
+        if let Some(frame) = page.held_frame() {
+            release_page(self.platform, frame);
+        }
     }
 
     /// The count of its first frame is a run's; those of the others stay at the one that they began with.

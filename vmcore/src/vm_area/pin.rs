@@ -146,6 +146,9 @@ impl<P: Platform> Area<P> {
         if self.inner().is_fixed() {
             return Ok(Flush::new(platform.clone(), Pending::new(), self.pinned(first, count)?));
         }
+        if let AreaKind::Paged { .. } = self.inner().kind() {
+            self.ask_for_missing(first, count)?;
+        }
         let mut pending = Pending::new();
         let pin = self.pin_pages(first, count, &mut pending);
         let flush = Flush::new(platform.clone(), pending, ());
@@ -240,7 +243,10 @@ impl<P: Platform> Area<P> {
     /// ```
     pub fn allocate(&self, offset: u64, size: u64, alignment: u32) -> Result<Flush<P, Pin<P>>, AreaError> {
         self.require(Rights::READ | Rights::WRITE)?;
-        if self.inner().is_fixed() || self.inner().is_untracked() {
+        if self.inner().is_fixed()
+            || self.inner().is_untracked()
+            || matches!(self.inner().kind(), AreaKind::Paged { .. })
+        {
             return Err(AreaError::Kind);
         }
         let platform = self.platform();

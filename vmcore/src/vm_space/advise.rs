@@ -115,6 +115,9 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                         if self.first_guard(part.window, PageRange::from_checked(address, page_size::<P>())).is_some() {
                             return None;
                         }
+                        if part.area.awaits(&state, page) {
+                            return None;
+                        }
                         match part.area.page(platform, &mut state, page, Want::Settled(false), &mut reserve) {
                             Answer::Page { frame, writable, .. } => {
                                 Some(leaf_for(part.area, part.window.access, inner.global, frame, writable))

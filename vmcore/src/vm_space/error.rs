@@ -5,7 +5,7 @@ use core::fmt;
 use crate::addr::{PageRange, RangeError, VirtAddr};
 use crate::frame::OutOfFrames;
 use crate::paging::{Access, EncodeError, TableError};
-use crate::vm_area::{AreaError, Rights};
+use crate::vm_area::{AreaError, PageWait, Rights};
 use crate::vm_space::Inherit;
 use crate::vm_space::SpaceLimit;
 
@@ -73,6 +73,16 @@ pub enum SpaceError {
     Limit(SpaceLimit),
     /// One window is asked for, and from this address on there is another.
     SeveralWindows(VirtAddr),
+    /// Populating came to a page of a paged area that is not there. What lies before the address is populated: hand the request out if it is
+    /// one, wait for its answer, and go on from the address.
+    Awaits {
+        /// The page that is waited for.
+        address: VirtAddr,
+        /// What for.
+        wait: PageWait,
+    },
+    /// The pager could not bring the page at this address.
+    Failed(VirtAddr),
 }
 
 impl From<RangeError> for SpaceError {
@@ -160,6 +170,10 @@ impl fmt::Display for SpaceError {
             }
             Self::Limit(SpaceLimit::Reserved(most)) => {
                 write!(f, "the space may have {most:#x} bytes of addresses: unmap some or raise the limit")
+            }
+            Self::Awaits { address, wait } => write!(f, "at {address}: {wait}"),
+            Self::Failed(address) => {
+                write!(f, "the pager could not bring the page at {address}: have it retried, or stop who needs it")
             }
         }
     }

@@ -3,7 +3,7 @@
 //! ```text
 //!   address ──► window? ──► allowed? ──► mapped already? ──► the area's page ──► a leaf
 //!                 │ no         │ no           │ yes              │ guard, outside
-//!              NoWindow      Denied        Spurious          Guard, OutsideArea
+//!              NoWindow      Denied        Spurious          Guard, OutsideArea; not there: Request, Wait, Failed
 //!         (or the one above grows)
 //! ```
 
@@ -11,7 +11,7 @@ use crate::addr::{PageRange, VirtAddr};
 use crate::frame::{FrameList, Need, Reserve};
 use crate::paging::{Access, Flush, FlushRequest, FlushScope, Gather, Leaf, MemoryType, Mmu, Pending, Tables};
 use crate::platform::{CpuSet, Platform};
-use crate::vm_area::{Answer, AreaError, AreaInner, AreaState, Want};
+use crate::vm_area::{Answer, AreaError, AreaInner, AreaState, PageRequest, RequestToken, Want};
 use crate::vm_space::index::{Index, page_size};
 use crate::vm_space::inner::SpaceInner;
 use crate::vm_space::map::leaf_for;
@@ -48,7 +48,7 @@ impl Fault {
     }
 }
 
-/// How a fault was resolved. The access may be tried again.
+/// How a fault was resolved. The access may be tried again, at once or when the page has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Resolution {
@@ -56,6 +56,11 @@ pub enum Resolution {
     Mapped,
     /// The tables allowed the access already: another CPU was faster, or this CPU's TLB was behind. It was flushed here.
     Spurious,
+    /// The page is the embedder's to bring, and is asked for herewith, once: hand the request to whoever brings it, and let the access wait
+    /// for the answer before it is tried again.
+    Request(PageRequest),
+    /// The page was asked for before, by this request: let the access wait for the answer before it is tried again.
+    Wait(RequestToken),
 }
 
 enum Attempt {
@@ -71,7 +76,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
     ///
     /// # Errors
     /// Nothing is mapped there, or the address is not the space's; the access is not allowed; the page is a guard or past the end of
-    /// its area, or too far below a growing one or too near to what is below that; a change there is still being flushed ([`SpaceError::Retry`]: return, the access faults again); out of frames.
+    /// its area, or too far below a growing one or too near to what is below that; its pager could not bring it; a change there is still being flushed ([`SpaceError::Retry`]: return, the access faults again); out of frames.
     ///
     /// ```
     /// # #[cfg(feature = "sim")] {
@@ -168,8 +173,9 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         if present.is_some_and(|leaf| leaf.access.contains(fault.access.difference(Access::USER))) {
             return Ok(Attempt::Done(Resolution::Spurious));
         }
-        let missing = tables.tables_missing(&found);
         let index_in_area = window.area_page(address);
+        // A page that is to be brought first needs no tables yet.
+        let missing = if area.awaits(&state, index_in_area) { 0 } else { tables.tables_missing(&found) };
         match area.first_refused(&state, index_in_area, 1) {
             Some((_, Answer::Guard)) => return Err(SpaceError::Guard(address)),
             Some((_, Answer::Retry)) => return Err(SpaceError::Retry(address)),
@@ -220,6 +226,9 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             Answer::Full(error) => return Err(AreaError::OutOfAccount(error).into()),
             Answer::Guard => return Err(SpaceError::Guard(address)),
             Answer::Outside => return Err(SpaceError::OutsideArea(address)),
+            Answer::Request(request) => return Ok(Attempt::Done(Resolution::Request(request))),
+            Answer::Wait(token) => return Ok(Attempt::Done(Resolution::Wait(token))),
+            Answer::Failed => return Err(SpaceError::Failed(address)),
         };
         let leaf = leaf_for(area, window.access, inner.global, frame, writable);
         let mut tables = Some(tables);

@@ -7,7 +7,7 @@ use crate::frame::{Need, Reserve};
 use crate::lock::Guard;
 use crate::paging::{Access, Flush, Gather, Leaf, Mmu, Pending, Tables};
 use crate::platform::Platform;
-use crate::vm_area::{Answer, Area, AreaInner, AreaKind, AreaState, Rights, Want};
+use crate::vm_area::{Answer, Area, AreaInner, AreaKind, AreaState, PageWait, Rights, Want};
 use crate::vm_space::index::{Slot, page_size};
 use crate::vm_space::inner::SpaceInner;
 use crate::vm_space::place::Wanted;
@@ -147,7 +147,8 @@ impl<'a, P: Platform> MapRequest<'a, P> {
         Wanted { place: self.place, alignment: self.alignment, within: self.within }
     }
 
-    /// With every page present from the start, so that nothing in it faults.
+    /// With every page present from the start, so that nothing in it faults. Of a paged area, with those that are resident: to have the
+    /// others brought, [`populate`](Space::populate) it.
     pub const fn populated(mut self) -> Self {
         self.populate = true;
         self
@@ -206,7 +207,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             index.add_need(index.nodes_needed(range.start(), 1), &mut need);
             // What a clone or a snapshot has as well is not copied for a window that nobody has used yet.
             let want = Want::Settled(access.contains(Access::WRITE));
-            let fill = Fill { area, access, global: inner.global, want, raised: false };
+            let fill = Fill { area, access, global: inner.global, want, raised: false, ask: false };
             let populate = request.populate && allows_anything(access);
             if populate {
                 fill.add_need(platform, &state, &tables, range, first, &mut need)?;
@@ -279,14 +280,16 @@ impl<P: Platform, M: Mmu> Space<P, M> {
 
     /// Makes every page of the range present for this access, so that it does not fault (but for one spurious fault where a CPU remembers a
     /// page as read-only that is made writable here; and pages that had to be copied, since a clone or a snapshot has them as well, are mapped by the first
-    /// fault after the flush). All or nothing.
+    /// fault after the flush). All or nothing, but for pages that have to be brought: the first of them is asked for,
+    /// [`SpaceError::Awaits`] says which it is and what to wait for, and all that lies before it is present.
     ///
     /// Cost: O(pages); takes frames for the pages and tables that are missing.
     ///
     /// # Errors
     /// Nothing is mapped at some address; the access is not allowed somewhere; a guard page or a page past the end of an area lies in
     /// the range; the range is not the space's or holds foreign tables; a change there is still being flushed; a full account; out of frames. With several
-    /// windows in the range, frames and room in accounts are wanted for each of its pages, whether it is resident or not.
+    /// windows in the range, frames and room in accounts are wanted for each of its pages, whether it is resident or not. A page of a paged
+    /// area is not there, or its pager could not bring it.
     pub fn populate(&self, range: PageRange, access: Access) -> Result<Flush<P, ()>, SpaceError> {
         self.populate_and_flag(range, Some(access.difference(Access::USER)), WindowFlags::empty())
     }
@@ -440,6 +443,8 @@ pub(super) struct Fill<'a, P: Platform> {
     want: Want,
     /// Whether pages may be mapped with less than the window allows.
     raised: bool,
+    /// Whether to stop at a page that the embedder has to bring, and ask for it; it is passed over otherwise.
+    ask: bool,
 }
 
 impl<'a, P: Platform> Fill<'a, P> {
@@ -452,7 +457,12 @@ impl<'a, P: Platform> Fill<'a, P> {
     ) -> Self {
         let want = Want::Settled(access.unwrap_or(window.access).contains(Access::WRITE));
         let raised = window.marks.contains(WindowMarks::RAISED);
-        Self { area, access: window.access, global: space.global, want, raised }
+        Self { area, access: window.access, global: space.global, want, raised, ask: true }
+    }
+
+    /// The same, passing over pages that the embedder has to bring.
+    pub(super) fn of_what_is_there(self) -> Self {
+        Self { ask: false, ..self }
     }
 
     /// The leaf for a page of the window.
@@ -482,6 +492,10 @@ impl<'a, P: Platform> Fill<'a, P> {
                 need.tables += tables.tables_to_map(platform, range, None, 0);
                 let mapped: u64 = tables.runs(platform, range).map(|(run, _)| run.pages(P::PAGE_SHIFT)).sum();
                 need.pages += pages.saturating_sub(mapped);
+            }
+            AreaKind::Paged { .. } => {
+                need.tables += tables.tables_to_map(platform, range, None, 0);
+                need.merge(&state.need_to_ask(first, pages));
             }
             _ => {
                 // Whatever is withdrawn before the filling leaves tables as they are, or takes some away.
@@ -514,6 +528,10 @@ impl<'a, P: Platform> Fill<'a, P> {
         match self.area.kind() {
             // Another area may take its tables away between this look and the filling.
             AreaKind::Fixed { .. } => need.tables += tables.tables_to_map_at_most(range),
+            AreaKind::Paged { .. } => {
+                need.tables += tables.tables_to_map_at_most(range);
+                need.merge(&state.need_to_ask_at_most(pages));
+            }
             kind => {
                 need.tables += tables.tables_to_map_at_most(range);
                 need.pages += pages;
@@ -578,6 +596,8 @@ impl<'a, P: Platform> Fill<'a, P> {
     ) -> Result<(), SpaceError> {
         let page_of = |address: VirtAddr| first + ((address.as_u64() - range.start().as_u64()) >> P::PAGE_SHIFT);
         let mut spare = reserve.tables.take();
+        // The first page that the embedder has to bring, and what the area says about it.
+        let mut stop = None;
         let result = if let AreaKind::Fixed { frames, .. } = self.area.kind() {
             let leaf = self.leaf(frames.first().add(first), true);
             if tables.is_clear(platform, range) {
@@ -590,22 +610,42 @@ impl<'a, P: Platform> Fill<'a, P> {
             }
         } else {
             tables.fill(platform, range, &mut spare, |address| {
+                if stop.is_some() || (!self.ask && self.area.awaits(state, page_of(address))) {
+                    return None;
+                }
                 match self.area.page(platform, state, page_of(address), self.want, reserve) {
                     Answer::Page { frame, writable, .. } => Some(self.leaf(frame, writable)),
                     // It is shown elsewhere, so it exists.
                     Answer::Zero => Some(self.leaf(platform.machine().zero_frame()?, false)),
                     Answer::Untracked => Some(self.leaf(reserve.take_untracked_page()?, true)),
+                    answer @ (Answer::Request(_) | Answer::Wait(_) | Answer::Failed) => {
+                        stop = Some((address, answer));
+                        None
+                    }
                     _ => None,
                 }
             })
         };
         reserve.tables = spare;
         result?;
+        let filled = match stop {
+            Some((address, _)) => range.before(PageRange::from_checked(address, page_size::<P>())),
+            None => Some(range),
+        };
         let raises = self.want == Want::Settled(true) || self.raised;
-        if raises && !self.area.is_fixed() && !self.area.is_untracked() {
-            self.raise(platform, state, tables, range, &page_of, reserve)?;
+        if let Some(filled) = filled.filter(|_| raises && !self.area.is_fixed() && !self.area.is_untracked()) {
+            self.raise(platform, state, tables, filled, &page_of, reserve)?;
         }
-        Ok(())
+        let Some((address, answer)) = stop else { return Ok(()) };
+        Err(match answer {
+            Answer::Request(request) => {
+                // As many of the pages that follow are asked for at once as were counted on.
+                let request = state.widen(platform, request, page_of(range.last()) + 1, reserve);
+                SpaceError::Awaits { address, wait: PageWait::Request(request) }
+            }
+            Answer::Wait(token) => SpaceError::Awaits { address, wait: PageWait::Wait(token) },
+            _ => SpaceError::Failed(address),
+        })
     }
 
     /// Gives pages that are mapped with less than is wanted what they lack: clean ones their first write, others what their window was

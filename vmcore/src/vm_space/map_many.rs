@@ -202,7 +202,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             return Ok(());
         }
         let mut state = area.lock(self.platform());
-        with(Fill::of(window, area, self.inner(), None), &mut state, window.area_page(range.start()))
+        with(Fill::of(window, area, self.inner(), None).of_what_is_there(), &mut state, window.area_page(range.start()))
     }
 
     /// Maps memory that only this space has: `size` bytes that are zero, with an area of their own that has no handle. Where they follow upon such a window that agrees in access and

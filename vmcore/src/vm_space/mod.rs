@@ -76,12 +76,18 @@
 //! | [`Area::new`], [`Area::fixed`] | system calls | registry | records; a guarded one: its sections | constant, sections |
 //! | [`Area::resize`], [`Area::give_section`] | system calls | area, tables, CPUs of each space that shows it | a record, nodes of two cut edges | windows and pages |
 //! | [`Area::set_memory`] | system calls | area, tables, CPUs of each space that shows it; registry | a record | windows and pages shown; registered |
-//! | [`Area::read`] | system calls | area, for each page | no | bytes |
+//! | [`Area::read`] | system calls | area, for each page | nodes, to ask for pages of a paged area | bytes |
 //! | [`Area::write`] | system calls | area, for each page; tables and CPUs of spaces that show it | pages that are missing or shared | bytes |
 //! | [`Area::snapshot`] | system calls | area, tables and CPUs of spaces that show it | an area | windows of the area |
 //! | [`Area::pin`], [`Area::allocate`] | system calls | area, tables and CPUs of spaces that show it | pages that are missing (in one run) or shared, nodes | pages |
 //! | [`Account::new`](crate::vm_area::Account::new), drop of its last reference | system calls | registry | a record, a node | constant |
 //! | [`Area::charge_to`] | any but NMI | area, registry | no | constant |
+//! | [`Area::request`] | system calls | area | nodes | pages asked for |
+//! | [`Area::supply`], [`Area::supply_pages`], [`PageBuffer::new`] | system calls, the pager's threads | area | the pages; nothing for those that are filled | bytes, pages |
+//! | [`Area::fail`], [`Area::cancel`], [`Area::retry`] | any but NMI | area | no | pages |
+//! | [`Area::begin_write_back`], [`Area::evict`] | system calls, reclaim | area, tables, CPUs of each space that shows it | no | windows and pages |
+//! | [`WriteBack::written`], drop of a [`WriteBack`] | any but NMI | area | no | pages |
+//! | [`Area::next_dirty`], [`Area::page_state`], [`Area::set_read_ahead`] | any but NMI | area | no | pages that are passed over; constant |
 //! | [`Area::handle`], [`Area::size`], [`Area::take_section`], … | any but NMI | area | no | constant |
 //! | drop of a [`Pin`](crate::vm_area::Pin) | any but NMI | area, for each page | no | pages |
 //! | drop of an `Area` | system calls | registry | no | pages, if it is the last reference |
@@ -113,6 +119,20 @@
 //! [`Area::allocate`]: crate::vm_area::Area::allocate
 //! [`Area::size`]: crate::vm_area::Area::size
 //! [`Area::take_section`]: crate::vm_area::Area::take_section
+//! [`Area::request`]: crate::vm_area::Area::request
+//! [`Area::supply`]: crate::vm_area::Area::supply
+//! [`Area::supply_pages`]: crate::vm_area::Area::supply_pages
+//! [`Area::fail`]: crate::vm_area::Area::fail
+//! [`Area::cancel`]: crate::vm_area::Area::cancel
+//! [`Area::retry`]: crate::vm_area::Area::retry
+//! [`Area::begin_write_back`]: crate::vm_area::Area::begin_write_back
+//! [`Area::evict`]: crate::vm_area::Area::evict
+//! [`Area::next_dirty`]: crate::vm_area::Area::next_dirty
+//! [`Area::page_state`]: crate::vm_area::Area::page_state
+//! [`Area::set_read_ahead`]: crate::vm_area::Area::set_read_ahead
+//! [`PageBuffer::new`]: crate::vm_area::PageBuffer::new
+//! [`WriteBack`]: crate::vm_area::WriteBack
+//! [`WriteBack::written`]: crate::vm_area::WriteBack::written
 
 mod adopt;
 mod advise;

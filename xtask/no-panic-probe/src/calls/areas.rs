@@ -4,7 +4,7 @@ use vmcore::{
     Platform,
     addr::{Frame, FrameRange},
     paging::{Flush, MemoryType},
-    vm_area::{Account, Area, AreaError, AreaKind, Rights, SectionLayout},
+    vm_area::{Account, Area, AreaError, AreaKind, PageBuffer, RequestToken, Rights, SectionLayout},
 };
 
 use super::{debugged, displayed, hidden, shown};
@@ -15,6 +15,7 @@ pub(super) fn all() {
     one(AreaKind::Untracked { size: hidden(4096) });
     one(AreaKind::Ring { size: hidden(4096) });
     one(AreaKind::Growing { limit: hidden(4096), gap: hidden(4096) });
+    one(AreaKind::Paged { size: hidden(4096), key: hidden(1) });
     one(AreaKind::Guarded(SectionLayout { pages: hidden(1), guard: hidden(1), count: hidden(1) }));
     if let Some(frames) = FrameRange::new(Frame::new(hidden(1)), hidden(1)) {
         // SAFETY: this program is linked to be looked at; it is not run with the expectation to work.
@@ -87,6 +88,54 @@ fn with(made: Result<Area<Probe>, AreaError>) {
         finished(flush);
     }
     shown(area.read(hidden(1), &mut bytes));
+    paged(&area);
+}
+
+/// What a pager calls.
+fn paged(area: &Area<Probe>) {
+    let mut bytes = hidden([0; 8]);
+    shown(area.set_read_ahead(hidden(1)));
+    shown(area.page_state(hidden(1)));
+    match area.request(hidden(1), hidden(1)) {
+        Ok(request) => debugged(&request),
+        Err(error) => displayed(error),
+    }
+    let token = RequestToken(hidden(1));
+    shown(area.supply(token, hidden(1), &bytes));
+    match PageBuffer::new(&Probe, hidden(1)) {
+        Ok(mut pages) => {
+            debugged(&pages);
+            shown(pages.size());
+            shown(pages.frames().last());
+            shown(pages.write(hidden(1), &bytes));
+            shown(area.supply_pages(token, hidden(1), pages));
+        }
+        Err(error) => displayed(error),
+    }
+    shown(area.fail(token, hidden(1), hidden(1)));
+    shown(area.cancel(token, hidden(1), hidden(1)));
+    shown(area.retry(hidden(1), hidden(1)));
+    shown(area.next_dirty(hidden(1)));
+    match area.begin_write_back(hidden(1), hidden(1)) {
+        Ok(Some(flush)) => {
+            let pages = flush.complete();
+            debugged(&pages);
+            shown(pages.offset());
+            shown(pages.size());
+            shown(pages.frames().last());
+            shown(pages.read(hidden(1), &mut bytes));
+            pages.written();
+        }
+        Ok(None) => {}
+        Err(error) => displayed(error),
+    }
+    if let Ok(Some(flush)) = area.begin_write_back(hidden(1), hidden(1)) {
+        finished(flush.map(|pages| pages.size()));
+    }
+    match area.evict(hidden(1), hidden(1)) {
+        Ok(flush) => finished(flush),
+        Err(error) => displayed(error),
+    }
 }
 
 /// Every way in which a flush comes to its end.
