@@ -1,7 +1,6 @@
 //! Who takes part in the rows about the page tree, and what each is asked to do.
 
 use std::{
-    alloc::Layout,
     collections::{BTreeMap, HashMap},
     num::NonZeroU64,
     ptr::NonNull,
@@ -128,7 +127,7 @@ impl Subject for Vmcore {
 
     fn clear(&mut self) {
         // Forgotten as a whole: nothing of it is used afterwards, and the arena takes every frame back.
-        std::mem::forget(self.tree.take());
+        let _ = self.tree.take();
         self.nodes.arena.reset();
         self.nodes = Nodes::new(self.nodes.arena);
     }

@@ -284,6 +284,17 @@ impl<M: Mmu> Tables<M> {
         range: PageRange,
         concerns: impl Fn(&Leaf) -> bool,
     ) -> Result<u64, TableError> {
+        self.count_cuts_below(frames, range, concerns, |_| true)
+    }
+
+    /// The same for a change that does not go into tables that the range covers as a whole, but where their entry is of a level that `enters` names.
+    pub(super) fn count_cuts_below<F: Frames>(
+        &self,
+        frames: &F,
+        range: PageRange,
+        concerns: impl Fn(&Leaf) -> bool,
+        enters: impl Fn(usize) -> bool,
+    ) -> Result<u64, TableError> {
         let mut needed = 0;
         let mut cursor = self.cursor(frames, range)?;
         loop {
@@ -291,6 +302,7 @@ impl<M: Mmu> Tables<M> {
                 cursor.pass(cursor.run());
             } else {
                 match cursor.entry() {
+                    Entry::Table(..) if cursor.is_whole() && !enters(cursor.level()) => {}
                     Entry::Table(frame, _) => {
                         cursor.enter(frame)?;
                         continue;

@@ -55,7 +55,9 @@ impl<M: Mmu> Tables<M> {
         spare: &mut FrameList,
         gather: &mut Gather,
     ) -> Result<u64, TableError> {
-        let needed = self.count_cuts(frames, range, |leaf| leaf.access.contains(Access::WRITE))?;
+        let cuts = |leaf: &Leaf| leaf.access.contains(Access::WRITE);
+        // What one entry forbids is not looked at below: the cost is that of the entries changed.
+        let needed = self.count_cuts_below(frames, range, cuts, |level| !self.can_limit_writes(level))?;
         if spare.len() < needed {
             return Err(TableError::NeedsTables(needed));
         }

@@ -72,7 +72,8 @@ fn with(made: Result<Area<Probe>, AreaError>) {
         Err(error) => displayed(error),
     }
     for made in [area.pin(hidden(1), hidden(1)), area.allocate(hidden(4096), hidden(4096), hidden(0))] {
-        let Ok(pin) = made else { continue };
+        let Ok(flush) = made else { continue };
+        let pin = flush.complete();
         debugged(&pin);
         shown((pin.offset(), pin.size(), area.pinned_pages()));
         for run in pin.runs() {
@@ -97,7 +98,7 @@ fn paged(area: &Area<Probe>) {
     shown(area.set_read_ahead(hidden(1)));
     shown(area.page_state(hidden(1)));
     match area.request(hidden(1), hidden(1)) {
-        Ok(request) => debugged(&request),
+        Ok(request) => debugged(request),
         Err(error) => displayed(error),
     }
     let token = RequestToken(hidden(1));
