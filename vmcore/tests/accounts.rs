@@ -259,37 +259,36 @@ fn bad_charges_are_refused() {
     world.finish();
 }
 
-/// Both CPUs want most of the account at once: one of them is refused, whole, and nothing is lost.
+/// Both CPUs want most of the account again and again: who finds it full is refused whole, and has its turn later; nothing is lost.
 #[test]
 fn two_cpus_share_an_account() {
     let world = World::new(2);
     let account = Account::new(&world.sim, 12).unwrap();
-    let counts: Vec<(u64, u64)> = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let run = |cpu: usize| {
             let (sim, account) = (world.sim.on(cpu), account.handle().unwrap());
             move || {
-                let (mut made, mut refused) = (0, 0);
-                for _ in 0..4000 {
+                let mut made = 0;
+                while made < 2000 {
                     let area = Area::new(&sim, AreaKind::Open { size: 10 * PAGE }, 0).unwrap();
                     area.charge_to(&account).unwrap();
                     match area.write(PAGE, &[1; 8 * PAGE as usize]).map(Flush::complete) {
                         Ok(()) => made += 1,
                         Err(AreaError::OutOfAccount(full)) => {
                             assert!(full.wanted == 8 && full.left < 8, "{full}");
-                            refused += 1;
+                            // The other one may hold it for as long as it does not run.
+                            std::thread::yield_now();
                         }
                         Err(error) => panic!("{error}"),
                     }
                     assert!(account.charged() <= 12);
                     assert_eq!(area.resident_pages() % 8, 0, "whole or not at all");
                 }
-                (made, refused)
             }
         };
         let threads = [0, 1].map(|cpu| scope.spawn(run(cpu)));
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
     });
-    assert!(counts.iter().all(|(made, _)| *made > 0), "{counts:?}");
     assert_eq!(account.charged(), 0);
     drop(account);
     world.finish();
