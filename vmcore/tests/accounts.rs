@@ -5,7 +5,7 @@ mod common;
 use common::{PAGE, World, map, store};
 use proptest::prelude::*;
 use vmcore::frame::FrameUse;
-use vmcore::paging::{Access, Flush};
+use vmcore::paging::{Access, Flush, MemoryType};
 use vmcore::sim::Sim;
 use vmcore::vm_area::{Account, Area, AreaError, AreaKind, OutOfAccount, Rights};
 use vmcore::vm_space::{MapRequest, SpaceError};
@@ -256,6 +256,33 @@ fn bad_charges_are_refused() {
     assert_eq!(area.write(0, &[1]).map(Flush::complete), Ok(()));
     assert_eq!(account.charged(), 0);
     drop((area, handle, untracked, account));
+    world.finish();
+}
+
+/// A populate of several windows that stops at a page which its pager has to bring leaves nothing charged for what lies behind it.
+#[test]
+fn a_populate_that_waits_charges_nothing_ahead() {
+    let world = World::new(1);
+    let space = world.user();
+    let account = Account::new(&world.sim, 16).unwrap();
+    let file = common::area(&world.sim, AreaKind::Paged { size: 2 * PAGE, key: 7 }).unwrap();
+    let (before, behind) = (world.open(3), world.open(4));
+    before.charge_to(&account).unwrap();
+    behind.charge_to(&account).unwrap();
+    map(&space, &before, BASE, 0, 3);
+    map(&space, &file, BASE + 3 * PAGE, 0, 2);
+    map(&space, &behind, BASE + 5 * PAGE, 0, 4);
+    let whole = space.range(BASE, 9 * PAGE).unwrap();
+    let waits = space.populate(whole, Access::READ).map(Flush::complete);
+    assert!(
+        matches!(waits, Err(SpaceError::Awaits { address, .. }) if address.as_u64() == BASE + 3 * PAGE),
+        "{waits:?}"
+    );
+    assert_eq!((before.resident_pages(), behind.resident_pages(), account.charged()), (3, 0, 3));
+    // Pages that are charged ahead keep the memory type from being changed.
+    behind.set_memory(MemoryType::Uncached).unwrap().complete();
+    drop((before, behind, file, account));
+    drop(space);
     world.finish();
 }
 

@@ -177,8 +177,7 @@ impl<M: SimFormat> World<M> {
         pending: Copies,
         late: bool,
     ) {
-        let mut flush = flush.map(outcome);
-        let _ = &mut flush;
+        let flush = flush.map(outcome);
         if late {
             self.outstanding.push((flush.detach(), pending));
         } else {

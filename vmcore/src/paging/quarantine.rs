@@ -139,6 +139,12 @@ impl<P: Platform> Pending<P> {
         self.deferred = Some(object);
     }
 
+    /// Flushes and releases what was changed by an operation that was refused in the end, with no lock held: that is true once it is
+    /// flushed, whatever became of the rest.
+    pub(crate) fn complete(self, platform: &P) {
+        Flush::new(platform.clone(), self, ()).complete();
+    }
+
     fn release(&mut self, platform: &P) {
         if self.lost {
             platform.machine().note_dropped_flush(self.tables.len() + self.pages.len() + self.cut_off);

@@ -41,7 +41,7 @@ impl<P: Platform> Area<P> {
             let written = self.write_pages(offset, bytes, &mut pending);
             if let Err(error) = written {
                 // What was copied already is true once it is flushed, written to or not.
-                Flush::new(platform.clone(), pending, ()).complete();
+                pending.complete(platform);
                 return Err(error);
             }
         }

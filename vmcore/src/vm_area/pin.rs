@@ -150,13 +150,11 @@ impl<P: Platform> Area<P> {
             self.ask_for_missing(first, count)?;
         }
         let mut pending = Pending::new();
-        let pin = self.pin_pages(first, count, &mut pending);
-        let flush = Flush::new(platform.clone(), pending, ());
-        match pin {
-            Ok(pin) => Ok(flush.map(|()| pin)),
+        match self.pin_pages(first, count, &mut pending) {
+            Ok(pin) => Ok(Flush::new(platform.clone(), pending, pin)),
             Err(error) => {
                 // What was copied is true once it is flushed, pinned or not.
-                flush.complete();
+                pending.complete(platform);
                 Err(error)
             }
         }

@@ -38,11 +38,10 @@ impl<P: Platform> AreaInner<P> {
 
     /// Whether it can be copied as it is now.
     pub(crate) fn check_copy(&self, state: &AreaState<P>) -> Result<(), AreaError> {
-        match () {
-            () if !self.is_tracked() => Err(AreaError::Kind),
-            () if state.writers != 0 || state.retyping => Err(AreaError::Retry),
-            () => Ok(()),
+        if !self.is_tracked() {
+            return Err(AreaError::Kind);
         }
+        if state.writers != 0 || state.retyping { Err(AreaError::Retry) } else { Ok(()) }
     }
 
     /// A copy of the area, with one reference, which is the caller's, and made for a number of the caller's: until the flush is acknowledged, the same number
@@ -67,24 +66,8 @@ impl<P: Platform> AreaInner<P> {
         // SAFETY: the caller's promise.
         let original = unsafe { area.as_ref() };
         original.check_copy(state)?;
-        let tree = state.tree.share().map_err(|_| AreaError::TooManyHandles)?;
         let lacking = AreaError::OutOfFrames(OutOfFrames { wanted: 1 });
-        let (gate, object) = (reserve.take_object::<Gate<P>>(), reserve.take_object::<Self>());
-        let (Some(gate), Some(object)) = (gate, object) else {
-            let mut tree = tree;
-            tree.clear(&mut TreeSupply { platform, reserve });
-            // SAFETY: what was taken is unused still.
-            unsafe {
-                if let Some(gate) = gate {
-                    reserve.put_object(gate);
-                }
-                if let Some(object) = object {
-                    reserve.put_object(object);
-                }
-            }
-            return Err(lacking);
-        };
-        state.was_shared = true;
+        let tree = state.tree.share().map_err(|_| AreaError::TooManyHandles)?;
         let kind = match original.kind() {
             kind @ (AreaKind::Ring { .. } | AreaKind::Growing { .. }) => kind,
             _ => AreaKind::Private { size: state.pages << P::PAGE_SHIFT },
@@ -92,7 +75,9 @@ impl<P: Platform> AreaInner<P> {
         let mut copy = Self::with_tree(kind, state.pages, tree, original.data().clone());
         copy.note_memory(original.memory());
         copy.state_mut().charge_like(state);
-        if let Err(error) = copy.state_mut().copy_pinned(platform, state, reserve) {
+        let pinned = copy.state_mut().copy_pinned(platform, state, reserve);
+        let (gate, object) = (reserve.take_object::<Gate<P>>(), reserve.take_object::<Self>());
+        let (Ok(()), Some(gate), Some(object)) = (pinned, gate, object) else {
             copy.state_mut().tree.clear(&mut TreeSupply { platform, reserve });
             if let Some(account) = copy.state_mut().account.take() {
                 // SAFETY: the copy's reference is given up.
@@ -100,11 +85,12 @@ impl<P: Platform> AreaInner<P> {
             }
             // SAFETY: what was taken is unused still.
             unsafe {
-                reserve.put_object(gate);
-                reserve.put_object(object);
+                gate.into_iter().for_each(|gate| reserve.put_object(gate));
+                object.into_iter().for_each(|object| reserve.put_object(object));
             }
-            return Err(error);
-        }
+            return Err(pinned.err().unwrap_or(lacking));
+        };
+        state.was_shared = true;
         // SAFETY: the memory was just taken for this type, and nobody else knows it.
         unsafe { object.write(copy) };
         // SAFETY: the memory was just taken for a gate; the state is the area's.

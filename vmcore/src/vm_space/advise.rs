@@ -144,12 +144,8 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             let index = inner.lock_index(platform);
             need = Need::default();
             Self::each_part(&index, range, |part| {
-                if part.window.flags.contains(WindowFlags::SEALED) {
-                    return Err(SpaceError::Sealed(part.range.start()));
-                }
-                if part.window.flags.contains(WindowFlags::LOCKED) {
-                    return Err(SpaceError::Locked(part.range.start()));
-                }
+                part.check_unsealed()?;
+                part.check_unlocked()?;
                 if part.area.is_fixed() {
                     return Ok(());
                 }

@@ -91,7 +91,7 @@ impl<P: Platform> Space<P> {
             drop(reserve);
             if let Err(error) = cloned {
                 // What was taken from the parent comes back by faults.
-                Flush::new(platform.clone(), pending, ()).complete();
+                pending.complete(platform);
                 return Err(error);
             }
             return Ok(Flush::new(platform.clone(), pending, child));

@@ -20,7 +20,7 @@ use crate::paging::Mmu;
 use crate::platform::Platform;
 use crate::vm_area::AreaInner;
 use crate::vm_space::index::{Index, Slot, page_size};
-use crate::vm_space::window::{Window, WindowState};
+use crate::vm_space::window::{Window, WindowFlags, WindowState};
 use crate::vm_space::{Space, SpaceError};
 
 /// A live window, and the part of it that an operation concerns.
@@ -28,6 +28,20 @@ pub(super) struct Part<'a, P: Platform, M: Mmu> {
     pub(super) range: PageRange,
     pub(super) window: &'a Window<P, M>,
     pub(super) area: &'a AreaInner<P>,
+}
+
+impl<P: Platform, M: Mmu> Part<'_, P, M> {
+    /// Refuses a sealed window.
+    pub(super) fn check_unsealed(&self) -> Result<(), SpaceError> {
+        let sealed = self.window.flags.contains(WindowFlags::SEALED);
+        if sealed { Err(SpaceError::Sealed(self.range.start())) } else { Ok(()) }
+    }
+
+    /// Refuses a window that is locked in memory.
+    pub(super) fn check_unlocked(&self) -> Result<(), SpaceError> {
+        let locked = self.window.flags.contains(WindowFlags::LOCKED);
+        if locked { Err(SpaceError::Locked(self.range.start())) } else { Ok(()) }
+    }
 }
 
 impl<P: Platform, M: Mmu> Space<P, M> {

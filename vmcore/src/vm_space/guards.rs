@@ -18,7 +18,7 @@ use crate::platform::Platform;
 use crate::static_vec::{StaticVec, StaticVecError};
 use crate::vm_space::index::page_size;
 use crate::vm_space::unmap::clear_tables;
-use crate::vm_space::window::{Window, WindowFlags, WindowMarks};
+use crate::vm_space::window::{Window, WindowMarks};
 use crate::vm_space::{Space, SpaceError};
 
 /// The guarded addresses of a space. Behind a lock of its own, which is taken only for windows that may have some, with the index locked.
@@ -186,12 +186,8 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             let index = inner.lock_index(platform);
             need = Need::default();
             Self::each_part(&index, range, |part| {
-                if part.window.flags.contains(WindowFlags::SEALED) {
-                    return Err(SpaceError::Sealed(part.range.start()));
-                }
-                if part.window.flags.contains(WindowFlags::LOCKED) {
-                    return Err(SpaceError::Locked(part.range.start()));
-                }
+                part.check_unsealed()?;
+                part.check_unlocked()?;
                 need.tables += inner.tables.lock(platform).check_access_change(platform, part.range, |_| true)?;
                 Ok(())
             })?;
@@ -234,12 +230,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let (platform, inner) = (self.platform(), self.inner());
         self.check_range(range)?;
         let index = inner.lock_index(platform);
-        Self::each_part(&index, range, |part| {
-            if part.window.flags.contains(WindowFlags::SEALED) {
-                return Err(SpaceError::Sealed(part.range.start()));
-            }
-            Ok(())
-        })?;
+        Self::each_part(&index, range, |part| part.check_unsealed())?;
         let mut guards = inner.guards.lock(platform);
         if guards.splits(range) {
             guards.reserve(1)?;

@@ -8,7 +8,7 @@ use crate::lock::Guard;
 use crate::paging::{Access, Flush, Gather, Leaf, Mmu, Pending, Tables};
 use crate::platform::Platform;
 use crate::vm_area::{Answer, Area, AreaInner, AreaKind, AreaState, PageWait, Rights, Want};
-use crate::vm_space::index::{Slot, page_size};
+use crate::vm_space::index::{Index, Slot, page_size};
 use crate::vm_space::inner::SpaceInner;
 use crate::vm_space::place::Wanted;
 use crate::vm_space::protect::allows_anything;
@@ -194,15 +194,8 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             reserve.top_up(&need)?;
             let mut index = inner.lock_index(platform);
             let mut state = area.lock(platform);
-            let (first, size) = self.area_part(&state, request)?;
             let mut tables = inner.tables.lock(platform);
-            check_encoding(area, &tables, access, inner.global, first, size >> P::PAGE_SHIFT)?;
-            let range = self.find_place(&index, &tables, area, &request.wanted(), first, size)?;
-            self.check_write_execute(access, range)?;
-            inner.tally.check(1, range.pages(P::PAGE_SHIFT), P::PAGE_SHIFT)?;
-            if area.is_untracked() && state.view_count != 0 {
-                return Err(SpaceError::SingleWindow);
-            }
+            let (range, first) = self.place_window(&index, &state, &tables, request, access)?;
             need = Need::object::<Window<P, M>>();
             index.add_need(index.nodes_needed(range.start(), 1), &mut need);
             // What a clone or a snapshot has as well is not copied for a window that nobody has used yet.
@@ -217,25 +210,20 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             }
             let Some(object) = reserve.take_object::<Window<P, M>>() else { continue };
             if populate {
-                let pages = need.pages;
-                if let Err(error) =
-                    fill.run_charged(platform, &mut state, &mut tables, range, (first, pages), &mut reserve)
-                {
+                let charged = (first, need.pages);
+                let filled = match state.charge_ahead(need.pages) {
+                    Ok(()) => fill.run_charged(platform, &mut state, &mut tables, range, charged, &mut reserve),
+                    Err(error) => Err(error.into()),
+                };
+                if let Err(error) = filled {
                     // SAFETY: the memory is unused still.
                     unsafe { reserve.put_object(object) };
                     return Err(error);
                 }
             }
             drop(tables);
-            area.add_window_reference();
-            // SAFETY: the memory was taken for this type and nobody else knows it; the window is linked nowhere, holds the
-            // reference that was just counted, and stays where it is until its release.
-            unsafe {
-                let area = request.area.pointer();
-                let window = Window::new(self.pointer(), area, range, first, access, request.inherit);
-                object.write(window.limited_to(request.area.rights().access()));
-                state.link_view(object.cast());
-            }
+            // SAFETY: the memory was taken for this type, and nobody else knows it.
+            unsafe { self.link_window(&mut state, object, request, (range, first, access)) };
             let has_neighbours = state.view_count > 1;
             drop(state);
             let inserted = index.insert(Slot { range, window: Some(object) }, &mut reserve);
@@ -245,6 +233,48 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                 self.join(&mut index, range, &mut reserve);
             }
             return Ok(range);
+        }
+    }
+
+    /// Where a window goes, and its first page in the area. Everything but memory is checked.
+    pub(super) fn place_window(
+        &self,
+        index: &Index<P, Window<P, M>>,
+        state: &AreaState<P>,
+        tables: &Tables<M>,
+        request: &MapRequest<'_, P>,
+        access: Access,
+    ) -> Result<(PageRange, u64), SpaceError> {
+        let (inner, area) = (self.inner(), request.area.inner());
+        let (first, size) = self.area_part(state, request)?;
+        check_encoding(area, tables, access, inner.global, first, size >> P::PAGE_SHIFT)?;
+        let range = self.find_place(index, tables, area, &request.wanted(), first, size)?;
+        self.check_write_execute(access, range)?;
+        inner.tally.check(1, range.pages(P::PAGE_SHIFT), P::PAGE_SHIFT)?;
+        if area.is_untracked() && state.view_count != 0 {
+            return Err(SpaceError::SingleWindow);
+        }
+        Ok((range, first))
+    }
+
+    /// Makes the record of a window, as a view of its area.
+    ///
+    /// # Safety
+    /// The memory was taken for this type, and nobody else knows it; it is the window's until its release.
+    pub(super) unsafe fn link_window(
+        &self,
+        state: &mut AreaState<P>,
+        object: NonNull<Window<P, M>>,
+        request: &MapRequest<'_, P>,
+        (range, first, access): (PageRange, u64, Access),
+    ) {
+        request.area.inner().add_window_reference();
+        let window = Window::new(self.pointer(), request.area.pointer(), range, first, access, request.inherit);
+        // SAFETY: the caller's promise; the window is linked nowhere, holds the reference that was just counted, and stays where it is
+        // until its release.
+        unsafe {
+            object.write(window.limited_to(request.area.rights().access()));
+            state.link_view(object.cast());
         }
     }
 
@@ -331,28 +361,23 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                     let hole = part.last().checked_add(1).unwrap_or(range.start());
                     return Err(SpaceError::NoWindow(hole));
                 }
-                if reserve.covers(&need) {
-                    state.charge_ahead(need.pages)?;
-                    reserve.charged = need.pages;
-                    drop(tables);
-                    fill.own(platform, window.area, &mut state, part, first, &mut reserve, &mut pending);
-                    let mut tables = inner.tables.lock(platform);
-                    let filled = fill.run(platform, &mut state, &mut tables, part, first, &mut reserve);
-                    drop(tables);
-                    state.settle(platform, &mut reserve);
-                    drop(state);
-                    if let Err(error) = filled {
-                        drop(index);
-                        // What was copied is true once it is flushed.
-                        Flush::new(platform.clone(), pending, ()).complete();
-                        return Err(error);
-                    }
-                    if !flags.is_empty() {
-                        self.commit_flags(&mut index, range, flags, WindowFlags::empty(), &mut reserve);
-                    }
-                    return Ok(Flush::new(platform.clone(), pending, ()));
+                drop(tables);
+                if !reserve.covers(&need) {
+                    continue;
                 }
-                continue;
+                state.charge_ahead(need.pages)?;
+                let charged = need.pages;
+                let filled = self.fill_charged(&fill, window, &mut state, (part, charged), &mut reserve, &mut pending);
+                drop(state);
+                if let Err(error) = filled {
+                    drop(index);
+                    pending.complete(platform);
+                    return Err(error);
+                }
+                if !flags.is_empty() {
+                    self.commit_flags(&mut index, range, flags, WindowFlags::empty(), &mut reserve);
+                }
+                return Ok(Flush::new(platform.clone(), pending, ()));
             }
             let mut next = Some(range.start());
             for slot in index.overlapping(range) {
@@ -373,29 +398,25 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                 continue;
             }
             Self::charge_parts(platform, &index, range)?;
-            let mut refused = Ok(());
+            let mut refused = None;
             for slot in index.overlapping(range) {
                 let (part, window) = self.populated_part(&slot, range, None, access)?;
                 // SAFETY: as above.
                 let area = unsafe { window.area.as_ref() };
+                let (fill, charged) = (Fill::of(window, area, inner, access), part.pages(P::PAGE_SHIFT));
                 let mut state = area.lock(platform);
-                let first = window.area_page(part.start());
-                let fill = Fill::of(window, area, inner, access);
-                reserve.charged = part.pages(P::PAGE_SHIFT);
-                fill.own(platform, window.area, &mut state, part, first, &mut reserve, &mut pending);
-                let mut tables = inner.tables.lock(platform);
-                let filled = fill.run(platform, &mut state, &mut tables, part, first, &mut reserve);
-                drop(tables);
-                state.settle(platform, &mut reserve);
-                if filled.is_err() {
-                    refused = filled;
+                let filled = self.fill_charged(&fill, window, &mut state, (part, charged), &mut reserve, &mut pending);
+                drop(state);
+                if let Err(error) = filled {
+                    refused = Some((part, error));
                     break;
                 }
             }
-            if let Err(error) = refused {
+            if let Some((part, error)) = refused {
+                // What lies behind is not filled any more.
+                Self::take_off_parts(platform, &index, range.after(part));
                 drop(index);
-                // As above.
-                Flush::new(platform.clone(), pending, ()).complete();
+                pending.complete(platform);
                 return Err(error);
             }
             if !flags.is_empty() {
@@ -403,6 +424,24 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             }
             return Ok(Flush::new(platform.clone(), pending, ()));
         }
+    }
+
+    /// Fills a part of a window, of which so many pages were charged ahead. Everything it takes was reserved.
+    fn fill_charged(
+        &self,
+        fill: &Fill<'_, P>,
+        window: &Window<P, M>,
+        state: &mut Guard<'_, P, AreaState<P>>,
+        (part, charged): (PageRange, u64),
+        reserve: &mut Reserve<P>,
+        pending: &mut Pending<P>,
+    ) -> Result<(), SpaceError> {
+        let platform = self.platform();
+        let first = window.area_page(part.start());
+        reserve.charged = charged;
+        fill.own(platform, window.area, state, part, first, reserve, pending);
+        let mut tables = self.inner().tables.lock(platform);
+        fill.run_charged(platform, state, &mut tables, part, (first, reserve.charged), reserve)
     }
 
     /// The part of a slot that is to be populated, with its window. `next` is where it must begin at the latest.

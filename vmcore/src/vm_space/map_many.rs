@@ -7,7 +7,7 @@ use crate::paging::{Access, Mmu};
 use crate::platform::Platform;
 use crate::vm_area::{Area, AreaKind, AreaState};
 use crate::vm_space::index::{Index, Slot};
-use crate::vm_space::map::{Fill, Inherit, MapRequest, Place, check_encoding};
+use crate::vm_space::map::{Fill, Inherit, MapRequest, Place};
 use crate::vm_space::protect::allows_anything;
 use crate::vm_space::window::{Window, WindowFlags, WindowState};
 use crate::vm_space::{Space, SpaceError};
@@ -103,12 +103,9 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                 for (_, range) in populated() {
                     result = result.and_then(|()| {
                         self.with_fill(&index, *range, |fill, state, first| {
-                            reserve.charged = range.pages(P::PAGE_SHIFT);
+                            let charged = (first, range.pages(P::PAGE_SHIFT));
                             let mut tables = inner.tables.lock(platform);
-                            let filled = fill.run(platform, state, &mut tables, *range, first, &mut reserve);
-                            drop(tables);
-                            state.settle(platform, &mut reserve);
-                            filled
+                            fill.run_charged(platform, state, &mut tables, *range, charged, &mut reserve)
                         })
                     });
                 }
@@ -142,17 +139,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let mut access = self.check_request(request)?;
         access.set(Access::USER, !inner.global);
         let mut state = area.lock(platform);
-        let (first, size) = self.area_part(&state, request)?;
-        let range = {
-            let tables = inner.tables.lock(platform);
-            check_encoding(area, &tables, access, inner.global, first, size >> P::PAGE_SHIFT)?;
-            self.find_place(index, &tables, area, &request.wanted(), first, size)?
-        };
-        self.check_write_execute(access, range)?;
-        inner.tally.check(1, range.pages(P::PAGE_SHIFT), P::PAGE_SHIFT)?;
-        if area.is_untracked() && state.view_count != 0 {
-            return Err(SpaceError::SingleWindow);
-        }
+        let (range, first) = self.place_window(index, &state, &inner.tables.lock(platform), request, access)?;
         let lacking = SpaceError::OutOfFrames(OutOfFrames { wanted: 1 });
         let object = reserve.take_object::<Window<P, M>>().ok_or(lacking)?;
         if !index.insert(Slot { range, window: Some(object) }, reserve) {
@@ -160,14 +147,8 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             unsafe { reserve.put_object(object) };
             return Ok(None);
         }
-        area.add_window_reference();
-        let window = Window::new(self.pointer(), request.area.pointer(), range, first, access, request.inherit);
-        // SAFETY: the memory was taken for this type and nobody else knows it; the window is linked nowhere, holds the reference that was
-        // just counted, and stays where it is until its release.
-        unsafe {
-            object.write(window.limited_to(request.area.rights().access()));
-            state.link_view(object.cast());
-        }
+        // SAFETY: the memory was taken for this type, and nobody else knows it but the index, which is locked.
+        unsafe { self.link_window(&mut state, object, request, (range, first, access)) };
         drop(state);
         inner.tally.change((1, range.pages(P::PAGE_SHIFT)), (0, 0));
         Ok(Some(range))

@@ -724,7 +724,7 @@ impl<P: Platform, M: Mmu> Drop for Space<P, M> {
         } else {
             // SAFETY: the handle is being dropped.
             let pending = unsafe { tear_down(&self.platform, self.inner) };
-            Flush::new(self.platform.clone(), pending, ()).complete();
+            pending.complete(&self.platform);
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::vm_area::{AreaInner, Rights};
 use crate::vm_space::edit::Part;
 use crate::vm_space::inner::SpaceInner;
 use crate::vm_space::map::check_encoding;
-use crate::vm_space::window::{Window, WindowFlags, WindowMarks};
+use crate::vm_space::window::{Window, WindowMarks};
 use crate::vm_space::{Space, SpaceError};
 
 /// What becomes of the leaves of a part.
@@ -162,9 +162,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
 
     /// Whether a window may have another access.
     fn check_new_access(&self, part: &Part<'_, P, M>, access: Access) -> Result<(), SpaceError> {
-        if part.window.flags.contains(WindowFlags::SEALED) {
-            return Err(SpaceError::Sealed(part.range.start()));
-        }
+        part.check_unsealed()?;
         let missing = Rights::for_access(access).difference(Rights::for_access(part.window.limit));
         if !missing.is_empty() {
             return Err(SpaceError::Rights(missing));

@@ -163,12 +163,6 @@ impl<P: Platform, W> Index<P, W> {
         Self { tree: Tree::new(sizes), lent: Lent::new(lent), types: PhantomData }
     }
 
-    /// How many slots there are.
-    #[allow(dead_code, reason = "for counters of a space")]
-    pub(crate) const fn len(&self) -> usize {
-        self.tree.len()
-    }
-
     /// How many nodes insertions at `address` take at most, as part of an operation that makes `count` insertions (at most three) in
     /// all, before its removals. The sum over the addresses of an operation is what [`add_need`](Self::add_need) takes.
     #[inline]
@@ -200,7 +194,6 @@ impl<P: Platform, W> Index<P, W> {
     }
 
     /// The last slot that ends before `address`, and the first one that begins after it. O(log n).
-    #[allow(dead_code, reason = "for windows that grow and merge")]
     pub(crate) fn neighbours(&self, address: VirtAddr) -> (Option<Slot<W>>, Option<Slot<W>>) {
         let address = address.as_u64();
         let mut from = self.tree.from(address);

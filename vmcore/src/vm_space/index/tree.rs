@@ -118,6 +118,7 @@ impl<const L: usize, const N: usize> Tree<L, N> {
     }
 
     /// How many entries there are.
+    #[cfg(test)]
     pub(super) const fn len(&self) -> usize {
         self.entries
     }
