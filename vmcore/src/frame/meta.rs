@@ -92,6 +92,9 @@ static_assertions::const_assert!(size_of::<FrameMeta>() <= 24);
 const USE_MASK: u32 = 0xff;
 /// The flag of a page that no tree holds.
 const UNTRACKED: u32 = 1 << 8;
+/// The flag of a page that nobody may touch before a flush.
+const CLOSED: u32 = 1 << 9;
+const FLAGS: u32 = 0xff00;
 const LIVE_SHIFT: u32 = 16;
 /// One pin: pins are counted where tables count their entries.
 const ONE_PIN: u32 = 1 << LIVE_SHIFT;
@@ -176,6 +179,22 @@ impl FrameMeta {
         self.state.fetch_and(!UNTRACKED, Ordering::Relaxed);
     }
 
+    /// Whether nobody may touch the page before a flush.
+    #[inline]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state.load(Ordering::Relaxed) & CLOSED != 0
+    }
+
+    /// Marks a page that nobody may touch before a flush. Called with its area locked, as is [`open`](Self::open).
+    pub(crate) fn close(&self) {
+        self.state.fetch_or(CLOSED, Ordering::Relaxed);
+    }
+
+    /// Takes the mark back.
+    pub(crate) fn open(&self) {
+        self.state.fetch_and(!CLOSED, Ordering::Relaxed);
+    }
+
     /// The number of the account that the frame is charged to; 0 for none.
     pub(crate) fn account(&self) -> u32 {
         self.account.load(Ordering::Relaxed)
@@ -191,7 +210,7 @@ impl FrameMeta {
     /// often as can be counted.
     pub(crate) fn pin(&self) -> Option<bool> {
         let pinned = |state: u32| match FrameUse::from_code((state & USE_MASK) as u8) {
-            FrameUse::Page if state & UNTRACKED == 0 => Some(FrameUse::Pinned as u32 | ONE_PIN),
+            FrameUse::Page if state & UNTRACKED == 0 => Some(state & FLAGS | FrameUse::Pinned as u32 | ONE_PIN),
             FrameUse::Pinned => state.checked_add(ONE_PIN),
             _ => None,
         };
@@ -204,7 +223,7 @@ impl FrameMeta {
     pub(crate) fn unpin(&self) -> bool {
         let unpinned = |state: u32| match FrameUse::from_code((state & USE_MASK) as u8) {
             FrameUse::Pinned if state >> LIVE_SHIFT > 1 => Some(state - ONE_PIN),
-            FrameUse::Pinned => Some(FrameUse::Page as u32),
+            FrameUse::Pinned => Some(state & FLAGS | FrameUse::Page as u32),
             _ => None,
         };
         let before = self.state.fetch_update(Ordering::AcqRel, Ordering::Relaxed, unpinned);

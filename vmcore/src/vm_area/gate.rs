@@ -11,22 +11,28 @@
 //! remembers; or a page could be copied while another CPU still writes to it through a stale entry, and that write be lost; or
 //! the last owner of a frame could take it over, and write to it, while somebody remembers it from before.
 //!
-//! A gate is linked in its area, under the area's lock, for as long as it waits in a flush; it holds a reference to the area.
+//! A gate is linked in its area, under the area's lock, for as long as it waits in a flush; it holds a reference to the area. That a page is
+//! closed is marked in its new frame's record, which the gate holds a reference to: asking costs the same however many pages wait.
 
 use core::cell::Cell;
 use core::ptr::NonNull;
 
 use super::inner::{AreaInner, AreaState, release_area};
-use super::release_page;
+use super::page::{drop_page, release_page};
 use crate::addr::Frame;
-use crate::frame::Reserve;
+use crate::frame::{FrameMeta, FrameUse, Reserve, free_one};
 use crate::paging::{Deferred, Pending, ReleaseStep};
 use crate::platform::Platform;
 
 /// What waits.
 pub(super) enum Closed<P: Platform> {
-    /// The page with this index, for all; its old frame, of which the gate holds one reference.
-    Page(u64, Option<Frame>),
+    /// A page, for all.
+    Page {
+        index: u64,
+        /// Where it was, and where it is: the gate holds a reference to each.
+        old: Option<Frame>,
+        new: Option<Frame>,
+    },
     /// Writes, since a copy of the area is coming into being; the copy, and for whom it is made.
     Writes {
         copy: NonNull<AreaInner<P>>,
@@ -53,6 +59,8 @@ pub(crate) struct Gate<P: Platform> {
     /// Holds a reference.
     area: NonNull<AreaInner<P>>,
     closed: Closed<P>,
+    /// Whether the gate's was the last reference to the new frame, which the area has given up meanwhile.
+    orphaned: Cell<bool>,
 }
 
 impl<P: Platform> Gate<P> {
@@ -60,15 +68,24 @@ impl<P: Platform> Gate<P> {
     unsafe fn release(platform: &P, object: NonNull<Deferred<P>>, step: ReleaseStep) {
         let gate = object.cast::<Self>();
         // SAFETY: only gates are deferred with this function, and their header is their first field; the gate lives until
-        // it is given back below. Only its links change, which are `Cell`s.
+        // it is given back below. Only its `Cell`s change.
         let (area, closed) = unsafe { (gate.as_ref().area, gate.as_ref().closed) };
         if step == ReleaseStep::Unlink {
             // SAFETY: the gate's reference keeps the area alive, in which it is linked until here.
-            unsafe { area.as_ref().lock(platform).unlink_gate(gate) };
+            unsafe { area.as_ref().lock(platform).unlink_gate(platform, gate) };
             return;
         }
-        if let Closed::Page(_, Some(old)) = closed {
-            release_page(platform, old);
+        if let Closed::Page { old, new, .. } = closed {
+            if let Some(old) = old {
+                release_page(platform, old);
+            }
+            // SAFETY: the gate is alive.
+            if let Some(new) = new.filter(|_| unsafe { gate.as_ref() }.orphaned.get()) {
+                // SAFETY: the last reference to it was dropped, and the flushes that concern it are acknowledged.
+                if unsafe { free_one(platform, new, FrameUse::Page) }.is_err() {
+                    platform.machine().note_refused_free();
+                }
+            }
         }
         {
             // SAFETY: the gate's reference keeps the area alive.
@@ -91,6 +108,7 @@ impl<P: Platform> AreaState<P> {
     /// The memory was taken for a gate and nobody else knows it; `area` is the one whose state this is.
     pub(super) unsafe fn close(
         &mut self,
+        platform: &P,
         memory: NonNull<Gate<P>>,
         area: NonNull<AreaInner<P>>,
         closed: Closed<P>,
@@ -101,7 +119,8 @@ impl<P: Platform> AreaState<P> {
         // The gate stays where it is until its release.
         unsafe {
             area.as_ref().add_window_reference();
-            memory.write(Gate { deferred: Deferred::new(Gate::release), next, previous, area, closed });
+            let (deferred, orphaned) = (Deferred::new(Gate::release), Cell::new(false));
+            memory.write(Gate { deferred, next, previous, area, closed, orphaned });
             if let Some(next) = self.gates {
                 next.as_ref().previous.set(Some(memory));
             }
@@ -109,15 +128,33 @@ impl<P: Platform> AreaState<P> {
         }
         self.gates = Some(memory);
         self.gate_count += 1;
+        match closed {
+            Closed::Page { new, .. } => {
+                if let Some(meta) = new.and_then(|new| platform.frame_meta(new)) {
+                    meta.add_reference();
+                    meta.close();
+                }
+            }
+            Closed::Writes { .. } => self.write_gates += 1,
+        }
     }
 
     /// Opens a gate.
     ///
     /// # Safety
     /// The gate is linked in this area.
-    unsafe fn unlink_gate(&mut self, gate: NonNull<Gate<P>>) {
+    unsafe fn unlink_gate(&mut self, platform: &P, gate: NonNull<Gate<P>>) {
         // SAFETY: it and its neighbours are alive, and their links are reached under the area's lock alone.
         unsafe {
+            match gate.as_ref().closed {
+                Closed::Page { new: Some(new), .. } => {
+                    // Under the lock, so that who finds the page open finds it alone as well.
+                    platform.frame_meta(new).inspect(|meta| meta.open());
+                    gate.as_ref().orphaned.set(drop_page(platform, new));
+                }
+                Closed::Page { .. } => {}
+                Closed::Writes { .. } => self.write_gates = self.write_gates.saturating_sub(1),
+            }
             let (previous, next) = (gate.as_ref().previous.get(), gate.as_ref().next.get());
             match previous {
                 Some(previous) => previous.as_ref().next.set(next),
@@ -140,24 +177,25 @@ impl<P: Platform> AreaState<P> {
         })
     }
 
-    /// Whether nobody may touch the page with this index at the moment.
+    /// Whether nobody may touch the page with this index at the moment. O(depth).
     #[inline]
-    pub(super) fn page_is_closed(&self, index: u64) -> bool {
-        self.gates.is_some() && self.closed().any(|closed| matches!(closed, Closed::Page(page, _) if page == index))
+    pub(super) fn page_is_closed(&self, platform: &P, index: u64) -> bool {
+        let page = || self.tree.get(index)?.held_frame().and_then(|frame| platform.frame_meta(frame));
+        self.gates.is_some() && page().is_some_and(FrameMeta::is_closed)
     }
 
     /// Whether some of the pages may not be written to at the moment. O(flushes outstanding).
     pub(super) fn is_closed(&self, first: u64, count: u64) -> bool {
         let within = |page: u64| self.keys(first, count).iter().any(|(low, pages)| page.wrapping_sub(*low) < *pages);
         self.closed().any(|closed| match closed {
-            Closed::Page(page, _) => within(page),
+            Closed::Page { index, .. } => within(index),
             Closed::Writes { .. } => true,
         })
     }
 
     /// Whether nothing new may be written at the moment: of two writes, a copy that is coming into being would have the later alone.
     #[inline]
-    pub(super) fn writes_are_closed(&self) -> bool {
-        self.gates.is_some() && self.closed().any(|closed| matches!(closed, Closed::Writes { .. }))
+    pub(super) const fn writes_are_closed(&self) -> bool {
+        self.write_gates != 0
     }
 }

@@ -78,6 +78,8 @@ pub(crate) struct AreaState<P: Platform> {
     pub(super) gates: Option<NonNull<Gate<P>>>,
     /// How many references such hold.
     pub(super) gate_count: usize,
+    /// How many of the gates close writes.
+    pub(super) write_gates: u32,
     /// Whoever writes to a page's frame at the moment, with no lock held.
     pub(super) writers: usize,
     /// Whether the tree was ever shared: only then a page may be another area's as well.
@@ -136,6 +138,7 @@ impl<P: Platform> AreaInner<P> {
             sections,
             gates: None,
             gate_count: 0,
+            write_gates: 0,
             writers: 0,
             was_shared: false,
             zero_shown: false,

@@ -94,7 +94,7 @@ impl<P: Platform> AreaInner<P> {
         // SAFETY: the memory was just taken for this type, and nobody else knows it.
         unsafe { object.write(copy) };
         // SAFETY: the memory was just taken for a gate; the state is the area's.
-        unsafe { state.close(gate, area, Closed::Writes { copy: object, into }, pending) };
+        unsafe { state.close(platform, gate, area, Closed::Writes { copy: object, into }, pending) };
         if !(protected && state.view_count == 1) {
             state.change_views(platform, ViewChange::WriteProtect { first: 0, count: state.pages }, pending);
         }

@@ -42,15 +42,18 @@ impl<P: Platform> AreaState<P> {
     #[inline]
     fn page_and_ownership(&self, platform: &P, index: u64) -> Option<(Page, bool)> {
         let (page, sole) = self.tree.get_with_ownership(index)?;
-        // A pinned page is never another area's as well: who copies the area copies it.
-        let alone = |frame| platform.frame_meta(frame).is_some_and(|meta| meta.count() == 1 || meta.pins() != 0);
+        // A pinned page is never another area's as well: who copies the area copies it. A gate holds what it closes.
+        let alone = |frame| {
+            let meta = platform.frame_meta(frame);
+            meta.is_some_and(|meta| meta.count() == 1 + u32::from(meta.is_closed()) || meta.pins() != 0)
+        };
         let own = !self.was_shared || (sole && alone(page.frame()));
         Some((page, own))
     }
 
     /// The page with this index, if the area's tree remembers pages.
     pub(super) fn tracked_page(&mut self, platform: &P, index: u64, want: Want, reserve: &mut Reserve<P>) -> Answer {
-        if self.page_is_closed(index) {
+        if self.page_is_closed(platform, index) {
             return Answer::Retry;
         }
         let mut write = matches!(want, Want::Write | Want::Settled(true));
@@ -84,7 +87,7 @@ impl<P: Platform> AreaState<P> {
     /// The frame of a page that exists and that nothing is closed for, and whether it may be written to. O(depth).
     pub(crate) fn page_as_it_is(&self, platform: &P, index: u64) -> Option<(Frame, bool)> {
         let index = self.key(index);
-        let (page, own) = self.page_and_ownership(platform, index).filter(|_| !self.page_is_closed(index))?;
+        let (page, own) = self.page_and_ownership(platform, index).filter(|_| !self.page_is_closed(platform, index))?;
         Some((page.frame(), page.is_dirty() && own))
     }
 
@@ -201,7 +204,10 @@ impl<P: Platform> AreaState<P> {
         }
         match reserve.take_object::<Gate<P>>() {
             // SAFETY: the memory was just taken for it; the caller names the area of this state.
-            Some(memory) => unsafe { self.close(memory, area, Closed::Page(index, old), pending) },
+            Some(memory) => unsafe {
+                let new = self.tree.get(index).and_then(Page::held_frame);
+                self.close(platform, memory, area, Closed::Page { index, old, new }, pending);
+            },
             // It was reserved. Without one, the frame stays held for ever, which is safe.
             None => platform.machine().note_dropped_flush(u64::from(old.is_some())),
         }
