@@ -18,9 +18,9 @@ use core::cell::Cell;
 use core::ptr::NonNull;
 
 use super::inner::{AreaInner, AreaState, release_area};
-use super::page::{drop_page, release_page};
+use super::page::{drop_page, free_page, release_page};
 use crate::addr::Frame;
-use crate::frame::{FrameMeta, FrameUse, Reserve, free_one};
+use crate::frame::{FrameMeta, Reserve};
 use crate::paging::{Deferred, Pending, ReleaseStep};
 use crate::platform::Platform;
 
@@ -82,9 +82,7 @@ impl<P: Platform> Gate<P> {
             // SAFETY: the gate is alive.
             if let Some(new) = new.filter(|_| unsafe { gate.as_ref() }.orphaned.get()) {
                 // SAFETY: the last reference to it was dropped, and the flushes that concern it are acknowledged.
-                if unsafe { free_one(platform, new, FrameUse::Page) }.is_err() {
-                    platform.machine().note_refused_free();
-                }
+                unsafe { free_page(platform, new) };
             }
         }
         {

@@ -239,15 +239,19 @@ pub(super) fn drop_page<P: Platform>(platform: &P, frame: Frame) -> bool {
 
 /// Drops one reference to a page's frame and gives the frame back if it was the last. Only where no TLB can lead to it.
 pub(crate) fn release_page<P: Platform>(platform: &P, frame: Frame) {
-    let Some(meta) = platform.frame_meta(frame) else { return };
-    if meta.drop_reference() {
-        let account = meta.account();
+    if drop_page(platform, frame) {
         // SAFETY: it was the last reference, and the caller vouches that the flushes that concern it are acknowledged.
-        if unsafe { free_one(platform, frame, FrameUse::Page) }.is_err() {
-            platform.machine().note_refused_free();
-        } else if account != 0 {
-            // SAFETY: the frame named the account, and was freed just now.
-            unsafe { uncharge_frame(platform, account) };
-        }
+        unsafe { free_page(platform, frame) };
+    }
+}
+
+/// Gives the frame of a page back. One whose record says that it is something else is left alone, and counted.
+///
+/// # Safety
+/// The last reference to it was [dropped](drop_page), and the flushes that concern it are acknowledged.
+pub(super) unsafe fn free_page<P: Platform>(platform: &P, frame: Frame) {
+    // SAFETY: the caller's promise.
+    if unsafe { free_one(platform, frame, FrameUse::Page) }.is_err() {
+        platform.machine().note_refused_free();
     }
 }
