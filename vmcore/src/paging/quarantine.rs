@@ -124,6 +124,11 @@ impl<P: Platform> Pending<P> {
         self.lost = true;
     }
 
+    /// Whether an object waits in it.
+    pub(crate) const fn has_deferred(&self) -> bool {
+        self.deferred.is_some()
+    }
+
     /// Counts pages that wait in a deferred object.
     pub(crate) fn note_cut_off(&mut self, pages: u64) {
         self.cut_off += pages;

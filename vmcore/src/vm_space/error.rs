@@ -73,8 +73,8 @@ pub enum SpaceError {
     Limit(SpaceLimit),
     /// One window is asked for, and from this address on there is another.
     SeveralWindows(VirtAddr),
-    /// Populating came to a page of a paged area that is not there. What lies before the address is populated: hand the request out if it is
-    /// one, wait for its answer, and go on from the address.
+    /// Populating or copying came to a page of a paged area that is not there. What lies before the address is populated or copied: hand the request out if
+    /// it is one, wait for its answer, and go on from the address.
     Awaits {
         /// The page that is waited for.
         address: VirtAddr,

@@ -54,6 +54,8 @@
 //! | [`Space::protect`] | system calls | index, area, tables, CPUs | records and a block of the index where windows are cut, tables where a large leaf is split | windows and tables |
 //! | [`Space::map_many`], [`Space::map_anonymous`] | system calls | as `map` | as `map` for each; an object for the area | as `map` for each |
 //! | [`Space::page_states`] | any but NMI | index, area, tables | no | windows and pages |
+//! | [`Space::read_bytes`] | system calls | index, area, for each page | nodes, to ask for pages of a paged area | bytes |
+//! | [`Space::write_bytes`], [`Space::copy_from`] | system calls | index, area, for each page, of one space after the other; tables and CPUs of spaces that show it | pages that are missing or shared | bytes |
 //! | [`Space::advise`] | system calls | index, area, tables, CPUs | what is released: an object and nodes of cut edges; what is mapped: tables; else records where windows are cut | windows and pages |
 //! | [`Space::relocate`] | system calls | index, area, tables, CPUs | records, a block of the index, tables at the new place; in place: no | tables and leaves |
 //! | [`Space::install_guards`] | system calls | index, area, tables, CPUs, guards | a block of the guards, tables where a large leaf is split | windows, leaves, guards |
@@ -138,6 +140,7 @@ mod adopt;
 mod advise;
 mod charge;
 mod clone;
+mod copy;
 mod cpus;
 mod edit;
 mod error;
@@ -163,6 +166,7 @@ use core::ptr::NonNull;
 
 pub use self::adopt::{AdoptError, Adoption};
 pub use self::advise::Advice;
+pub use self::copy::CopyError;
 pub use self::error::SpaceError;
 pub use self::fault::{Fault, Resolution};
 use self::guards::Guards;

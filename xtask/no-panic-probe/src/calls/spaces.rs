@@ -137,6 +137,14 @@ fn one(space: &Space<Probe>) {
         Ok(flush) => finished(flush),
         Err(error) => displayed(error),
     }
+    shown(space.read_bytes(address, hidden(&mut [0; 8])));
+    match space.write_bytes(address, hidden(&[0; 8])) {
+        Ok(flush) => finished(flush),
+        Err(error) => displayed(error),
+    }
+    if let Ok(flush) = space.copy_from(address, space, hidden(address), hidden(1)) {
+        finished(flush);
+    }
     match space.range(hidden(1), hidden(1)) {
         Ok(range) => {
             if let Ok(flush) = space.unmap(range) {
