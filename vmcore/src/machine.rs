@@ -21,7 +21,7 @@ use self::accounts::Accounts;
 pub(crate) use self::tags::Tags;
 use crate::addr::{Frame, FrameRange};
 use crate::frame::{CLASS_SIZES, CLASSES, FrameRequest, FrameUse, Frames, Need, OutOfFrames, Pool, Reserve, free_one};
-use crate::lock::{Lock, Rank};
+use crate::lock::{Lock, Rank, ReaderSlots};
 use crate::paging::{MemoryType, Mmu, Tag};
 use crate::platform::Platform;
 use crate::static_vec::{GrowthMemory, OutOfMemory};
@@ -177,6 +177,8 @@ pub struct Machine<P: Platform> {
     /// The zero frame's number, plus one; 0 while there is none. Written under the registry's lock.
     zero: AtomicUsize,
     accounts: Accounts<P>,
+    /// What CPUs hold while they read indexes.
+    readers: ReaderSlots<P::RawMutex>,
     /// How many clones were begun.
     clones: AtomicUsize,
     dropped_flushes: AtomicUsize,
@@ -207,6 +209,7 @@ impl<P: Platform> Machine<P> {
             tags: Tags::new(),
             zero: AtomicUsize::new(0),
             accounts: Accounts::new(),
+            readers: ReaderSlots::new(),
             clones: AtomicUsize::new(0),
             dropped_flushes: AtomicUsize::new(0),
             quarantined_frames: AtomicUsize::new(0),
@@ -333,6 +336,11 @@ impl<P: Platform> Machine<P> {
         &self.pools
     }
 
+    #[inline]
+    pub(crate) const fn reader_slots(&self) -> &ReaderSlots<P::RawMutex> {
+        &self.readers
+    }
+
     /// Gives an account its number.
     pub(crate) fn number_account(&self, platform: &P, account: NonNull<AccountInner>) -> Result<u32, OutOfFrames> {
         self.accounts.number(platform, account)
@@ -421,7 +429,9 @@ impl<P: Platform> Machine<P> {
     pub(crate) fn note_locked(&self, platform: &P, rank: Rank) {
         if cfg!(debug_assertions) {
             if let Some(held) = self.held.get(platform.cpu()) {
-                let before = held.fetch_or(1 << rank as u32, Ordering::Relaxed);
+                // Who holds a lock stays on its CPU, so nobody else changes the CPU's word.
+                let before = held.load(Ordering::Relaxed);
+                held.store(before | 1 << rank as u32, Ordering::Relaxed);
                 debug_assert!(before >> rank as u32 == 0, "{rank:?} locked out of order: {before:#b} held");
             }
         }
@@ -432,7 +442,7 @@ impl<P: Platform> Machine<P> {
     pub(crate) fn note_unlocked(&self, platform: &P, rank: Rank) {
         if cfg!(debug_assertions) {
             if let Some(held) = self.held.get(platform.cpu()) {
-                held.fetch_and(!(1 << rank as u32), Ordering::Relaxed);
+                held.store(held.load(Ordering::Relaxed) & !(1 << rank as u32), Ordering::Relaxed);
             }
         }
     }

@@ -265,6 +265,12 @@ impl FrameMeta {
         state >> LIVE_SHIFT
     }
 
+    /// Changes the number of live entries of the table in this frame by `change`, where others do so at the same time.
+    #[inline]
+    pub(crate) fn change_live_beside(&self, change: i32) {
+        self.state.fetch_add((change as u32) << LIVE_SHIFT, Ordering::Relaxed);
+    }
+
     /// The frame that follows in the list that holds this one.
     pub(crate) fn link(&self) -> u64 {
         let [low, high] = &self.link;

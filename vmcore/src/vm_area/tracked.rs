@@ -185,6 +185,18 @@ impl<P: Platform> AreaState<P> {
         self.was_shared || self.zero_shown
     }
 
+    /// Whether asking for the page would be answered by [`Answer::Replaced`].
+    #[inline]
+    pub(crate) fn would_replace(&self, platform: &P, index: u64, want: Want) -> bool {
+        if !self.may_replace() {
+            return false;
+        }
+        match self.page_and_ownership(platform, self.key(index)) {
+            Some((_, own)) => !own && want == Want::Write,
+            None => self.zero_shown && want != Want::Look,
+        }
+    }
+
     /// Has every view forget a page that was replaced, whose old frame is held until they have; nobody touches the page before.
     ///
     /// Takes a gate from the reserve, which holds one after [`Answer::Replaced`].

@@ -62,7 +62,8 @@ impl ViewChange {
     }
 }
 
-/// The function through which a view is changed. Called with the area's lock held; locks the tables of its space, no more.
+/// The function through which a view is changed. Called with the area's lock held; locks the tables of its space, no more: so it changes entries that show
+/// the area, and leaves tables linked.
 ///
 /// # Safety
 /// The view is linked in the area whose lock the caller holds.

@@ -117,7 +117,7 @@ impl<P: Platform> Space<P> {
                     last = VirtAddr::new(end.as_u64().saturating_sub(1));
                 }
                 let range = PageRange::from_bounds(start, last);
-                write_protect(platform, &mut *tables, range, false, &mut gather, pending);
+                write_protect(platform, &mut *tables, range, &mut gather, pending);
                 gather.scope.add(inner.tag, range, inner.global);
             };
             for slot in index.overlapping(inner.bounds) {
@@ -264,8 +264,27 @@ fn need_to_clone<P: Platform, M: Mmu>(
 }
 
 /// Takes write permission from what the tables show of a range, whatever is in it; or takes all of it out of the tables, where that costs
-/// less. `shared` says that other spaces' roots lead to these tables too. Nothing in it is larger than a base page where the range ends.
-pub(super) fn write_protect<P: Platform, M: Mmu>(
+/// less. Nothing in it is larger than a base page where the range ends. The index is locked exclusively.
+fn write_protect<P: Platform, M: Mmu>(
+    platform: &P,
+    tables: &mut Tables<M>,
+    range: PageRange,
+    gather: &mut Gather,
+    pending: &mut Pending<P>,
+) {
+    let done = if limits_writes(tables) {
+        tables.write_protect(platform, range, &mut FrameList::new(), gather).map(drop)
+    } else {
+        tables.detach(platform, range, gather)
+    };
+    if done.is_err() {
+        note_writable(pending);
+    }
+}
+
+/// Takes write permission from what the tables show of a range, which lies in windows of one area, whose lock is held; the index need not be. No table is
+/// unlinked: what cannot be left without permission is dropped leaf by leaf. `shared` says that other spaces' roots lead to these tables too.
+pub(super) fn write_protect_beside<P: Platform, M: Mmu>(
     platform: &P,
     tables: &mut Tables<M>,
     range: PageRange,
@@ -273,23 +292,30 @@ pub(super) fn write_protect<P: Platform, M: Mmu>(
     gather: &mut Gather,
     pending: &mut Pending<P>,
 ) {
-    let limits = (1..tables.mmu().levels()).any(|level| tables.can_limit_writes(level));
-    let done = if shared {
+    let done = if shared || !limits_writes(tables) {
         // Roots of other spaces hold entries of their own for these tables: nothing is said in them that those would not say.
         let keep = Access::all().difference(Access::WRITE);
         match tables.restrict(platform, range, keep, &mut FrameList::new(), gather) {
             Ok(true) => Ok(()),
-            Ok(false) => tables.unmap(platform, range, &mut FrameList::new(), gather, |_, _| {}),
+            Ok(false) => tables.drop_leaves(platform, range, gather),
             Err(error) => Err(error),
         }
-    } else if limits {
-        tables.write_protect(platform, range, &mut FrameList::new(), gather).map(drop)
     } else {
-        tables.detach(platform, range, gather)
+        // Only in entries that the range covers as a whole: no fault in another area passes through them.
+        tables.write_protect(platform, range, &mut FrameList::new(), gather).map(drop)
     };
     if done.is_err() {
-        // The tables are this space's own, and private windows have base leaves alone, so this cannot be. If it were, somebody
-        // could still write: what the flush brings is never true.
-        pending.note_lost();
+        note_writable(pending);
     }
+}
+
+/// Whether an entry above leaves can forbid writing to all that lies below.
+fn limits_writes<M: Mmu>(tables: &Tables<M>) -> bool {
+    (1..tables.mmu().levels()).any(|level| tables.can_limit_writes(level))
+}
+
+/// The tables are the space's own, and private windows have base leaves alone, so write permission can be taken. If it could not, somebody
+/// could still write: what the flush brings is never true.
+fn note_writable<P: Platform>(pending: &mut Pending<P>) {
+    pending.note_lost();
 }

@@ -6,8 +6,13 @@
 //!              NoWindow      Denied        Spurious          Guard, OutsideArea; not there: Request, Wait, Failed
 //!         (or the one above grows)
 //! ```
+//!
+//! Where no more is wanted than a leaf in a table that is there, the fault goes on beside others of the space (`fault/beside.rs`); all else
+//! has the space's index exclusively, and is here.
 
-use crate::addr::{PageRange, VirtAddr};
+mod beside;
+
+use crate::addr::{Frame, PageRange, VirtAddr};
 use crate::frame::{FrameList, Need, Reserve};
 use crate::paging::{Access, Flush, FlushRequest, FlushScope, Gather, Leaf, MemoryType, Mmu, Pending, Tables};
 use crate::platform::{CpuSet, Platform};
@@ -68,6 +73,16 @@ enum Attempt {
     Short(Need),
 }
 
+/// What an area has for a fault.
+enum Supplied {
+    /// The frame, and whether it may be written to.
+    Page(Frame, bool),
+    /// The same, in the place of another one: [`Answer::Replaced`].
+    Replaced(Frame, bool, Option<Frame>),
+    /// Nothing to map.
+    Ends(Attempt),
+}
+
 impl<P: Platform, M: Mmu> Space<P, M> {
     /// Resolves a page fault. The outcome is true once the flush is complete (it nearly always is empty).
     ///
@@ -106,7 +121,11 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             let _ = reserve.top_up(&Need::pages(1));
         }
         let resolution = loop {
-            match self.attempt(fault, &mut reserve, &mut pending)? {
+            let attempt = match self.attempt_beside(fault, &mut reserve, &mut pending)? {
+                Some(attempt) => attempt,
+                None => self.attempt(fault, &mut reserve, &mut pending)?,
+            };
+            match attempt {
                 Attempt::Done(resolution) => break resolution,
                 Attempt::Short(need) => reserve.top_up(&need)?,
             }
@@ -160,10 +179,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         if self.first_guard(window, page).is_some() {
             return Err(SpaceError::Guard(address));
         }
-        // The kernel never executes a program's pages, whatever a window allows.
-        let kernel_executes = fault.access.contains(Access::EXECUTE) && !fault.access.contains(Access::USER);
-        let denied = !window.access.contains(fault.access) || !allows_anything(window.access);
-        if denied || (kernel_executes && window.access.contains(Access::USER)) {
+        if !allows(window, fault.access) {
             return Err(SpaceError::Denied { address, wanted: fault.access, allowed: window.access });
         }
         let mut state = area.lock(platform);
@@ -192,44 +208,16 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             }
             return Ok(Attempt::Short(need.with_tables(missing)));
         }
-        let want = match fault.access.contains(Access::WRITE) {
-            true => Want::Write,
-            // Only this window shows the memory, so what it shows of a page that does not exist is nobody else's concern.
-            false
-                if window.inherit == Inherit::Copy
-                    && state.view_count == 1
-                    && area.memory() == MemoryType::WriteBack =>
-            {
-                Want::Look
-            }
-            false => Want::Read,
-        };
-        let mut replaced = None;
+        let want = wanted(window, area, &state, fault.access);
         let resident = state.resident();
-        let (frame, writable) = match area.page(platform, &mut state, index_in_area, want, reserve) {
-            Answer::Page { frame, writable, .. } => (frame, writable),
-            Answer::Replaced { frame, writable, old } => {
-                replaced = Some(old);
-                (frame, writable)
-            }
-            Answer::Zero => match state.zero_frame(platform, reserve) {
-                Some(frame) => (frame, false),
-                None => return Ok(Attempt::Short(Need::pages(1).with_tables(missing))),
-            },
-            // The leaf is all that knows of an untracked page: one that is there stays.
-            Answer::Untracked => match present.map(|leaf| leaf.frame).or_else(|| reserve.take_untracked_page()) {
-                Some(frame) => (frame, true),
-                None => return Ok(Attempt::Short(Need::pages(1).with_tables(missing))),
-            },
-            Answer::Short(need) => return Ok(Attempt::Short(need.with_tables(missing))),
-            Answer::Retry => return Err(SpaceError::Retry(address)),
-            Answer::Full(error) => return Err(AreaError::OutOfAccount(error).into()),
-            Answer::Guard => return Err(SpaceError::Guard(address)),
-            Answer::Outside => return Err(SpaceError::OutsideArea(address)),
-            Answer::Request(request) => return Ok(Attempt::Done(Resolution::Request(request))),
-            Answer::Wait(token) => return Ok(Attempt::Done(Resolution::Wait(token))),
-            Answer::Failed => return Err(SpaceError::Failed(address)),
-        };
+        let shown = present.map(|leaf| leaf.frame);
+        let (frame, writable, replaced) =
+            match supplied(platform, (area, &mut state), (address, index_in_area), want, shown, reserve)? {
+                Supplied::Page(frame, writable) => (frame, writable, None),
+                Supplied::Replaced(frame, writable, old) => (frame, writable, Some(old)),
+                Supplied::Ends(Attempt::Short(need)) => return Ok(Attempt::Short(need.with_tables(missing))),
+                Supplied::Ends(attempt) => return Ok(attempt),
+            };
         let leaf = leaf_for(area, window.access, inner.global, frame, writable);
         let mut tables = Some(tables);
         if let Some(old) = replaced {
@@ -303,9 +291,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         page: PageRange,
     ) {
         let (platform, inner) = (self.platform(), self.inner());
-        let shift = P::PAGE_SHIFT + AROUND_SHIFT.min(tables.mmu().index_bits(0));
-        let block = PageRange::from_checked(page.start().align_down(shift), 1 << shift);
-        let Some(block) = block.intersection(window.range()) else { return };
+        let Some(block) = around(window, page, tables.mmu().index_bits(0)) else { return };
         if self.first_guard(window, block).is_some() {
             return;
         }
@@ -319,6 +305,71 @@ impl<P: Platform, M: Mmu> Space<P, M> {
 
 /// Faults map up to 2^4 pages that are resident already, aligned as such.
 const AROUND_SHIFT: u32 = 4;
+
+/// The pages around one that a fault maps with it, if they are resident: in the same leaf table, which maps 2^`shift` pages, and the same window.
+fn around<P: Platform, M: Mmu>(window: &Window<P, M>, page: PageRange, shift: u32) -> Option<PageRange> {
+    let shift = P::PAGE_SHIFT + AROUND_SHIFT.min(shift);
+    PageRange::from_checked(page.start().align_down(shift), 1 << shift).intersection(window.range())
+}
+
+/// Whether a window allows an access.
+fn allows<P: Platform, M: Mmu>(window: &Window<P, M>, access: Access) -> bool {
+    // The kernel never executes a program's pages, whatever a window allows.
+    let kernel_executes = access.contains(Access::EXECUTE) && !access.contains(Access::USER);
+    let denied = !window.access.contains(access) || !allows_anything(window.access);
+    !denied && !(kernel_executes && window.access.contains(Access::USER))
+}
+
+/// What a fault in a window wants of a page.
+fn wanted<P: Platform, M: Mmu>(
+    window: &Window<P, M>,
+    area: &AreaInner<P>,
+    state: &AreaState<P>,
+    access: Access,
+) -> Want {
+    if access.contains(Access::WRITE) {
+        return Want::Write;
+    }
+    // Only this window shows the memory, so what it shows of a page that does not exist is nobody else's concern.
+    let alone = window.inherit == Inherit::Copy && state.view_count == 1 && area.memory() == MemoryType::WriteBack;
+    if alone { Want::Look } else { Want::Read }
+}
+
+/// Asks the area for the page with this index, at `address`; `shown` is the frame that the tables show there.
+///
+/// # Errors
+/// As for [`Space::fault`].
+fn supplied<P: Platform>(
+    platform: &P,
+    (area, state): (&AreaInner<P>, &mut AreaState<P>),
+    (address, index): (VirtAddr, u64),
+    want: Want,
+    shown: Option<Frame>,
+    reserve: &mut Reserve<P>,
+) -> Result<Supplied, SpaceError> {
+    let short = |need| Supplied::Ends(Attempt::Short(need));
+    Ok(match area.page(platform, state, index, want, reserve) {
+        Answer::Page { frame, writable, .. } => Supplied::Page(frame, writable),
+        Answer::Replaced { frame, writable, old } => Supplied::Replaced(frame, writable, old),
+        Answer::Zero => match state.zero_frame(platform, reserve) {
+            Some(frame) => Supplied::Page(frame, false),
+            None => short(Need::pages(1)),
+        },
+        // The leaf is all that knows of an untracked page: one that is there stays.
+        Answer::Untracked => match shown.or_else(|| reserve.take_untracked_page()) {
+            Some(frame) => Supplied::Page(frame, true),
+            None => short(Need::pages(1)),
+        },
+        Answer::Short(need) => short(need),
+        Answer::Retry => return Err(SpaceError::Retry(address)),
+        Answer::Full(error) => return Err(AreaError::OutOfAccount(error).into()),
+        Answer::Guard => return Err(SpaceError::Guard(address)),
+        Answer::Outside => return Err(SpaceError::OutsideArea(address)),
+        Answer::Request(request) => Supplied::Ends(Attempt::Done(Resolution::Request(request))),
+        Answer::Wait(token) => Supplied::Ends(Attempt::Done(Resolution::Wait(token))),
+        Answer::Failed => return Err(SpaceError::Failed(address)),
+    })
+}
 
 /// Shows a page in another frame than before, where only this space showed it and no CPU but this one runs in it; what the CPU
 /// remembers is flushed at once. False, and nothing is changed, if others have to forget it first.

@@ -5,8 +5,8 @@ use core::ptr::NonNull;
 
 use crate::addr::{Frame, PageRange};
 use crate::frame::{FrameUse, Reserve, free_one};
-use crate::lock::{Guard, Lock, Rank};
-use crate::paging::{Deferred, Gather, Mmu, Pending, ReleaseStep, Tables, Tag};
+use crate::lock::{ExclusiveGuard, Lock, Rank, SharedLock};
+use crate::paging::{Deferred, Gather, LeafTables, Mmu, Pending, ReleaseStep, Tables, Tag};
 use crate::platform::Platform;
 use crate::vm_space::cpus::SpaceCpus;
 use crate::vm_space::guards::Guards;
@@ -15,7 +15,8 @@ use crate::vm_space::limits::Tally;
 use crate::vm_space::window::Window;
 use crate::word::{AtomicUsize, Ordering};
 
-/// A space's state. Lock order: index, (areas), tables, CPUs. The root table lives as long as the value does.
+/// A space's state. Lock order: index, (areas), tables, CPUs. Faults hold the index shared where they can, all else exclusively; tables are
+/// linked, unlinked and split only by who has the index exclusively. The root table lives as long as the value does.
 pub(crate) struct SpaceInner<P: Platform, M: Mmu> {
     /// The handle (or the flush that destroys the space), gated windows, and spaces that share the root slots.
     pub(crate) references: AtomicUsize,
@@ -28,8 +29,10 @@ pub(crate) struct SpaceInner<P: Platform, M: Mmu> {
     pub(crate) global: bool,
     /// The space whose root slots are shared; holds a reference.
     pub(crate) kernel: Option<NonNull<SpaceInner<P, M>>>,
-    pub(crate) index: Lock<P, Index<P, Window<P, M>>>,
+    pub(crate) index: SharedLock<P, Index<P, Window<P, M>>>,
     pub(crate) tables: Lock<P, Tables<M>>,
+    /// The way of faults to the tables, without their lock.
+    pub(super) leaf_tables: LeafTables<M>,
     /// The root and the tag of the tables, which never change.
     pub(crate) root: Frame,
     pub(crate) tag: Tag,
@@ -67,7 +70,8 @@ impl<P: Platform, M: Mmu> SpaceInner<P, M> {
             bounds,
             global: kernel.is_none(),
             kernel,
-            index: Lock::new(Rank::Index, index),
+            index: SharedLock::new(Rank::Index, index),
+            leaf_tables: tables.leaf_tables(),
             tables: Lock::new(Rank::Table, tables),
             root,
             tag,
@@ -80,8 +84,9 @@ impl<P: Platform, M: Mmu> SpaceInner<P, M> {
         }
     }
 
+    /// Locks the index exclusively.
     #[inline]
-    pub(crate) fn lock_index<'a>(&'a self, platform: &'a P) -> Guard<'a, P, Index<P, Window<P, M>>> {
+    pub(crate) fn lock_index<'a>(&'a self, platform: &'a P) -> ExclusiveGuard<'a, P, Index<P, Window<P, M>>> {
         self.index.lock(platform)
     }
 

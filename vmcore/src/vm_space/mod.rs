@@ -16,7 +16,8 @@
 //! # Lock order
 //!
 //! Space index → area → tables → CPUs of the space → registry → guards → pools. Two spaces are never locked at once: an area that
-//! gives pages up locks the tables of one space after another. What an operation needs is reserved before the first
+//! gives pages up locks the tables of one space after another. The index is shared by faults, which go on beside one another and do without the
+//! tables' lock (`fault/beside.rs` says why they can), and exclusive for all else: only who has it so links or unlinks tables. What an operation needs is reserved before the first
 //! lock; if it turns out short, the locks are given up, the reserve is topped up, and the operation looks again.
 //!
 //! # A clone, before and after a write
@@ -47,7 +48,7 @@
 //!
 //! | call | from | locks, one after another or nested | allocates | takes as long as |
 //! |---|---|---|---|---|
-//! | [`Space::fault`] | page faults | index, area, tables, CPUs | a frame for the page, missing tables, a pool page | one page |
+//! | [`Space::fault`] | page faults | index (shared), area; where a table is missing or more is to change than a leaf: index, area, tables, CPUs | a frame for the page, missing tables, a pool page | one page |
 //! | [`Space::map`] | system calls | index, area, tables | a record, nodes of the index; populated: the pages, tables, nodes | log windows; populated: pages |
 //! | [`Space::populate`] | system calls | index, area, tables | the pages, tables, nodes | pages |
 //! | [`Space::unmap`] | system calls | index, area, tables, CPUs | nothing for whole windows; records, a block of the index and tables where parts stay | windows and tables |

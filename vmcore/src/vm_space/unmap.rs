@@ -4,7 +4,7 @@ use core::ptr::NonNull;
 
 use crate::addr::{PageRange, RangeError, RangeFault};
 use crate::frame::{FrameList, Need, Reserve};
-use crate::lock::Guard;
+use crate::lock::ExclusiveGuard;
 use crate::paging::{Flush, Gather, Mmu, Pending};
 use crate::platform::Platform;
 use crate::vm_area::{AreaInner, AreaState};
@@ -67,7 +67,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
     /// Everything is reserved: from here on nothing fails.
     fn commit_unmap(
         &self,
-        mut index: Guard<'_, P, Index<P, Window<P, M>>>,
+        mut index: ExclusiveGuard<'_, P, Index<P, Window<P, M>>>,
         range: PageRange,
         reserve: &mut Reserve<P>,
     ) -> Flush<P, ()> {

@@ -10,18 +10,18 @@
 //! ```
 //!
 //! A gated window holds a reference to its space, so that a flush may outlive the space's handle. Its bounds and its
-//! state are changed only with the space's index and the area locked; reading them takes one of the two.
+//! state are changed only with the space's index (exclusively) and the area locked; reading them takes one of the two (the index: in either way).
 
 use core::mem::offset_of;
 use core::ptr::NonNull;
 
 use crate::addr::{PageRange, VirtAddr};
-use crate::frame::{FrameList, Reserve};
+use crate::frame::Reserve;
 use crate::paging::{Access, Deferred, Gather, Mmu, Pending, ReleaseStep};
 use crate::platform::Platform;
 use crate::vm_area::{AreaInner, View, ViewChange, release_area};
 use crate::vm_space::Inherit;
-use crate::vm_space::clone::write_protect;
+use crate::vm_space::clone::write_protect_beside;
 use crate::vm_space::inner::{SpaceInner, release_space};
 
 bitflags::bitflags! {
@@ -284,12 +284,14 @@ impl<P: Platform, M: Mmu> Window<P, M> {
         let mut gather = Gather::default();
         {
             let mut tables = space.tables.lock(platform);
-            // Tracked areas are mapped with base leaves only, so there is nothing to split and nothing to run out of.
-            if matches!(change, ViewChange::Unmap { .. }) {
-                let _ = tables.unmap(platform, range, &mut FrameList::new(), &mut gather, |_, _| {});
+            // The index is not locked, or not for this: faults go on in other areas. So all tables stay; what is empty is unlinked by who
+            // has the index, when the window goes at the latest.
+            if matches!(change, ViewChange::Unmap { .. }) && tables.drop_leaves(platform, range, &mut gather).is_err() {
+                // The tables are this space's own, so this cannot be. If it were, leaves would be left behind.
+                pending.note_lost();
             }
             if matches!(change, ViewChange::WriteProtect { .. }) {
-                write_protect(platform, &mut tables, range, space.global, &mut gather, pending);
+                write_protect_beside(platform, &mut tables, range, space.global, &mut gather, pending);
             }
             if !matches!(change, ViewChange::Unmap { .. })
                 || window.state == WindowState::Gated

@@ -81,7 +81,7 @@ impl<M: Mmu> Tables<M> {
                 removed(range, leaf);
                 return Ok(());
             }
-            if self.is_absent(frames, range.start()) {
+            if self.is_absent(frames, range.start(), gather) {
                 return Ok(());
             }
         }
@@ -91,10 +91,13 @@ impl<M: Mmu> Tables<M> {
         }
         self.dissolve_parts(frames, range, |_| true, gather)?;
         let mut forget = Forget::new(self.tag);
+        // Whether something of the table that the cursor is in was noted, by which CPUs forget the way to it.
+        let mut noted = false;
         let mut cursor = self.cursor(frames, range)?;
         'entries: loop {
             if let Some(group) = self.group_at(&cursor) {
                 if let Some(leaf) = self.remove_group(&group) {
+                    noted = true;
                     forget.add(gather, group.pages, leaf.global);
                     removed(group.pages, leaf);
                 }
@@ -128,16 +131,19 @@ impl<M: Mmu> Tables<M> {
                     });
                 }
                 table.change_live(-cleared);
+                noted |= cleared != 0;
                 cursor.pass(run);
             } else {
                 match cursor.entry() {
                     Entry::Table(frame, _) => {
                         cursor.enter(frame)?;
+                        noted = false;
                         continue 'entries;
                     }
                     Entry::Leaf(leaf) if cursor.is_whole() => {
                         let leaf = self.replace(&cursor.table(), cursor.level(), cursor.index(), leaf, 0);
                         cursor.table().change_live(-1);
+                        noted = true;
                         forget.add(gather, cursor.span(), leaf.global);
                         removed(cursor.span(), leaf);
                     }
@@ -155,9 +161,20 @@ impl<M: Mmu> Tables<M> {
                     forget.finish(gather);
                     return Ok(());
                 };
-                cursor.unlink_empty(&left, gather);
+                if cursor.unlink_empty(&left, gather) && !noted {
+                    self.note_way(gather, cursor.span().start());
+                    noted = true;
+                }
             }
         }
+    }
+
+    /// Notes the way to a table that is unlinked, of which nothing else was noted: it was empty before, and CPUs may remember it.
+    #[cold]
+    pub(super) fn note_way(&self, gather: &mut Gather, address: VirtAddr) {
+        let shift = self.mmu.page_shift();
+        let page = PageRange::from_checked(address.align_down(shift), 1 << shift);
+        gather.scope.add(self.tag, page, M::FORMAT.global.mask != 0);
     }
 
     /// Gives every leaf in the range this access, splitting at the ends as [`unmap`](Self::unmap) does; frame, memory type, marks and

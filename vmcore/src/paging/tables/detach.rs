@@ -28,6 +28,8 @@ impl<M: Mmu> Tables<M> {
         let mut cursor = self.cursor(frames, range)?;
         // Leaves that are not read may be global.
         let global = M::FORMAT.global.mask != 0;
+        // Whether something of the table that the cursor is in was noted, by which CPUs forget the way to it.
+        let mut noted = false;
         'entries: loop {
             let (level, table) = (cursor.level(), cursor.table());
             if level == 0 {
@@ -39,6 +41,7 @@ impl<M: Mmu> Tables<M> {
                 });
                 if cleared != 0 {
                     table.change_live(-cleared);
+                    noted = true;
                     let last = cursor.span_of(run);
                     forget.add(gather, PageRange::from_bounds(cursor.address(), last), global);
                 }
@@ -52,17 +55,20 @@ impl<M: Mmu> Tables<M> {
                             table.store(cursor.index(), 0);
                             table.change_live(-1);
                             forget.add(gather, cursor.span(), global);
+                            noted = true;
                             gather.scope.note_tables();
                             let _ = gather.tables.push(frames, frame);
                         }
                     }
                     Entry::Table(frame, _) => {
                         cursor.enter(frame)?;
+                        noted = false;
                         continue 'entries;
                     }
                     Entry::Leaf(leaf) => {
                         table.store(cursor.index(), 0);
                         table.change_live(-1);
+                        noted = true;
                         forget.add(gather, cursor.span(), leaf.global);
                     }
                     _ => {}
@@ -73,7 +79,10 @@ impl<M: Mmu> Tables<M> {
                     forget.finish(gather);
                     return Ok(());
                 };
-                cursor.unlink_empty(&left, gather);
+                if cursor.unlink_empty(&left, gather) && !noted {
+                    self.note_way(gather, cursor.span().start());
+                    noted = true;
+                }
             }
         }
     }

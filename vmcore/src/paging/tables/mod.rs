@@ -5,6 +5,7 @@
 //! | `table` | one table in memory: the only place that touches it |
 //! | `cursor` | a position in the tree, bounded by a range |
 //! | `page` | one page: finding it and setting it, the way of every fault |
+//! | `beside` | leaves that are set and cleared beside others |
 //! | `map` | what adds leaves, and how many tables that takes |
 //! | `change` | what changes or removes leaves, splitting huge ones |
 //! | `roots` | root slots that stay, and those shared between spaces |
@@ -26,7 +27,7 @@
 //! - Every operation on a range reads and checks first (conflicts, what the format can represent, how many tables are
 //!   needed) and then commits without a way to fail: all or nothing.
 //! - A table's live count is its present entries, plus one if it is pinned behind a root slot. A table is unlinked when
-//!   its count reaches zero, and freed only when the flush is acknowledged.
+//!   its count reaches zero (or, where leaves were dropped [beside](beside) others, by the next operation that comes by), and freed only when the flush is acknowledged.
 //! - A table is zero, or filled, before it is linked.
 //! - Nothing outside of the given range is changed or freed, but that a group which lies in it in part becomes single leaves; and no table is entered
 //!   for changing that is not recorded as one.
@@ -36,6 +37,7 @@
 //! takes it vouches for what the tables map.
 
 mod adopt;
+mod beside;
 mod change;
 mod cursor;
 mod detach;
@@ -67,6 +69,7 @@ use crate::addr::{Frame, PageRange, RangeError, VirtAddr};
 use crate::frame::{FrameList, Frames};
 use crate::paging::{EncodeError, Entry, FlushScope, Limits, Mmu, Tag, Walk};
 
+pub(crate) use self::beside::LeafTables;
 use self::cursor::Cursor;
 pub use self::group::Groups;
 pub use self::live::DirtyBits;

@@ -17,16 +17,16 @@ use super::table::Table;
 /// Where a walk for one address ended. It holds as long as the tables are not changed.
 #[derive(Clone, Copy)]
 pub(crate) struct Found<'a, M: Mmu> {
-    address: VirtAddr,
-    level: usize,
+    pub(super) address: VirtAddr,
+    pub(super) level: usize,
     /// The table where it ended.
-    table: Table<'a, M>,
+    pub(super) table: Table<'a, M>,
     /// The entry there.
-    word: u64,
+    pub(super) word: u64,
     /// The bits that are set in all entries above that limit what lies below, and in any.
-    above: (u64, u64),
+    pub(super) above: (u64, u64),
     /// Whether a table on the way leads to itself: a self-map, through which nothing is changed.
-    loops: bool,
+    pub(super) loops: bool,
 }
 
 impl<M: Mmu> Found<'_, M> {
@@ -101,7 +101,7 @@ impl<M: Mmu> Tables<M> {
     /// The table of the lowest level for `address`, and the entries [above](Found::above). `None` where there is none, for whatever reason:
     /// [`find`](Self::find) knows. Where `CHANGING`, a self-map is no way to it.
     #[inline(always)]
-    fn leaf_table<'a, F: Frames, const CHANGING: bool>(
+    pub(super) fn leaf_table<'a, F: Frames, const CHANGING: bool>(
         &self,
         frames: &'a F,
         address: VirtAddr,
@@ -133,7 +133,7 @@ impl<M: Mmu> Tables<M> {
 
     /// The leaf that was found, as it stands in the table.
     #[inline]
-    fn found_leaf_alone(&self, found: &Found<'_, M>) -> Option<Leaf> {
+    pub(super) fn found_leaf_alone(&self, found: &Found<'_, M>) -> Option<Leaf> {
         let leaf = self.mmu.decode_leaf_at(found.level, self.index_at(found.level, found.address), found.word)?;
         Some(self.with_group_marks(&found.table, found.level, found.address, leaf))
     }
@@ -396,12 +396,19 @@ impl<M: Mmu> Tables<M> {
         Some(leaf)
     }
 
-    /// Whether nothing is mapped at a page's address, and the table that says so is this library's.
+    /// Whether nothing is mapped at a page's address, and the table that says so is this library's. An empty one is unlinked into `gather`.
     #[inline]
-    pub(super) fn is_absent<F: Frames>(&self, frames: &F, address: VirtAddr) -> bool {
-        self.find(frames, address).is_some_and(|found| {
-            !found.loops && !self.mmu.is_present(found.word) && found.table.owned(frames).is_some()
-        })
+    pub(super) fn is_absent<F: Frames>(&self, frames: &F, address: VirtAddr, gather: &mut Gather) -> bool {
+        let Some(found) = self.find(frames, address) else { return false };
+        let Some(table) = found.table.owned(frames) else { return false };
+        if found.loops || self.mmu.is_present(found.word) {
+            return false;
+        }
+        if table.live() == 0 {
+            self.note_way(gather, address);
+            self.unlink_empty(frames, address, gather);
+        }
+        true
     }
 
     /// Why there is no page's leaf at `address`; `None` if nothing is there.
@@ -422,7 +429,7 @@ impl<M: Mmu> Tables<M> {
 
     /// Unlinks the tables on the way to `address` that are empty, from the lowest upwards.
     #[inline(never)]
-    pub(super) fn unlink_empty<F: Frames>(&mut self, frames: &F, address: VirtAddr, gather: &mut Gather) {
+    pub(super) fn unlink_empty<F: Frames>(&self, frames: &F, address: VirtAddr, gather: &mut Gather) {
         let page = PageRange::from_checked(address, 1 << self.mmu.page_shift());
         let Ok(mut cursor) = self.cursor(frames, page) else { return };
         while let Entry::Table(frame, _) = cursor.entry() {

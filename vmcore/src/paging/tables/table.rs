@@ -79,7 +79,8 @@ impl<'a, M: Mmu> Table<'a, M> {
         unsafe { M::Word::load(self.pointer, index & self.mask) }
     }
 
-    /// Writes an entry. The caller has the tables exclusively, by the `&mut Tables` that the operation takes.
+    /// Writes an entry. The caller has the tables exclusively, by the `&mut Tables` that the operation takes; or it has at least the entry so
+    /// ([`LeafTables`](super::LeafTables)).
     #[inline]
     pub(super) fn store(&self, index: usize, word: u64) {
         // SAFETY: as for `load`.
@@ -195,6 +196,14 @@ impl<'a, M: Mmu> Table<'a, M> {
     #[inline]
     pub(super) fn change_live(&self, change: i32) -> u32 {
         self.meta.map_or(1, |meta| meta.change_live(change))
+    }
+
+    /// Changes the count of live entries, where others do so at the same time.
+    #[inline]
+    pub(super) fn change_live_beside(&self, change: i32) {
+        if let Some(meta) = self.meta {
+            meta.change_live_beside(change);
+        }
     }
 
     /// The count of live entries, which includes one for a pinned table; never 0 for a table that is only read.

@@ -1,5 +1,6 @@
 //! The operations against a naive model, page by page, with every count of spare tables that is too small.
 
+mod beside;
 mod formats;
 mod groups;
 mod hostile;

@@ -156,6 +156,8 @@ pub(crate) struct Index<P: Platform, W> {
 
 // SAFETY: slots point to windows that belong to the space, and are reached only under the index's lock.
 unsafe impl<P: Platform, W> Send for Index<P, W> {}
+// SAFETY: as above; nothing in it changes behind a shared reference.
+unsafe impl<P: Platform, W> Sync for Index<P, W> {}
 
 impl<P: Platform, W> Index<P, W> {
     /// An empty index, whose gaps are found for leaves of these sizes. It uses the nodes that it is lent before others.
