@@ -17,8 +17,9 @@
 mod readers;
 
 use core::ops::{Deref, DerefMut};
+use core::ptr::NonNull;
 
-use lock_api::{Mutex, MutexGuard};
+use lock_api::{MappedMutexGuard, Mutex, MutexGuard};
 
 use self::readers::HeldSlot;
 pub(crate) use self::readers::{ReaderSlots, Readers};
@@ -51,9 +52,26 @@ impl<P: Platform, T> Lock<P, T> {
     /// Takes the lock.
     #[inline]
     pub(crate) fn lock<'a>(&'a self, platform: &'a P) -> Guard<'a, P, T> {
-        let guard = self.inner.lock();
+        let guard = MutexGuard::map(self.inner.lock(), |value| value);
         platform.machine().note_locked(platform, self.rank);
         Guard { guard, platform, rank: self.rank }
+    }
+
+    /// Takes the lock for another value that it guards as well.
+    ///
+    /// # Safety
+    /// The value lives as long as the lock does, and whoever comes to it holds this lock, or is the only one who knows it.
+    pub(crate) unsafe fn lock_for<'a, U>(&'a self, platform: &'a P, value: NonNull<U>) -> Guard<'a, P, U> {
+        // SAFETY: the caller's promise: as long as the lock is held, the value is the holder's alone.
+        let guard = MutexGuard::map(self.inner.lock(), |_| unsafe { &mut *value.as_ptr() });
+        platform.machine().note_locked(platform, self.rank);
+        Guard { guard, platform, rank: self.rank }
+    }
+
+    /// Where the value is: for who holds the lock that guards it.
+    pub(crate) fn value(&self) -> NonNull<T> {
+        // SAFETY: the address of a value that lives is not null.
+        unsafe { NonNull::new_unchecked(self.inner.data_ptr()) }
     }
 
     /// Takes a lock that nobody else can come to yet, while another of its rank is held: no order can be broken by that.
@@ -69,7 +87,7 @@ impl<P: Platform, T> Lock<P, T> {
 
 /// A held lock.
 pub(crate) struct Guard<'a, P: Platform, T> {
-    guard: MutexGuard<'a, P::RawMutex, T>,
+    guard: MappedMutexGuard<'a, P::RawMutex, T>,
     platform: &'a P,
     rank: Rank,
 }

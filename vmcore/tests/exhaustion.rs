@@ -1108,3 +1108,136 @@ fn write_back_and_eviction_allocate_nothing() {
     sim.fail_never();
     scene.end();
 }
+
+impl Scene {
+    /// A view of the last area, which is paged and there, shown private at `A`; of its pages so many are copies.
+    fn viewed(mut self, copies: u64) -> Self {
+        let (file, size) = (self.areas.last().unwrap(), self.areas.last().unwrap().size());
+        let request = file.request(0, size).unwrap().unwrap();
+        file.supply(request.token, 0, &vec![7; size as usize]).unwrap();
+        let view = file.overlay(0, size).unwrap();
+        self.areas.push(view);
+        let view = self.areas.last().unwrap();
+        self.user().map(&MapRequest::new(view).at(A).inherit(Inherit::Copy)).unwrap();
+        self.watched.extend((0..16).map(|page| A + page * PAGE));
+        for page in 0..copies {
+            self = self.touched(page);
+        }
+        self
+    }
+
+    /// Whether the view has copies of so many pages, and the file is clean.
+    fn copies(&self, copies: u64) -> bool {
+        let [file, view] = &self.areas[..] else { panic!("not a file and its view") };
+        let is_clean = |page: u64| file.page_state(page * PAGE) == Some(PageState::Clean);
+        view.resident_pages() == copies && (0..file.size() / PAGE).all(is_clean)
+    }
+}
+
+#[test]
+fn private_views_of_paged_areas() {
+    with_every_padding(|padding| {
+        let scene = || Scene::new().padded(padding).paged(8);
+        exhaust(0, scene, |scene| {
+            let view = scene.areas[0].overlay(0, 4 * PAGE);
+            assert_eq!(scene.areas[0].overlays(), usize::from(view.is_ok()));
+            scene.areas.push(view?);
+            Ok(())
+        })
+    });
+    let scene = || Scene::new().paged(8).viewed(0);
+    // A copy takes a frame, and tables; a look no frame.
+    exhaust(2, scene, |scene| {
+        assert!(scene.copies(0));
+        scene.user().fault(Fault::new(A + PAGE, Access::WRITE))?.complete();
+        assert!(scene.copies(1));
+        Ok(())
+    });
+    exhaust(1, scene, |scene| {
+        let pages = scene.world.sim.frame_counts().of(FrameUse::Page);
+        scene.user().fault(Fault::new(A + PAGE, Access::READ))?.complete();
+        assert_eq!(scene.world.sim.frame_counts().of(FrameUse::Page), pages);
+        Ok(())
+    });
+    // With what is shown, in a large view (nodes), and beside copies that a clone has as well.
+    exhaust(
+        8,
+        || Scene::new().paged(100).viewed(2),
+        |scene| {
+            assert!(scene.copies(2));
+            scene.user().populate(scene.range(0, 100), Access::WRITE)?.complete();
+            assert!(scene.copies(100));
+            Ok(())
+        },
+    );
+    let cloned = || {
+        let mut scene = Scene::new().paged(70).viewed(3);
+        let child = scene.user().try_clone(()).unwrap().complete();
+        scene.spaces.push(child);
+        scene
+    };
+    exhaust(8, cloned, |scene| {
+        assert!(scene.copies(3));
+        scene.user().populate(scene.range(0, 70), Access::WRITE)?.complete();
+        assert!(scene.copies(70));
+        Ok(())
+    });
+    exhaust(2, cloned, |scene| {
+        scene.areas[1].write(PAGE + 5, &[1; 6 * PAGE as usize])?.complete();
+        Ok(())
+    });
+    exhaust(2, cloned, |scene| {
+        let pin = scene.areas[1].pin(2 * PAGE, 3 * PAGE)?.complete();
+        scene.pins.push(pin);
+        Ok(())
+    });
+    let refused: u64 = (0..70)
+        .map(|padding| {
+            let scene = || Scene::new().padded(padding).paged(8).viewed(3);
+            let cloned = exhaust(1, scene, |scene| {
+                let child = scene.user().try_clone(())?.complete();
+                scene.spaces.push(child);
+                Ok(())
+            });
+            let snapshot = exhaust(0, scene, |scene| {
+                let copy = scene.areas.last().unwrap().snapshot()?.complete();
+                scene.areas.push(copy);
+                Ok(())
+            });
+            let released = exhaust(0, scene, |scene| {
+                scene.user().advise(scene.range(1, 2), Advice::NotNeeded)?.complete();
+                Ok(())
+            });
+            cloned + snapshot + released
+        })
+        .sum();
+    assert!(refused > 3 * 70, "no object was refused at any padding");
+}
+
+/// A paged area that becomes smaller takes nodes and objects for each of its views that has copies there.
+#[test]
+fn truncation_under_private_views() {
+    let scene = |views: usize| {
+        let mut scene = Scene::new().paged(80).viewed(70);
+        for _ in 0..views {
+            // Their trees are shared, and differ in a page.
+            let view = scene.areas.last().unwrap().snapshot().unwrap().complete();
+            view.write(66 * PAGE, &[9]).unwrap().complete();
+            scene.areas.push(view);
+        }
+        scene
+    };
+    for views in [0, 1, 12, 90] {
+        exhaust(
+            u64::from(views > 12),
+            || scene(views),
+            |scene| {
+                let (file, views) = scene.areas.split_first().unwrap();
+                assert!(views.iter().all(|view| view.resident_pages() == 70), "copies went with what was refused");
+                file.resize(65 * PAGE)?.complete();
+                assert!(views.iter().all(|view| view.resident_pages() == 65));
+                Ok(())
+            },
+        );
+    }
+}

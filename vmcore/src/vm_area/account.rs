@@ -261,7 +261,7 @@ impl<P: Platform> AreaState<P> {
     /// # Errors
     /// The account is full, or the memory type is being changed since this was last looked at.
     pub(crate) fn charge_ahead(&mut self, pages: u64) -> Result<(), AreaError> {
-        if self.retyping {
+        if self.is_retyping() {
             return Err(AreaError::Retry);
         }
         if let Some(account) = self.account {

@@ -35,7 +35,7 @@ impl<P: Platform> Area<P> {
     /// Cost: O(1) (a guarded area: O(sections)); takes a pool object.
     ///
     /// # Errors
-    /// A size or layout that cannot be; a fixed area ([`fixed`](Self::fixed) makes one), a private one ([`snapshot`](Self::snapshot)); out of frames.
+    /// A size or layout that cannot be; a fixed area ([`fixed`](Self::fixed) makes one), a private one ([`snapshot`](Self::snapshot), [`overlay`](Self::overlay)); out of frames.
     pub fn new(platform: &P, kind: AreaKind, data: P::AreaData) -> Result<Self, AreaError> {
         if let AreaKind::Fixed { .. } | AreaKind::Private { .. } = kind {
             return Err(AreaError::Kind);
@@ -141,6 +141,12 @@ impl<P: Platform> Area<P> {
         Self { platform, inner, rights: Rights::all() }
     }
 
+    /// The handle with these rights.
+    pub(super) fn with_rights(mut self, rights: Rights) -> Self {
+        self.rights = rights;
+        self
+    }
+
     #[inline]
     pub(crate) const fn platform(&self) -> &P {
         &self.platform
@@ -181,9 +187,11 @@ impl<P: Platform> Area<P> {
         self.inner().lock(&self.platform).resident()
     }
 
-    /// How many windows show the area, those included that are unmapped and wait for their flush.
+    /// How many windows show the area, those included that are unmapped and wait for their flush; and of a paged area, those that show a private view of it
+    /// ([`overlay`](Self::overlay)). O(private views).
     pub fn windows(&self) -> usize {
-        self.inner().lock(&self.platform).view_count
+        let state = self.inner().lock(&self.platform);
+        state.view_count + state.count_overlays().1
     }
 
     /// The frame that holds the page at `offset` bytes; `None` if it is not resident or not tracked.

@@ -10,7 +10,7 @@ impl<P: Platform> Area<P> {
     /// Checks a range of bytes and gives it in pages.
     pub(super) fn byte_range(&self, offset: u64, size: u64) -> Result<(u64, u64), AreaError> {
         let state = self.inner().lock(self.platform());
-        let area = state.pages << P::PAGE_SHIFT;
+        let area = state.end() << P::PAGE_SHIFT;
         let outside = AreaError::Outside { offset, size, area };
         let end = offset.checked_add(size).filter(|end| *end <= area).ok_or(outside)?;
         let first = offset >> P::PAGE_SHIFT;
@@ -58,6 +58,10 @@ impl<P: Platform> Area<P> {
                 self.ask_for_missing(first, count)?;
                 return self.write_paged(offset, bytes);
             }
+            AreaKind::Private { .. } => {
+                self.ask_for_missing(first, count)?;
+                true
+            }
             _ => true,
         };
         let mut reserve = Reserve::new(platform);
@@ -104,11 +108,9 @@ impl<P: Platform> Area<P> {
                         drop(state);
                         reserve.top_up(&need)?;
                     }
-                    Answer::Retry => return Err(AreaError::Retry),
-                    Answer::Full(error) => return Err(AreaError::OutOfAccount(error)),
-                    _ => {
-                        let area = state.pages << P::PAGE_SHIFT;
-                        return Err(AreaError::Outside { offset, size: bytes.len() as u64, area });
+                    answer => {
+                        drop(state);
+                        return Err(self.refusal(&answer, index, (offset, bytes.len())));
                     }
                 }
             };
@@ -169,14 +171,17 @@ impl<P: Platform> Area<P> {
     }
 
     /// Why a page cannot be read or written.
-    fn refusal(&self, answer: &Answer, index: u64, (offset, length): (u64, usize)) -> AreaError {
+    pub(super) fn refusal(&self, answer: &Answer, index: u64, (offset, length): (u64, usize)) -> AreaError {
         match *answer {
             Answer::Request(request) => AreaError::Awaits(PageWait::Request(request)),
             Answer::Wait(token) => AreaError::Awaits(PageWait::Wait(token)),
             Answer::Failed => AreaError::Failed(index << P::PAGE_SHIFT),
             Answer::Retry => AreaError::Retry,
             Answer::Full(error) => AreaError::OutOfAccount(error),
-            _ => AreaError::Outside { offset, size: length as u64, area: self.size() },
+            _ => {
+                let area = self.inner().lock(self.platform()).end() << P::PAGE_SHIFT;
+                AreaError::Outside { offset, size: length as u64, area }
+            }
         }
     }
 
@@ -191,12 +196,11 @@ impl<P: Platform> Area<P> {
             return Ok(());
         }
         let platform = self.platform();
-        self.byte_range(offset, bytes.len() as u64)?;
+        let (first, count) = self.byte_range(offset, bytes.len() as u64)?;
         let tracked = match self.inner().kind() {
             AreaKind::Untracked { .. } => return Err(AreaError::Kind),
             AreaKind::Fixed { .. } => false,
-            AreaKind::Paged { .. } => {
-                let (first, count) = self.byte_range(offset, bytes.len() as u64)?;
+            AreaKind::Paged { .. } | AreaKind::Private { .. } => {
                 self.ask_for_missing(first, count)?;
                 true
             }

@@ -57,11 +57,13 @@ impl<P: Platform> Area<P> {
     /// Makes the area `size` bytes large. Pages beyond a smaller size leave every window in every space, and are freed
     /// when the flush is complete; a larger size adds pages that do not exist yet.
     ///
+    /// With pages of a paged area go what its [private views](Self::overlay) have in their place.
+    ///
     /// Cost: growing O(1); shrinking O(windows + pages given up).
     ///
     /// # Errors
     /// No right to resize, a size that cannot be, a kind that cannot be resized (only open, private and paged areas can), an outstanding
-    /// flush of a part given up before ([`AreaError::Retry`]), a pinned page that would go, out of frames. Nothing was changed.
+    /// flush of a part given up before ([`AreaError::Retry`]), a pinned page that would go (of a paged area: or of a private view of it), out of frames. Nothing was changed.
     pub fn resize(&self, size: u64) -> Result<Flush<P, ()>, AreaError> {
         self.require(Rights::RESIZE)?;
         let kind = self.inner().kind();
@@ -148,10 +150,12 @@ impl<P: Platform> Area<P> {
             reserve.top_up(&need)?;
             let mut state = self.inner().lock(platform);
             let (first, count, section) = which(&state)?;
-            if let Some(page) = state.first_pinned(platform, first, count) {
+            let pinned = state.first_pinned(platform, first, count);
+            if let Some(page) = pinned.or_else(|| state.first_pinned_above(platform, first, count)) {
                 return Err(AreaError::Pinned(page << P::PAGE_SHIFT));
             }
             need = state.need_to_give_up(first, count);
+            need.merge(&state.need_to_cut_overlays(first, count));
             if !reserve.covers(&need) {
                 continue;
             }
@@ -165,6 +169,7 @@ impl<P: Platform> Area<P> {
             unsafe {
                 give_up(platform, self.pointer(), &mut state, (first, count), section, &mut reserve, &mut pending)?;
             }
+            state.cut_overlays(platform, (first, count), &mut reserve, &mut pending);
             then(&mut state);
             drop(state);
             return Ok(Flush::new(platform.clone(), pending, ()));
@@ -175,13 +180,16 @@ impl<P: Platform> Area<P> {
 impl<P: Platform> AreaState<P> {
     /// What [`give_up`] takes: exactly so many nodes where nobody else changes the tree before it is made.
     pub(crate) fn need_to_give_up(&self, first: u64, count: u64) -> Need {
-        let mut need = Need::object::<CutOff<P>>();
-        need.add_nodes(if self.view_count > 1 {
-            NodesNeeded::of_each(MOST_NODES)
-        } else {
-            self.tree.nodes_needed_to_split_off(first..first.saturating_add(count))
-        });
-        need
+        if self.view_count > 1 {
+            return Need::object::<CutOff<P>>().with_nodes(NodesNeeded::of_each(MOST_NODES));
+        }
+        self.need_to_give_up_alone(first, count)
+    }
+
+    /// The same, where nobody else does.
+    pub(super) fn need_to_give_up_alone(&self, first: u64, count: u64) -> Need {
+        let nodes = self.tree.nodes_needed_to_split_off(first..first.saturating_add(count));
+        Need::object::<CutOff<P>>().with_nodes(nodes)
     }
 
     /// Whether at most one view shows some of the pages. O(views).
@@ -191,9 +199,10 @@ impl<P: Platform> AreaState<P> {
 
     /// The first run of resident pages at or after `from` and before `end`: the first and how many. O(depth + run).
     pub(crate) fn next_resident(&self, from: u64, end: u64) -> Option<(u64, u64)> {
-        let (first, _) = self.tree.next_present(from).filter(|(key, _)| *key < end)?;
-        let absent = self.tree.next_absent(first).unwrap_or(end).min(end);
-        Some((first, absent - first))
+        let present = self.tree.next_present(from).filter(|(key, _)| *key < end);
+        let own = present.map(|(first, _)| (first, self.tree.next_absent(first).unwrap_or(end).min(end) - first));
+        // Of an overlay's own and those below, whichever comes first: the next look goes on behind it.
+        own.into_iter().chain(self.next_resident_below(from, end)).min_by_key(|(first, _)| *first)
     }
 }
 

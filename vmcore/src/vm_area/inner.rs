@@ -4,6 +4,7 @@ use core::ptr::NonNull;
 
 use super::account::release_account;
 use super::gate::Gate;
+use super::overlay::{Overlay, unlink_overlay};
 use super::paged::{PageRequest, Paged, RequestToken};
 use super::sections::Sections;
 use super::{AccountInner, AreaError, AreaKind, OutOfAccount, Page, TreeSupply, View, ViewChange, Want};
@@ -59,6 +60,8 @@ pub(crate) struct AreaInner<P: Platform> {
     kind: AreaKind,
     /// The number of the memory type; changed with the state locked, when no view shows a page.
     memory: AtomicU32,
+    /// Of an overlay, the paged area below it, whose lock guards the overlay's state as well; holds a reference.
+    below: Option<NonNull<AreaInner<P>>>,
     state: Lock<P, AreaState<P>>,
     data: P::AreaData,
 }
@@ -98,6 +101,8 @@ pub(crate) struct AreaState<P: Platform> {
     pub(super) ahead: u64,
     /// What a paged area remembers besides.
     pub(super) paged: Option<NonNull<Paged<P>>>,
+    /// What an overlay remembers besides.
+    pub(super) overlay: Option<NonNull<Overlay<P>>>,
 }
 
 // SAFETY: views, sections and what a paged area remembers belong to the area and are reached only under its lock; the tree's nodes are plain memory.
@@ -148,18 +153,35 @@ impl<P: Platform> AreaInner<P> {
             ahead: 0,
             is_ring: matches!(kind, AreaKind::Ring { .. }),
             paged: None,
+            overlay: None,
         };
         let memory = match kind {
             AreaKind::Fixed { memory, .. } => memory,
             _ => MemoryType::WriteBack,
         };
         let memory = AtomicU32::new(memory as u32);
-        Self { references: AtomicUsize::new(1), kind, memory, state: Lock::new(Rank::Area, state), data }
+        Self { references: AtomicUsize::new(1), kind, memory, below: None, state: Lock::new(Rank::Area, state), data }
     }
 
     #[inline]
     pub(crate) fn lock<'a>(&'a self, platform: &'a P) -> Guard<'a, P, AreaState<P>> {
-        self.state.lock(platform)
+        match self.below {
+            None => self.state.lock(platform),
+            // SAFETY: the area's reference keeps the one below alive. Whoever comes to the state of an overlay that others know does so
+            // here, or from the area below with that one's lock held.
+            Some(below) => unsafe { below.as_ref().state.lock_for(platform, self.state.value()) },
+        }
+    }
+
+    /// Where the state is: for who holds the lock that guards it.
+    pub(super) fn state(&self) -> NonNull<AreaState<P>> {
+        self.state.value()
+    }
+
+    /// The paged area below an overlay.
+    pub(super) fn below(&self) -> Option<&Self> {
+        // SAFETY: the overlay holds a reference to it.
+        self.below.map(|below| unsafe { below.as_ref() })
     }
 
     /// The state, of an area that nobody else knows.
@@ -174,6 +196,9 @@ impl<P: Platform> AreaInner<P> {
     /// The memory type of its pages. It stays while the state is locked.
     #[inline]
     pub(crate) fn memory(&self) -> MemoryType {
+        if let Some(below) = self.below() {
+            return below.memory();
+        }
         MemoryType::ALL.get(self.memory.load(Ordering::Relaxed) as usize).copied().unwrap_or_default()
     }
 
@@ -214,13 +239,20 @@ impl<P: Platform> AreaInner<P> {
         self.state.get_mut().paged = Some(paged);
     }
 
+    /// Gives the area, which nobody else knows yet, what it remembers as an overlay, which holds a reference to the area below.
+    pub(super) fn set_overlay(&mut self, below: NonNull<Self>, overlay: NonNull<Overlay<P>>) {
+        self.below = Some(below);
+        self.state.get_mut().overlay = Some(overlay);
+    }
+
     pub(crate) const fn data(&self) -> &P::AreaData {
         &self.data
     }
 
     /// Counts one more handle or window.
     pub(crate) fn add_reference(&self) -> Result<(), AreaError> {
-        let more = |count: usize| if count > usize::MAX / 2 { None } else { Some(count + 1) };
+        // From none it never rises again: a paged area meets overlays that are just being released.
+        let more = |count: usize| if count > usize::MAX / 2 || count == 0 { None } else { Some(count + 1) };
         match self.references.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {
             Ok(_) => Ok(()),
             Err(_) => Err(AreaError::TooManyHandles),
@@ -248,7 +280,7 @@ impl<P: Platform> AreaInner<P> {
         want: Want,
         reserve: &mut Reserve<P>,
     ) -> Answer {
-        if index >= state.pages {
+        if index >= state.end() {
             return Answer::Outside;
         }
         match self.kind {
@@ -274,12 +306,12 @@ impl<P: Platform> AreaInner<P> {
     /// The first of `count` pages that [`page`](Self::page) would refuse, and how, without asking for memory. O(1); for guarded areas
     /// O(sections in the range).
     pub(crate) fn first_refused(&self, state: &AreaState<P>, first: u64, count: u64) -> Option<(u64, Answer)> {
-        if state.retyping {
+        if state.is_retyping() {
             return Some((first, Answer::Retry));
         }
         let end = first.saturating_add(count);
-        if end > state.pages {
-            return Some((first.max(state.pages), Answer::Outside));
+        if end > state.end() {
+            return Some((first.max(state.end()), Answer::Outside));
         }
         if let AreaKind::Guarded(layout) = self.kind {
             let mut page = first;
@@ -322,13 +354,13 @@ impl<P: Platform> AreaState<P> {
 
     /// Whether a page that is resident was written to since it was last clean.
     pub(crate) fn page_state(&self, index: u64) -> Option<bool> {
-        let page = self.tree.get(self.key(index)).filter(|page| page.held_frame().is_some())?;
-        Some(page.is_dirty())
+        let Some(page) = self.tree.get(self.key(index)) else { return self.page_below(index).map(|_| false) };
+        page.held_frame().map(|_| page.is_dirty())
     }
 
     /// The frame of a page that is resident.
     pub(crate) fn resident_page(&self, index: u64) -> Option<Frame> {
-        self.tree.get(self.key(index))?.held_frame()
+        self.tree.get(self.key(index)).or_else(|| self.page_below(index))?.held_frame()
     }
 
     /// What it takes to make the pages under `count` keys from `first` on resident. O(pages).
@@ -373,7 +405,12 @@ impl<P: Platform> AreaState<P> {
 
     /// Whether CPUs may remember more of the area than the tables show: the flush of something that it gave up, or that was copied, or of a
     /// copy of it, is outstanding.
-    pub(crate) const fn is_unsettled(&self) -> bool {
+    pub(crate) fn is_unsettled(&self) -> bool {
+        self.is_unsettled_itself() || self.is_unsettled_below()
+    }
+
+    /// The same, for what the area itself gave up.
+    pub(super) const fn is_unsettled_itself(&self) -> bool {
         self.returning != 0 || self.gates.is_some()
     }
 
@@ -455,6 +492,9 @@ impl<P: Platform> AreaState<P> {
             }
             at = next;
         }
+        if self.paged.is_some() {
+            self.change_overlays(platform, change, pending);
+        }
     }
 }
 
@@ -467,6 +507,8 @@ pub(crate) unsafe fn release_area<P: Platform>(platform: &P, area: NonNull<AreaI
     if unsafe { area.as_ref() }.references.fetch_sub(1, Ordering::AcqRel) != 1 {
         return;
     }
+    // SAFETY: the last reference was just given up, and no area lock is held.
+    let below = unsafe { unlink_overlay(platform, area) };
     // SAFETY: it was the last reference: nobody else can reach the area. Windows hold references until their flush is
     // acknowledged, so no TLB leads to its pages.
     let mut inner = unsafe { area.read() };
@@ -497,4 +539,9 @@ pub(crate) unsafe fn release_area<P: Platform>(platform: &P, area: NonNull<AreaI
     drop(inner);
     // SAFETY: the value was moved out and dropped.
     unsafe { reserve.put_object(area) };
+    if let Some(below) = below {
+        drop(reserve);
+        // SAFETY: the reference was the overlay's. There is no longer chain: an area below is no overlay.
+        unsafe { release_area(platform, below) };
+    }
 }

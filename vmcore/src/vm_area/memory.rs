@@ -62,7 +62,7 @@ impl<P: Platform> Area<P> {
     /// Cost: O(windows + pages shown), and entries of the registry; takes a pool object.
     ///
     /// # Errors
-    /// No right to resize (which is the right to change what the memory is), a fixed or untracked area, a type that the machine's format does not
+    /// No right to resize (which is the right to change what the memory is), a fixed or untracked area, a [private view](Self::overlay) (whose memory is the paged area's), a type that the machine's format does not
     /// have, a conflict in the registry, a flush of such a change that is outstanding or a population that is under
     /// way ([`AreaError::Retry`]), out of frames. Nothing was changed. (A
     /// window in a space of another format that lacks the type is refused at its next fault.)
@@ -81,7 +81,7 @@ impl<P: Platform> Area<P> {
     pub fn set_memory(&self, memory: MemoryType) -> Result<Flush<P, ()>, AreaError> {
         self.require(Rights::RESIZE)?;
         let platform = self.platform();
-        if self.inner().is_fixed() || self.inner().is_untracked() {
+        if self.inner().is_fixed() || self.inner().is_untracked() || self.inner().below().is_some() {
             return Err(AreaError::Kind);
         }
         let leaf = Leaf::new(Frame::new(0)).access(Access::READ | Access::USER).memory(memory);
@@ -92,7 +92,7 @@ impl<P: Platform> Area<P> {
         reserve.top_up(&Need::object::<Retyped<P>>())?;
         let mut state = self.inner().lock(platform);
         // Whoever has charged pages ahead is about to show them with the present type.
-        if state.retyping || state.ahead != 0 {
+        if state.retyping || state.ahead != 0 || state.overlays_charge_ahead() {
             return Err(AreaError::Retry);
         }
         let mut pending = Pending::new();

@@ -19,9 +19,10 @@
 //! # Invariants
 //!
 //! - Each slot of the tree holds one reference to its frame ([`FrameMeta::count`](crate::frame::FrameMeta::count)).
-//! - No window shows a page that the area does not hold, except within an unacknowledged flush.
+//! - No window shows a page that the area (or the one that it is laid over) does not hold, except within an unacknowledged flush.
 //! - A pinned page stays in its frame, and the area lives, until the last of its pins is dropped.
 //! - A page of a paged area that is neither dirty nor being written back is writable for no CPU, except within an unacknowledged flush.
+//! - The paged area's pages are read-only through a private view of it; one lock guards both ([`overlay`]).
 //! - What the area gave up (by shrinking, by taking a section back) is not handed out again before the flush of it is acknowledged.
 
 mod account;
@@ -33,6 +34,7 @@ mod gate;
 mod hold;
 mod inner;
 mod memory;
+mod overlay;
 mod page;
 mod paged;
 mod pin;
@@ -123,7 +125,8 @@ pub enum AreaKind {
         size: u64,
     },
     /// What another area was at some moment: a page is copied when one of the two writes to it. A snapshot of an area
-    /// ([`Area::snapshot`]), or a private window's in a clone of its space ([`Space::try_clone`](crate::vm_space::Space::try_clone)).
+    /// ([`Area::snapshot`]), or a private window's in a clone of its space ([`Space::try_clone`](crate::vm_space::Space::try_clone)). Or a private view of a
+    /// paged area ([`Area::overlay`]), which shows that one's pages until they are written to.
     Private {
         /// Bytes.
         size: u64,

@@ -64,6 +64,7 @@ pub use self::buffer::PageBuffer;
 pub use self::evict::Evicted;
 pub use self::write_back::WriteBack;
 use super::inner::{Answer, AreaInner, AreaState};
+use super::overlay::Overlay;
 use super::{Area, AreaError, AreaKind, Page, Rights, TreeSupply};
 use crate::addr::Frame;
 use crate::frame::{Need, Reserve};
@@ -178,6 +179,8 @@ pub(crate) struct Paged<P: Platform> {
     read_ahead: Cell<u64>,
     /// How many words of the tree have no frame.
     frameless: Cell<u64>,
+    /// The private views of the area.
+    overlays: Cell<Option<NonNull<Overlay<P>>>>,
 }
 
 impl<P: Platform> Paged<P> {
@@ -188,6 +191,7 @@ impl<P: Platform> Paged<P> {
             last_token: Cell::new(0),
             read_ahead: Cell::new(1),
             frameless: Cell::new(0),
+            overlays: Cell::new(None),
         }
     }
 }
@@ -196,7 +200,7 @@ impl<P: Platform> AreaInner<P> {
     /// Whether [`page`](Self::page) would give a request, or something to wait for, or a failure.
     #[inline]
     pub(crate) fn awaits(&self, state: &AreaState<P>, index: u64) -> bool {
-        state.paged.is_some() && index < state.pages && state.tree.get(index).and_then(Page::held_frame).is_none()
+        state.lacks(index)
     }
 }
 
@@ -211,6 +215,20 @@ impl<P: Platform> AreaState<P> {
     #[inline]
     pub(super) fn frameless(&self) -> u64 {
         self.paged().map_or(0, |paged| paged.frameless.get())
+    }
+
+    /// The list of a paged area's private views.
+    pub(super) fn overlays(&self) -> Option<&Cell<Option<NonNull<Overlay<P>>>>> {
+        self.paged().map(|paged| &paged.overlays)
+    }
+
+    /// Whether a page of a paged area, or of a private view of one, is not there.
+    #[inline]
+    fn lacks(&self, index: u64) -> bool {
+        if self.paged.is_none() {
+            return self.awaits_below(index);
+        }
+        index < self.pages && self.tree.get(index).and_then(Page::held_frame).is_none()
     }
 
     fn add_frameless(&self, more: u64, fewer: u64) {
@@ -305,6 +323,9 @@ impl<P: Platform> AreaState<P> {
         end: u64,
         reserve: &mut Reserve<P>,
     ) -> PageRequest {
+        if self.is_overlay() {
+            return self.widen_below(platform, request, end, reserve);
+        }
         let (first, count) = (request.offset >> P::PAGE_SHIFT, request.size >> P::PAGE_SHIFT);
         let next = first + count;
         let most = MOST_ASKED.saturating_sub(count).min(end.saturating_sub(next));
@@ -342,6 +363,9 @@ impl<P: Platform> AreaState<P> {
 
     /// What asking for the first missing one of these pages takes. O(runs).
     pub(crate) fn need_to_ask(&self, first: u64, count: u64) -> Need {
+        if let Some(need) = self.need_to_ask_below(first, count) {
+            return need;
+        }
         let end = first.saturating_add(count);
         let absent = self.tree.next_absent(first).is_some_and(|absent| absent < end);
         if absent { self.need_to_ask_at_most(count) } else { Need::default() }
@@ -349,6 +373,9 @@ impl<P: Platform> AreaState<P> {
 
     /// What asking for some of so many pages takes at the most.
     pub(crate) fn need_to_ask_at_most(&self, count: u64) -> Need {
+        if let Some(need) = self.need_to_ask_below_at_most(count) {
+            return need;
+        }
         let ahead = self.paged().map_or(1, |paged| paged.read_ahead.get());
         Self::nodes_at_most(count.max(ahead).min(MOST_ASKED))
     }
@@ -356,7 +383,7 @@ impl<P: Platform> AreaState<P> {
     /// The first of these pages that is not there.
     fn first_missing(&self, first: u64, count: u64) -> Option<u64> {
         let end = first.saturating_add(count).min(self.pages);
-        (first..end).find(|index| self.tree.get(*index).and_then(Page::held_frame).is_none())
+        (first..end).find(|index| self.lacks(*index))
     }
 
     /// Marks a page as written to if it still is in this frame (and is to be kept then); false if not.

@@ -146,9 +146,7 @@ impl<P: Platform> Area<P> {
         if self.inner().is_fixed() {
             return Ok(Flush::new(platform.clone(), Pending::new(), self.pinned(first, count)?));
         }
-        if let AreaKind::Paged { .. } = self.inner().kind() {
-            self.ask_for_missing(first, count)?;
-        }
+        self.ask_for_missing(first, count)?;
         let mut pending = Pending::new();
         match self.pin_pages(first, count, &mut pending) {
             Ok(pin) => Ok(Flush::new(platform.clone(), pending, pin)),
@@ -172,7 +170,7 @@ impl<P: Platform> Area<P> {
                 if let Answer::Retry = answer {
                     return Err(AreaError::Retry);
                 }
-                let area = state.pages() << P::PAGE_SHIFT;
+                let area = state.end() << P::PAGE_SHIFT;
                 return Err(AreaError::Outside { offset: page << P::PAGE_SHIFT, size: 1 << P::PAGE_SHIFT, area });
             }
             need = state.need_for(first, count);
@@ -182,7 +180,7 @@ impl<P: Platform> Area<P> {
             }
             state.charge_ahead(need.pages)?;
             reserve.charged = need.pages;
-            let (mut done, mut refused) = (0, false);
+            let (mut done, mut refused) = (0, None);
             while done < count {
                 let answer = self.inner().page(platform, &mut state, first + done, Want::Write, &mut reserve);
                 let frame = match answer {
@@ -195,8 +193,8 @@ impl<P: Platform> Area<P> {
                         need.merge(&more);
                         break;
                     }
-                    _ => {
-                        refused = true;
+                    answer => {
+                        refused = Some(answer);
                         break;
                     }
                 };
@@ -212,8 +210,16 @@ impl<P: Platform> Area<P> {
                 return self.pinned(first, count).inspect_err(|_| state.unpin(platform, first, count));
             }
             state.unpin(platform, first, done);
-            if refused {
-                return Err(AreaError::Retry);
+            if let Some(answer) = refused {
+                drop(state);
+                return Err(match answer {
+                    // It was given up since it was looked at: what is asked for has to be handed out.
+                    Answer::Request(_) | Answer::Wait(_) | Answer::Failed => {
+                        let (offset, size) = (first << P::PAGE_SHIFT, usize::try_from(count).unwrap_or(usize::MAX));
+                        self.refusal(&answer, first + done, (offset, size))
+                    }
+                    _ => AreaError::Retry,
+                });
             }
         }
     }
@@ -244,6 +250,7 @@ impl<P: Platform> Area<P> {
         if self.inner().is_fixed()
             || self.inner().is_untracked()
             || matches!(self.inner().kind(), AreaKind::Paged { .. })
+            || self.inner().below().is_some()
         {
             return Err(AreaError::Kind);
         }

@@ -17,6 +17,7 @@ use core::ptr::NonNull;
 use super::account::release_account;
 use super::gate::{Closed, Gate};
 use super::inner::{AreaInner, AreaState};
+use super::overlay::Overlay;
 use super::{Answer, Area, AreaError, AreaKind, Page, Rights, TreeSupply, ViewChange, release_page};
 use crate::frame::{Need, OutOfFrames, Reserve};
 use crate::page_tree::NodesNeeded;
@@ -30,7 +31,7 @@ impl<P: Platform> AreaInner<P> {
     /// What a copy takes from the reserve: for each pinned page one of its own, and the nodes on the way to it.
     pub(crate) fn need_for_copy(state: &AreaState<P>) -> Need {
         let pinned = state.pinned as usize;
-        let mut need = Need::object::<Self>().with_objects::<Gate<P>>(1);
+        let mut need = Self::need_to_lay_over(state).with_objects::<Self>(1).with_objects::<Gate<P>>(1);
         need.pages = u64::from(state.pinned);
         need.add_nodes(NodesNeeded::of_each(pinned.saturating_mul(MOST_LEVELS)));
         need
@@ -77,7 +78,9 @@ impl<P: Platform> AreaInner<P> {
         copy.state_mut().charge_like(state);
         let pinned = copy.state_mut().copy_pinned(platform, state, reserve);
         let (gate, object) = (reserve.take_object::<Gate<P>>(), reserve.take_object::<Self>());
-        let (Ok(()), Some(gate), Some(object)) = (pinned, gate, object) else {
+        let record = if state.is_overlay() { reserve.take_object::<Overlay<P>>() } else { None };
+        let laid = record.is_some() == state.is_overlay();
+        let (Ok(()), Some(gate), Some(object), true) = (pinned, gate, object, laid) else {
             copy.state_mut().tree.clear(&mut TreeSupply { platform, reserve });
             if let Some(account) = copy.state_mut().account.take() {
                 // SAFETY: the copy's reference is given up.
@@ -87,12 +90,15 @@ impl<P: Platform> AreaInner<P> {
             unsafe {
                 gate.into_iter().for_each(|gate| reserve.put_object(gate));
                 object.into_iter().for_each(|object| reserve.put_object(object));
+                record.into_iter().for_each(|record| reserve.put_object(record));
             }
             return Err(pinned.err().unwrap_or(lacking));
         };
         state.was_shared = true;
         // SAFETY: the memory was just taken for this type, and nobody else knows it.
         unsafe { object.write(copy) };
+        // SAFETY: the state is the original's, and the memory was just taken for a record.
+        unsafe { Self::lay_over_same(state, object, record) };
         // SAFETY: the memory was just taken for a gate; the state is the area's.
         unsafe { state.close(platform, gate, area, Closed::Writes { copy: object, into }, pending) };
         if !(protected && state.view_count == 1) {

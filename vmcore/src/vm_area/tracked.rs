@@ -66,6 +66,7 @@ impl<P: Platform> AreaState<P> {
         }
         let Some((page, own)) = self.page_and_ownership(platform, index) else {
             return match want {
+                _ if self.is_overlay() => self.show_below(platform, index, want == Want::Write, reserve),
                 Want::Look => Answer::Zero,
                 Want::Settled(_) if self.zero_shown => Answer::Zero,
                 _ => self.make_page(platform, index, write, reserve),
@@ -87,7 +88,12 @@ impl<P: Platform> AreaState<P> {
     /// The frame of a page that exists and that nothing is closed for, and whether it may be written to. O(depth).
     pub(crate) fn page_as_it_is(&self, platform: &P, index: u64) -> Option<(Frame, bool)> {
         let index = self.key(index);
-        let (page, own) = self.page_and_ownership(platform, index).filter(|_| !self.page_is_closed(platform, index))?;
+        if self.page_is_closed(platform, index) {
+            return None;
+        }
+        let Some((page, own)) = self.page_and_ownership(platform, index) else {
+            return self.frame_below_as_it_is(index).map(|frame| (frame, false));
+        };
         Some((page.frame(), page.is_dirty() && own))
     }
 
@@ -154,7 +160,7 @@ impl<P: Platform> AreaState<P> {
     }
 
     /// What it takes to copy a page.
-    fn need_to_copy(&self, index: u64) -> Need {
+    pub(super) fn need_to_copy(&self, index: u64) -> Need {
         Need::pages(1).with_nodes(self.tree.nodes_needed_to_insert(index)).with_objects::<Gate<P>>(1)
     }
 
@@ -175,14 +181,14 @@ impl<P: Platform> AreaState<P> {
             need = Self::nodes_at_most(count);
             need.pages = copies;
         }
-        let gates = if self.zero_shown { copies + (count - present) } else { copies };
+        let gates = if self.zero_shown || self.is_overlay() { copies + (count - present) } else { copies };
         need.add_objects::<Gate<P>>(usize::try_from(gates).unwrap_or(usize::MAX));
         need
     }
 
     /// Whether writing to a page may replace what views show of it.
     pub(crate) const fn may_replace(&self) -> bool {
-        self.was_shared || self.zero_shown
+        self.was_shared || self.zero_shown || self.is_overlay()
     }
 
     /// Whether asking for the page would be answered by [`Answer::Replaced`].
@@ -193,7 +199,7 @@ impl<P: Platform> AreaState<P> {
         }
         match self.page_and_ownership(platform, self.key(index)) {
             Some((_, own)) => !own && want == Want::Write,
-            None => self.zero_shown && want != Want::Look,
+            None => (self.zero_shown && want != Want::Look) || (self.is_overlay() && want == Want::Write),
         }
     }
 

@@ -26,7 +26,8 @@ use crate::vm_space::{Space, SpaceError};
 pub enum Advice {
     /// It is used soon: what is resident is mapped now, so that reading it does not fault. No page is made.
     Needed,
-    /// Its contents are not needed any more: pages that nothing else reaches are released, and read as zero from then on.
+    /// Its contents are not needed any more: pages that nothing else reaches are released, and read as zero from then on; of a private view of a paged area
+    /// ([`Area::overlay`](crate::vm_area::Area::overlay)), as that area's.
     NotNeeded,
     /// Its contents are not needed any more, but releasing them is not urgent. Done at once, as for [`NotNeeded`](Self::NotNeeded).
     FreeLazily,

@@ -536,6 +536,14 @@ impl<'a, P: Platform> Fill<'a, P> {
                 need.tables += tables.tables_to_map(platform, range, None, 0);
                 need.merge(&state.need_to_ask(first, pages));
             }
+            _ if state.is_overlay() => {
+                need.tables += if self.owns() {
+                    tables.tables_to_map_at_most(range)
+                } else {
+                    tables.tables_to_map(platform, range, None, 0)
+                };
+                need.merge(&state.need_to_show(platform, (first, pages), self.owns()));
+            }
             _ => {
                 // Whatever is withdrawn before the filling leaves tables as they are, or takes some away.
                 need.tables += if self.want == Want::Settled(true) && state.may_replace() {
@@ -571,6 +579,10 @@ impl<'a, P: Platform> Fill<'a, P> {
                 need.tables += tables.tables_to_map_at_most(range);
                 need.merge(&state.need_to_ask_at_most(pages));
             }
+            _ if state.is_overlay() => {
+                need.tables += tables.tables_to_map_at_most(range);
+                need.merge(&state.need_to_show_at_most(platform, (first, pages), self.owns()));
+            }
             kind => {
                 need.tables += tables.tables_to_map_at_most(range);
                 need.pages += pages;
@@ -584,6 +596,11 @@ impl<'a, P: Platform> Fill<'a, P> {
             }
         }
         Ok(())
+    }
+
+    /// Whether what an overlay has not is copied, and not only shown: for a window that is in use.
+    fn owns(&self) -> bool {
+        self.want == Want::Settled(true) && self.ask
     }
 
     /// Refuses a part in which the area would refuse a page.
@@ -617,6 +634,10 @@ impl<'a, P: Platform> Fill<'a, P> {
             return;
         }
         for index in first..first + range.pages(P::PAGE_SHIFT) {
+            if self.area.awaits(state, index) {
+                // The filling stops there too, and asks for it.
+                break;
+            }
             if let Answer::Replaced { old, .. } = self.area.page(platform, state, index, Want::Write, reserve) {
                 state.withdraw(platform, area, (index, old), reserve, pending);
             }

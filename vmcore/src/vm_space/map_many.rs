@@ -253,6 +253,11 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let state = area.lock(self.platform());
         let pages = state.pages().checked_add(size >> P::PAGE_SHIFT)?;
         let ends = window.view.first + window.view.count == state.pages();
-        (ends && !area.has_handles(&state) && !state.is_returning() && AreaState::<P>::can_have(pages)).then_some(pages)
+        (ends
+            && !state.is_overlay()
+            && !area.has_handles(&state)
+            && !state.is_returning()
+            && AreaState::<P>::can_have(pages))
+        .then_some(pages)
     }
 }

@@ -77,11 +77,13 @@
 //! | [`Space::range`], [`Space::walk`] | any but NMI | tables | no | levels |
 //! | [`Space::window_after`], [`Space::windows`], [`Space::frame_at`] | any but NMI | index, area, tables | no | a window's nodes |
 //! | [`Area::new`], [`Area::fixed`] | system calls | registry | records; a guarded one: its sections | constant, sections |
-//! | [`Area::resize`], [`Area::give_section`] | system calls | area, tables, CPUs of each space that shows it | a record, nodes of two cut edges | windows and pages |
+//! | [`Area::resize`], [`Area::give_section`] | system calls | area, tables, CPUs of each space that shows it | a record, nodes of two cut edges, and so for each private view that has copies there | windows and pages |
 //! | [`Area::set_memory`] | system calls | area, tables, CPUs of each space that shows it; registry | a record | windows and pages shown; registered |
 //! | [`Area::read`] | system calls | area, for each page | nodes, to ask for pages of a paged area | bytes |
 //! | [`Area::write`] | system calls | area, for each page; tables and CPUs of spaces that show it | pages that are missing or shared | bytes |
 //! | [`Area::snapshot`] | system calls | area, tables and CPUs of spaces that show it | an area | windows of the area |
+//! | [`Area::overlay`] | system calls | area | an area and a record | constant |
+//! | [`Area::overlays`] | any but NMI | area | no | private views |
 //! | [`Area::pin`], [`Area::allocate`] | system calls | area, tables and CPUs of spaces that show it | pages that are missing (in one run) or shared, nodes | pages |
 //! | [`Account::new`](crate::vm_area::Account::new), drop of its last reference | system calls | registry | a record, a node | constant |
 //! | [`Area::charge_to`] | any but NMI | area, registry | no | constant |
@@ -105,6 +107,8 @@
 //! [`Space::try_clone`] and [`Area::snapshot`]: that takes no lock and does not come back here. The embedder's data in a space or an
 //! area is dropped with its last reference: by a handle's drop or within `complete`.
 //!
+//! The lock of a [private view][`Area::overlay`] of a paged area is that area's: where the table says *area*, the two are one.
+//!
 //! Whom to ask about a fault is the embedder's to know: the kernel's space for addresses within its bounds, the current
 //! user space for all others.
 //!
@@ -115,6 +119,8 @@
 //! [`Area::read`]: crate::vm_area::Area::read
 //! [`Area::write`]: crate::vm_area::Area::write
 //! [`Area::snapshot`]: crate::vm_area::Area::snapshot
+//! [`Area::overlay`]: crate::vm_area::Area::overlay
+//! [`Area::overlays`]: crate::vm_area::Area::overlays
 //! [`Area::handle`]: crate::vm_area::Area::handle
 //! [`Area::charge_to`]: crate::vm_area::Area::charge_to
 //! [`Area::set_memory`]: crate::vm_area::Area::set_memory
@@ -232,7 +238,7 @@ pub struct WindowInfo {
     pub flags: WindowFlags,
     /// Where in the area the window begins, in bytes.
     pub offset: u64,
-    /// How many of its pages the area holds (for fixed areas: all).
+    /// How many of its pages the area holds (for fixed areas: all; for private views of paged areas: the copies).
     pub resident_pages: u64,
     /// Whether it is unmapped, and waits for its flush.
     pub gated: bool,

@@ -39,8 +39,12 @@ impl<P: Platform> Area<P> {
         }
     }
 
-    /// Asks for the first of these pages that is not there, if one is not. How the contents of a paged area are reached through its handle.
+    /// Asks for the first of these pages that is not there, if one is not. How the contents of a paged area, or of a private
+    /// view of one, are reached through its handle.
     pub(in crate::vm_area) fn ask_for_missing(&self, first: u64, count: u64) -> Result<(), AreaError> {
+        if self.inner().below().is_none() && !matches!(self.inner().kind(), AreaKind::Paged { .. }) {
+            return Ok(());
+        }
         let platform = self.platform();
         let mut reserve = Reserve::new(platform);
         loop {

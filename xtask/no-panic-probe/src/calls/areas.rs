@@ -90,6 +90,11 @@ fn with(made: Result<Area<Probe>, AreaError>) {
     }
     shown(area.read(hidden(1), &mut bytes));
     paged(&area);
+    match area.overlay(hidden(1), hidden(1)) {
+        Ok(view) => debugged(&view),
+        Err(error) => displayed(error),
+    }
+    shown(area.overlays());
 }
 
 /// What a pager calls.
