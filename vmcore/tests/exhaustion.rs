@@ -509,6 +509,25 @@ fn relocate() {
 }
 
 #[test]
+fn relocate_leaving() {
+    let private = |padding: usize| {
+        let mut scene = Scene::new().padded(padding).open(16);
+        scene.user().map(&MapRequest::new(&scene.areas[0]).at(A).inherit(Inherit::Copy)).unwrap();
+        scene.areas.clear();
+        scene.watched.extend((0..16).map(|page| A + page * PAGE));
+        scene.touched(3).touched(12)
+    };
+    let leave = |scene: &mut Scene| {
+        let to = Place::At(0x8000_0000 + 0x1f_8000);
+        scene.user().relocate_leaving(scene.range(2, 12), to)?.complete();
+        Ok(())
+    };
+    exhaust(3, || private(0), leave);
+    exhaust(3, || Scene::new().open(16).mapped().touched(3).touched(12), leave);
+    with_every_padding(|padding| exhaust(0, || private(padding), leave));
+}
+
+#[test]
 fn guards() {
     let fixed = AreaKind::Fixed { frames: device(1024), memory: MemoryType::WriteBack };
     // A table where a large leaf is split, and a block for the guards (of which a smaller one is asked for if a large one is refused).

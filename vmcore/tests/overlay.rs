@@ -218,7 +218,7 @@ fn the_files_frame_outlives_the_flush_of_the_copy() {
     acknowledge(scene.sim(), cut);
     // Once the truncation is through nobody sees what it took, though that was out of the tables before.
     assert!(scene.sim().read_u64(1, at(A), true).is_err());
-    assert_eq!(scene.pages(), before + 1 - 6 - 1, "all but the page that the gate holds, with the copy gone as well");
+    assert_eq!(scene.pages(), before + 1 - 6, "all but the page and its copy, which the gate holds");
     acknowledge(scene.sim(), copied);
     assert_eq!(scene.pages(), before + 1 - 7 - 1);
     scene.end();

@@ -18,7 +18,7 @@ use super::account::release_account;
 use super::gate::{Closed, Gate};
 use super::inner::{AreaInner, AreaState};
 use super::overlay::Overlay;
-use super::{Answer, Area, AreaError, AreaKind, Page, Rights, TreeSupply, ViewChange, release_page};
+use super::{Answer, Area, AreaError, AreaKind, Page, Rights, TreeSupply, View, ViewChange, release_page};
 use crate::frame::{Need, OutOfFrames, Reserve};
 use crate::page_tree::NodesNeeded;
 use crate::paging::{Flush, Pending};
@@ -123,6 +123,29 @@ impl<P: Platform> AreaInner<P> {
         // SAFETY: the memory was just taken for this type, and nobody else knows it.
         unsafe { object.write(Self::new(kind, pages, None, original.data().clone())) };
         Ok(object)
+    }
+
+    /// Makes, in `memory`, an open area without pages that takes the original's place: of its size, with its memory type and its account. Its one reference is that of the window
+    /// whose view is given.
+    ///
+    /// # Safety
+    /// The memory was taken for this type, and nobody else knows it. The view is linked nowhere, and stays where it is until it is unlinked. The state is the original's.
+    pub(crate) unsafe fn fresh_like(
+        original: &Self,
+        state: &AreaState<P>,
+        mut memory: NonNull<Self>,
+        view: NonNull<View<P>>,
+    ) {
+        let kind = AreaKind::Open { size: state.pages << P::PAGE_SHIFT };
+        // SAFETY: the caller's promises.
+        let fresh = unsafe {
+            memory.write(Self::new(kind, state.pages, None, original.data().clone()));
+            memory.as_mut()
+        };
+        fresh.note_memory(original.memory());
+        fresh.state_mut().charge_like(state);
+        // SAFETY: the caller's promises; nobody else knows the area.
+        unsafe { fresh.state_mut().link_view(view) };
     }
 }
 

@@ -331,6 +331,8 @@ impl<'a, P: Platform, M: Mmu> Prepared<'a, P, M> {
                 debug_assert!(filled.is_ok(), "{filled:?}");
                 inner.tally.change((1, slot.range.pages(P::PAGE_SHIFT)), (0, 0));
             }
+            // What they show was not counted.
+            inner.tally.note_shown(u64::MAX, u64::MAX);
             // They are the space's now.
             let count = self.windows.len() as u64;
             self.windows.clear();

@@ -89,10 +89,12 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             reserve.top_up(&need)?;
             let index = inner.lock_index(platform);
             need = Need::default();
+            let mut pages = 0_u64;
             Self::each_part(&index, range, |part| {
                 let state = part.area.lock(platform);
                 let tables = inner.tables.lock(platform);
                 each_resident(&part, &state, |run| {
+                    pages = pages.saturating_add(self.pages_to_show(&tables, run));
                     need.tables = need.tables.saturating_add(tables.tables_to_map_at_most(run));
                     Ok(())
                 })
@@ -100,6 +102,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             if !reserve.covers(&need) {
                 continue;
             }
+            self.check_shown(&inner.tables.lock(platform), pages, need.tables)?;
             let mut spare = reserve.tables.take();
             let result = Self::each_part(&index, range, |part| {
                 let mut state = part.area.lock(platform);
@@ -165,6 +168,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             if !reserve.covers(&need) {
                 continue;
             }
+            self.check_tables(need.tables)?;
             // From here on nothing fails.
             let (mut pending, mut gather) = (Pending::new(), Gather::default());
             for slot in index.overlapping(range) {

@@ -171,6 +171,12 @@ impl fmt::Display for SpaceError {
             Self::Limit(SpaceLimit::Reserved(most)) => {
                 write!(f, "the space may have {most:#x} bytes of addresses: unmap some or raise the limit")
             }
+            Self::Limit(SpaceLimit::ResidentPages(most)) => {
+                write!(f, "the space may show {most} pages: release some or raise the limit")
+            }
+            Self::Limit(SpaceLimit::Tables(most)) => {
+                write!(f, "the space may have {most} tables: unmap something or raise the limit")
+            }
             Self::Awaits { address, wait } => write!(f, "at {address}: {wait}"),
             Self::Failed(address) => {
                 write!(f, "the pager could not bring the page at {address}: have it retried, or stop who needs it")

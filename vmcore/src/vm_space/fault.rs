@@ -208,6 +208,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             }
             return Ok(Attempt::Short(need.with_tables(missing)));
         }
+        self.check_shown(&tables, u64::from(present.is_none()), missing)?;
         let want = wanted(window, area, &state, fault.access);
         let resident = state.resident();
         let shown = present.map(|leaf| leaf.frame);
@@ -268,7 +269,8 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             }
             return Err(error.into());
         }
-        if present.is_none() && area.is_tracked() && state.resident() == resident {
+        let alone = inner.tally.limits_shown();
+        if present.is_none() && !alone && area.is_tracked() && state.resident() == resident {
             self.map_around(&state, &mut tables, window, area, page);
         }
         drop(tables);

@@ -194,6 +194,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             if !reserve.covers(&need) {
                 continue;
             }
+            self.check_tables(need.tables)?;
             inner.guards.lock(platform).reserve(1)?;
             // From here on nothing fails.
             let (mut pending, mut gather) = (Pending::new(), Gather::default());

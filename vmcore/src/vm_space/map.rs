@@ -208,6 +208,14 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             if !reserve.covers(&need) {
                 continue;
             }
+            if populate {
+                // What has to be brought is passed over.
+                let pages = match area.kind() {
+                    AreaKind::Paged { .. } => state.resident_in(first, range.pages(P::PAGE_SHIFT)),
+                    _ => range.pages(P::PAGE_SHIFT),
+                };
+                self.check_shown(&tables, pages, need.tables)?;
+            }
             let Some(object) = reserve.take_object::<Window<P, M>>() else { continue };
             if populate {
                 let charged = (first, need.pages);
@@ -361,10 +369,11 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                     let hole = part.last().checked_add(1).unwrap_or(range.start());
                     return Err(SpaceError::NoWindow(hole));
                 }
-                drop(tables);
                 if !reserve.covers(&need) {
                     continue;
                 }
+                self.check_shown(&tables, self.pages_to_show(&tables, part), need.tables)?;
+                drop(tables);
                 state.charge_ahead(need.pages)?;
                 let charged = need.pages;
                 let filled = self.fill_charged(&fill, window, &mut state, (part, charged), &mut reserve, &mut pending);
@@ -396,6 +405,10 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             }
             if !reserve.covers(&need) {
                 continue;
+            }
+            {
+                let tables = inner.tables.lock(platform);
+                self.check_shown(&tables, self.pages_to_show(&tables, range), need.tables)?;
             }
             Self::charge_parts(platform, &index, range)?;
             let mut refused = None;

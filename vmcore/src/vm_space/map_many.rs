@@ -79,6 +79,11 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                     })
                 });
             }
+            if result.is_ok() && !short && reserve.covers(&pages) {
+                let tables = inner.tables.lock(platform);
+                let shown = populated().map(|(_, range)| self.pages_to_show(&tables, *range)).sum();
+                result = self.check_shown(&tables, shown, pages.tables);
+            }
             // Accounts are asked before anything is filled.
             let mut charged = 0;
             if result.is_ok() && !short && reserve.covers(&pages) {

@@ -118,6 +118,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             if !reserve.covers(&need) {
                 continue;
             }
+            self.check_tables(need.tables)?;
             // From here on nothing fails.
             self.cut(&mut index, range, &mut reserve);
             let (mut pending, mut gather) = (Pending::new(), Gather::default());

@@ -6,16 +6,25 @@
 //!                 └────────┘                        to ┌────────┐     ▲
 //!                                                      │ window ├─────┘   what the tables showed goes along
 //!                                                      └────────┘
+//!
+//!            from ┌────────┐                      from ┌────────┐
+//!   before        │ window ├──► area   ──leave──►      │ window ├──► fresh area, nothing in it
+//!                 └────────┘                           └────────┘    (the gated window, in no index, ─► area until the flush is
+//!                                                   to ┌────────┐     acknowledged: what that gives up is flushed here, too)
+//!                                                      │ window ├──► area
+//!                                                      └────────┘
 //! ```
+
+use core::ptr::NonNull;
 
 use crate::addr::{PageRange, RangeError, RangeFault};
 use crate::frame::{Need, Reserve};
 use crate::paging::{Flush, Gather, Mmu, Pending};
 use crate::platform::Platform;
-use crate::vm_area::{AreaError, AreaInner, AreaState};
+use crate::vm_area::{AreaError, AreaInner, AreaKind, AreaState};
 use crate::vm_space::edit::Part;
 use crate::vm_space::index::{Index, Slot, page_size};
-use crate::vm_space::map::Place;
+use crate::vm_space::map::{Inherit, Place};
 use crate::vm_space::unmap::clear_tables;
 use crate::vm_space::window::{Window, WindowFlags, WindowMarks, WindowState};
 use crate::vm_space::{Space, SpaceError};
@@ -85,11 +94,56 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         match destination {
             Destination::InPlace => self.resize_in_place(range, size),
             Destination::Anywhere => match self.resize_in_place(range, size) {
-                Err(SpaceError::Conflict(_) | SpaceError::Range(_)) => self.move_to(range, size, Place::FirstGap),
+                Err(SpaceError::Conflict(_) | SpaceError::Range(_)) => {
+                    self.move_to(range, size, Place::FirstGap, false)
+                }
                 result => result,
             },
-            Destination::To(place) => self.move_to(range, size, place),
+            Destination::To(place) => self.move_to(range, size, place, false),
         }
+    }
+
+    /// Shows the part of a window at `range` at another place, and leaves the old addresses mapped and empty; gives the new addresses. How a collector of garbage takes pages away
+    /// from under a program that it stops at its next access there. All or nothing.
+    ///
+    /// What is left depends on whose memory it is:
+    ///
+    /// | memory | the old addresses show |
+    /// |---|---|
+    /// | open or private, whose area has no handle, in a window that clones do not [share](Inherit::Share) | fresh memory, which reads as zero and is paid for by the same account |
+    /// | any other tracked, paged or fixed memory | the same pages as the new addresses; the tables are empty until they are touched |
+    /// | untracked; growing | – (refused) |
+    ///
+    /// The pages, guards, and what is locked in memory go along; the old window keeps its access and its other flags, and does not lock its pages. The old addresses
+    /// stay mapped all the time; until the flush is complete CPUs may still reach the pages there.
+    ///
+    /// Cost: O(log n + tables and leaves in the range); takes at most four records, an area, and the tables that are missing at the new place. No page is copied.
+    ///
+    /// # Errors
+    /// As for [`relocate`](Self::relocate) to a place: nothing was changed. Untracked memory ([`SpaceError::SingleWindow`]), and growing areas ([`AreaError::Kind`]), cannot be left.
+    ///
+    /// ```
+    /// # #[cfg(feature = "sim")] {
+    /// use vmcore::addr::VirtAddr;
+    /// use vmcore::paging::{Access, Mmu};
+    /// use vmcore::vm_space::{Inherit, Place, Space};
+    /// use vmcore::{Platform, sim::Sim};
+    /// # let sim = Sim::builder().build();
+    /// # let bounds = sim.machine().mmu().range(0xffff_ff80_0000_0000, 0x80_0000_0000).unwrap();
+    /// # let kernel = Space::kernel(&sim, bounds, None, Default::default()).unwrap();
+    /// # let space = Space::user(&kernel, Default::default()).unwrap();
+    /// let old = space.map_anonymous(0x4000, Place::At(0x40_0000), Access::USER_DATA, Inherit::Copy, 0).unwrap();
+    /// space.write_bytes(old.start(), b"live").unwrap().complete();
+    /// let new = space.relocate_leaving(old, Place::At(0x80_0000)).unwrap().complete();
+    /// let mut bytes = [[1; 4]; 2];
+    /// space.read_bytes(old.start(), &mut bytes[0]).unwrap();
+    /// space.read_bytes(new.start(), &mut bytes[1]).unwrap();
+    /// assert_eq!(&bytes, &[*b"\0\0\0\0", *b"live"]);
+    /// # }
+    /// ```
+    pub fn relocate_leaving(&self, range: PageRange, place: Place) -> Result<Flush<P, PageRange>, SpaceError> {
+        self.check_range(range)?;
+        self.move_to(range, range.size(), place, true)
     }
 
     fn resize_in_place(&self, range: PageRange, size: u64) -> Result<Flush<P, PageRange>, SpaceError> {
@@ -147,7 +201,14 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         self.join(index, grown, reserve);
     }
 
-    fn move_to(&self, range: PageRange, size: u64, place: Place) -> Result<Flush<P, PageRange>, SpaceError> {
+    /// Shows a part of a window at another place. If it is to be left, as many pages as before, it stays as a window of its own where it was.
+    fn move_to(
+        &self,
+        range: PageRange,
+        size: u64,
+        place: Place,
+        leave: bool,
+    ) -> Result<Flush<P, PageRange>, SpaceError> {
         let (platform, inner) = (self.platform(), self.inner());
         let mut reserve = Reserve::new(platform);
         let mut need = Need::default();
@@ -161,6 +222,8 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             // SAFETY: windows in the index are alive while it is locked, and so are their areas.
             let area = unsafe { window.as_ref().area.as_ref() };
             let mut state = area.lock(platform);
+            // SAFETY: as above.
+            let stays = if leave { Some(Stays::of(unsafe { window.as_ref() }, area, &state)?) } else { None };
             let mut tables = inner.tables.lock(platform);
             // SAFETY: as above.
             let first = unsafe { window.as_ref() }.area_page(range.start());
@@ -177,7 +240,8 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             need = Need::default();
             let nodes = [slot.range.start(), to.start()].map(|at| index.nodes_needed(at, cuts + 1)).iter().sum();
             index.add_need(nodes, &mut need);
-            need.add_objects::<Window<P, M>>(cuts + 1);
+            need.add_objects::<Window<P, M>>(cuts + 1 + usize::from(leave));
+            need.add_objects::<AreaInner<P>>(usize::from(stays == Some(Stays::Fresh)));
             need.tables = tables.tables_to_move(platform, moved, arrives);
             if let Some(rest) = rest {
                 need.tables += tables.tables_to_split(platform, rest);
@@ -185,6 +249,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             if !reserve.covers(&need) {
                 continue;
             }
+            self.check_shown(&tables, 0, need.tables)?;
             let Some(object) = reserve.take_object::<Window<P, M>>() else { continue };
             let (mut pending, mut gather) = (Pending::new(), Gather::default());
             if let Err(error) = tables.move_range(platform, moved, arrives, &mut reserve.tables, &mut gather) {
@@ -209,7 +274,14 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             }
             let ticket = inner.next_ticket();
             let at = (area, &mut *state);
-            let parts = self.gate_live(slot, window, range, ticket, at, &mut reserve, &mut gather, &mut pending);
+            let mut parts = self.gate_live(slot, window, range, ticket, at, &mut reserve, &mut gather, &mut pending);
+            if let Some(stays) = stays {
+                // As many objects were reserved.
+                if let [_, Some(Slot { window: Some(gated), .. }), _] = parts {
+                    let left = Self::leave(gated, (area, &mut state), stays, &mut reserve);
+                    parts[1] = left.map(|left| Slot { range, window: Some(left) }).or(parts[1]);
+                }
+            }
             drop((tables, state));
             if let Some(rest) = rest {
                 clear_tables(platform, inner, slot, rest, &mut reserve.tables, &mut gather, &mut pending);
@@ -219,10 +291,39 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             debug_assert!(inserted, "its nodes were counted");
             inner.tally.change((1, to.pages(P::PAGE_SHIFT)), (0, 0));
             self.join(&mut index, to, &mut reserve);
+            if leave {
+                self.join(&mut index, range, &mut reserve);
+            }
             inner.absorb(platform, gather, &mut pending);
             drop(index);
             return Ok(Flush::new(platform.clone(), pending, to));
         }
+    }
+
+    /// Makes the window that takes a gated one's place. The index and the area are locked.
+    fn leave(
+        gated: NonNull<Window<P, M>>,
+        (area, state): (&AreaInner<P>, &mut AreaState<P>),
+        stays: Stays,
+        reserve: &mut Reserve<P>,
+    ) -> Option<NonNull<Window<P, M>>> {
+        let record = reserve.take_object::<Window<P, M>>()?;
+        let fresh = if stays == Stays::Fresh { Some(reserve.take_object::<AreaInner<P>>()?) } else { None };
+        // SAFETY: windows are alive until their flush is acknowledged, which is this change's. The record and the area were just taken for these types, and the
+        // window is linked nowhere; it holds the reference that is counted here, or the one that its area begins with. Marks are written with index and area locked.
+        unsafe {
+            let window = gated.as_ref().part(gated.as_ref().range());
+            record.write(window.left_behind(fresh.unwrap_or(gated.as_ref().area)));
+            match fresh {
+                Some(fresh) => AreaInner::fresh_like(area, state, fresh, record.cast()),
+                None => {
+                    area.add_window_reference();
+                    state.link_view(record.cast());
+                }
+            }
+            Window::note(gated, WindowMarks::SUCCEEDED);
+        }
+        Some(record)
     }
 
     /// Checks that the range lies in one window that may be relocated; gives its slot, and how many pages its area has then.
@@ -255,6 +356,30 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         match slot.range.after(range) {
             Some(behind) if size > range.size() => Err(SpaceError::Conflict(behind)),
             _ => Ok((slot, pages)),
+        }
+    }
+}
+
+/// What is shown where pages have left.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stays {
+    /// Memory of its own, without pages.
+    Fresh,
+    /// The same pages.
+    Same,
+}
+
+impl Stays {
+    fn of<P: Platform, M: Mmu>(
+        window: &Window<P, M>,
+        area: &AreaInner<P>,
+        state: &AreaState<P>,
+    ) -> Result<Self, SpaceError> {
+        match area.kind() {
+            AreaKind::Untracked { .. } => Err(SpaceError::SingleWindow),
+            AreaKind::Growing { .. } => Err(AreaError::Kind.into()),
+            _ if area.is_open() && !area.has_handles(state) && window.inherit != Inherit::Share => Ok(Self::Fresh),
+            _ => Ok(Self::Same),
         }
     }
 }

@@ -60,6 +60,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             if !reserve.covers(&need) {
                 continue;
             }
+            self.check_tables(need.tables)?;
             return Ok(self.commit_unmap(index, range, &mut reserve));
         }
     }

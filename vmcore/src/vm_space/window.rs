@@ -50,6 +50,8 @@ bitflags::bitflags! {
         const RAISED = 2;
         /// Some of its addresses may be guarded.
         const GUARDED = 4;
+        /// It is gated, and another window is at its addresses already: neither the index nor the tables know it any more.
+        const SUCCEEDED = 8;
     }
 }
 
@@ -129,6 +131,13 @@ impl<P: Platform, M: Mmu> Window<P, M> {
         self.view.count = range.pages(P::PAGE_SHIFT);
         self.marks.remove(WindowMarks::DROPPED);
         Self { taken: Access::empty(), ..self }
+    }
+
+    /// The window at the same addresses, which it left with its pages: it shows an area's pages as they come to be touched anew.
+    pub(crate) fn left_behind(self, area: NonNull<AreaInner<P>>) -> Self {
+        // Its guards go with the pages, and what is locked in memory are those. CPUs may remember what it showed.
+        let marks = self.marks.difference(WindowMarks::GUARDED) | WindowMarks::DROPPED;
+        Self { area, marks, flags: self.flags.difference(WindowFlags::LOCKED), ..self }
     }
 
     /// The window in another space, which shows another area there, and of which no CPU remembers anything.
@@ -284,13 +293,17 @@ impl<P: Platform, M: Mmu> Window<P, M> {
         let mut gather = Gather::default();
         {
             let mut tables = space.tables.lock(platform);
+            let succeeded = window.marks.contains(WindowMarks::SUCCEEDED);
             // The index is not locked, or not for this: faults go on in other areas. So all tables stay; what is empty is unlinked by who
             // has the index, when the window goes at the latest.
-            if matches!(change, ViewChange::Unmap { .. }) && tables.drop_leaves(platform, range, &mut gather).is_err() {
+            if matches!(change, ViewChange::Unmap { .. })
+                && !succeeded
+                && tables.drop_leaves(platform, range, &mut gather).is_err()
+            {
                 // The tables are this space's own, so this cannot be. If it were, leaves would be left behind.
                 pending.note_lost();
             }
-            if matches!(change, ViewChange::WriteProtect { .. }) {
+            if matches!(change, ViewChange::WriteProtect { .. }) && !succeeded {
                 write_protect_beside(platform, &mut tables, range, space.global, &mut gather, pending);
             }
             if !matches!(change, ViewChange::Unmap { .. })
@@ -309,9 +322,9 @@ impl<P: Platform, M: Mmu> Window<P, M> {
         // SAFETY: only windows are deferred with this function, and the header lies at this offset in them.
         let window = unsafe { object.byte_sub(offset_of!(Self, deferred)) }.cast::<Self>();
         // SAFETY: the record is alive until it is given back below; nothing but the links of a gated window changes.
-        let (space, area, range, ticket) = unsafe {
+        let (space, area, range, ticket, marks) = unsafe {
             let window = window.as_ref();
-            (window.space, window.area, window.range(), window.ticket)
+            (window.space, window.area, window.range(), window.ticket, window.marks)
         };
         if step == ReleaseStep::Unlink {
             // The views go first, all of them: while an area knows one, its addresses must not show anything else.
@@ -320,17 +333,18 @@ impl<P: Platform, M: Mmu> Window<P, M> {
             return;
         }
         let mut reserve = Reserve::new(platform);
-        // The first of a flush takes the slots of its neighbours with it, while they are at hand.
-        // SAFETY: the gated window's reference keeps the space alive.
-        let mut index = unsafe { space.as_ref() }.index.lock(platform);
-        // SAFETY: as above.
-        unsafe { space.as_ref() }.tally.change((0, 0), (1, range.pages(P::PAGE_SHIFT)));
-        index.remove_run(range, window, &mut reserve, |other: NonNull<Self>| {
-            // SAFETY: windows in the index are alive while it is locked; a slot goes before its record does.
-            let other = unsafe { other.as_ref() };
-            other.state == WindowState::Gated && other.ticket == ticket
-        });
-        drop(index);
+        if !marks.contains(WindowMarks::SUCCEEDED) {
+            // The first of a flush takes the slots of its neighbours with it, while they are at hand.
+            // SAFETY: the gated window's reference keeps the space alive.
+            let mut index = unsafe { space.as_ref() }.index.lock(platform);
+            // SAFETY: as above.
+            unsafe { space.as_ref() }.tally.change((0, 0), (1, range.pages(P::PAGE_SHIFT)));
+            index.remove_run(range, window, &mut reserve, |other: NonNull<Self>| {
+                // SAFETY: windows in the index are alive while it is locked; a slot goes before its record does.
+                let other = unsafe { other.as_ref() };
+                other.state == WindowState::Gated && other.ticket == ticket
+            });
+        }
         // SAFETY: neither index nor area know the record any more; nothing in it needs dropping.
         unsafe { reserve.put_object(window) };
         drop(reserve);

@@ -50,7 +50,8 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         // SAFETY: windows in the index are alive while it is held, and so are their areas; they are changed with it held exclusively.
         let (window, area) = unsafe { (window.as_ref(), window.as_ref().area.as_ref()) };
         let usual = window.state == WindowState::Live && !window.marks.contains(WindowMarks::GUARDED);
-        if !usual || area.is_fixed() || !allows(window, fault.access) {
+        // Where what is shown is limited, it is counted with the index exclusive.
+        if !usual || area.is_fixed() || inner.tally.limits_shown() || !allows(window, fault.access) {
             return Ok(None);
         }
         let tables = &inner.leaf_tables;

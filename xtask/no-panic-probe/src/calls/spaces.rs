@@ -63,7 +63,7 @@ fn one(space: &Space<Probe>) {
     if let Some(window) = space.window_after(address) {
         displayed(window);
     }
-    space.set_limits(hidden(SpaceLimits::NONE.windows(hidden(1)).reserved(hidden(1))));
+    space.set_limits(hidden(SpaceLimits::NONE.windows(hidden(1)).reserved(hidden(1)).resident_pages(hidden(1)).tables(hidden(1))));
     shown(space.limits());
     shown(space.counters());
     shown(space.forbid_write_execute());
@@ -107,6 +107,10 @@ fn one(space: &Space<Probe>) {
                         Ok(flush) => shown(flush.complete()),
                         Err(error) => displayed(error),
                     }
+                }
+                match space.relocate_leaving(range, hidden(Place::FirstGap)) {
+                    Ok(flush) => shown(flush.complete()),
+                    Err(error) => displayed(error),
                 }
                 match space.install_guards(range) {
                     Ok(flush) => finished(flush),
