@@ -1,7 +1,7 @@
 //! An area's bytes, reached without a window: how a kernel fills a program's memory.
 
-use super::inner::Answer;
-use super::{Area, AreaError, AreaKind, PageWait, Rights, Want, release_page};
+use super::inner::{Answer, AreaInner};
+use super::{Area, AreaError, AreaKind, HeldPage, PageWait, Rights};
 use crate::frame::Reserve;
 use crate::paging::{Flush, Pending};
 use crate::platform::Platform;
@@ -50,124 +50,80 @@ impl<P: Platform> Area<P> {
 
     fn write_pages(&self, offset: u64, bytes: &[u8], pending: &mut Pending<P>) -> Result<(), AreaError> {
         let platform = self.platform();
-        let (first, count) = self.byte_range(offset, bytes.len() as u64)?;
-        let tracked = match self.inner().kind() {
-            AreaKind::Untracked { .. } => return Err(AreaError::Kind),
-            AreaKind::Fixed { .. } => false,
-            AreaKind::Paged { .. } => {
-                self.ask_for_missing(first, count)?;
-                return self.write_paged(offset, bytes);
-            }
-            AreaKind::Private { .. } => {
-                self.ask_for_missing(first, count)?;
-                true
-            }
-            _ => true,
-        };
+        let (first, count) = self.contents_range(offset, bytes.len())?;
         let mut reserve = Reserve::new(platform);
-        if tracked {
-            // All that it takes is there before the first byte is written.
-            loop {
-                let mut state = self.inner().lock(platform);
-                let mut need = state.need_for(first, count);
-                need.merge(&state.need_to_own(platform, first, count));
-                if state.is_closed(first, count) {
-                    return Err(AreaError::Retry);
-                }
-                if reserve.covers(&need) {
-                    state.charge_ahead(need.pages)?;
-                    reserve.charged = need.pages;
-                    break;
-                }
-                drop(state);
-                reserve.top_up(&need)?;
+        let makes_pages = !matches!(self.inner().kind(), AreaKind::Fixed { .. } | AreaKind::Paged { .. });
+        // All that it takes is there before the first byte is written.
+        while makes_pages {
+            let mut state = self.inner().lock(platform);
+            let mut need = state.need_for(first, count);
+            need.merge(&state.need_to_own(platform, first, count));
+            if state.is_closed(first, count) {
+                return Err(AreaError::Retry);
             }
+            if reserve.covers(&need) {
+                state.charge_ahead(need.pages)?;
+                reserve.charged = need.pages;
+                break;
+            }
+            drop(state);
+            reserve.top_up(&need)?;
         }
         let written = self.each_piece(offset, bytes.len(), |index, within, done, count| {
             let Some(chunk) = bytes.get(done..done + count) else { return Ok(()) };
-            let frame = loop {
-                let mut state = self.inner().lock(platform);
-                match self.inner().page(platform, &mut state, index, Want::Write, &mut reserve) {
-                    Answer::Page { frame, .. } => {
-                        // Held while bytes are copied, so that a shrinking area cannot free it meanwhile, and noted, so that
-                        // nobody takes it for shared; not under the lock, since the caller's bytes may fault.
-                        if tracked {
-                            state.writers += 1;
-                            platform.frame_meta(frame).inspect(|meta| meta.add_reference());
-                        }
-                        break frame;
-                    }
-                    Answer::Replaced { frame, old, .. } => {
-                        state.withdraw(platform, self.pointer(), (index, old), &mut reserve, pending);
-                        state.writers += 1;
-                        platform.frame_meta(frame).inspect(|meta| meta.add_reference());
-                        break frame;
-                    }
-                    // Somebody took the page away since it was looked at.
-                    Answer::Short(need) => {
-                        drop(state);
-                        reserve.top_up(&need)?;
-                    }
-                    answer => {
-                        drop(state);
-                        return Err(self.refusal(&answer, index, (offset, bytes.len())));
-                    }
-                }
-            };
-            // SAFETY: the frame is the area's page, which a reference keeps, or one of a fixed run, whose maker vouched for
-            // what its handles do with it.
-            let copied = unsafe { platform.write_frame(frame, within, chunk) };
-            if tracked {
-                let mut state = self.inner().lock(platform);
-                state.writers = state.writers.saturating_sub(1);
-                drop(state);
-                release_page(platform, frame);
-            }
-            if copied < count { Err(AreaError::Unreachable(frame)) } else { Ok(()) }
-        });
-        if tracked {
-            self.inner().lock(platform).settle(platform, &mut reserve);
-        }
-        written
-    }
-
-    /// Writes to pages that were brought. Each becomes dirty after the copy: no flush waits for it, so a write-back that took the page meanwhile is
-    /// followed by another, and a page that was evicted meanwhile (its frame is held, so it is not another's) is written again.
-    fn write_paged(&self, offset: u64, bytes: &[u8]) -> Result<(), AreaError> {
-        let platform = self.platform();
-        let mut reserve = Reserve::new(platform);
-        self.each_piece(offset, bytes.len(), |index, within, done, count| {
-            let Some(chunk) = bytes.get(done..done + count) else { return Ok(()) };
-            loop {
-                let answer = {
-                    let mut state = self.inner().lock(platform);
-                    let answer = self.inner().page(platform, &mut state, index, Want::Read, &mut reserve);
-                    if let Answer::Page { frame, .. } = answer {
-                        // Held while bytes are copied, not under the lock, since the caller's bytes may fault.
-                        platform.frame_meta(frame).inspect(|meta| meta.add_reference());
-                    }
-                    answer
-                };
-                let frame = match answer {
-                    Answer::Page { frame, .. } => frame,
-                    Answer::Short(need) => {
-                        reserve.top_up(&need)?;
-                        continue;
-                    }
-                    answer => return Err(self.refusal(&answer, index, (offset, bytes.len()))),
-                };
-                // SAFETY: the frame is the area's page, which a reference keeps.
+            // Again where a page that was brought is written back and evicted meanwhile, without these bytes.
+            while let Some(held) = self.hold(index, true, (offset, bytes.len()), &mut reserve, pending)? {
+                let frame = held.frame();
+                // SAFETY: the frame is the area's page, which is held, or one of a fixed run, whose maker vouched for what its handles do
+                // with it.
                 let copied = unsafe { platform.write_frame(frame, within, chunk) };
-                let stays = self.inner().lock(platform).mark_written(platform, index, frame, &mut reserve);
-                release_page(platform, frame);
+                let stays = held.note_written(&mut reserve);
                 if copied < count {
                     return Err(AreaError::Unreachable(frame));
                 }
                 if stays {
-                    return Ok(());
+                    break;
                 }
             }
-        })
+            Ok(())
+        });
+        self.inner().lock(platform).settle(platform, &mut reserve);
+        written
+    }
+
+    /// Checks a range of bytes that are to be read or written, gives it in pages, and asks for those that have to be brought.
+    fn contents_range(&self, offset: u64, size: usize) -> Result<(u64, u64), AreaError> {
+        let (first, count) = self.byte_range(offset, size as u64)?;
+        if self.inner().is_untracked() {
+            return Err(AreaError::Kind);
+        }
+        self.ask_for_missing(first, count)?;
+        Ok((first, count))
+    }
+
+    /// The page with this index, held for writing or reading; `None` for one that does not exist and is to be read.
+    fn hold(
+        &self,
+        index: u64,
+        write: bool,
+        bytes: (u64, usize),
+        reserve: &mut Reserve<P>,
+        pending: &mut Pending<P>,
+    ) -> Result<Option<HeldPage<'_, P>>, AreaError> {
+        let platform = self.platform();
+        loop {
+            let held = {
+                let mut state = self.inner().lock(platform);
+                // SAFETY: the handle keeps the area alive, and the state is its own.
+                unsafe { AreaInner::hold(platform, self.pointer(), &mut state, (index, write), reserve, pending) }
+            };
+            match held {
+                Ok(held) => return Ok(held),
+                // Somebody took the page away since it was looked at; or only to ask for it.
+                Err(Answer::Short(need)) => reserve.top_up(&need)?,
+                Err(answer) => return Err(self.refusal(&answer, index, bytes)),
+            }
+        }
     }
 
     /// Why a page cannot be read or written.
@@ -196,50 +152,20 @@ impl<P: Platform> Area<P> {
             return Ok(());
         }
         let platform = self.platform();
-        let (first, count) = self.byte_range(offset, bytes.len() as u64)?;
-        let tracked = match self.inner().kind() {
-            AreaKind::Untracked { .. } => return Err(AreaError::Kind),
-            AreaKind::Fixed { .. } => false,
-            AreaKind::Paged { .. } | AreaKind::Private { .. } => {
-                self.ask_for_missing(first, count)?;
-                true
-            }
-            _ => true,
-        };
+        self.contents_range(offset, bytes.len())?;
         let length = bytes.len();
         let mut reserve = Reserve::new(platform);
-        self.each_piece(offset, bytes.len(), |index, within, done, count| {
+        self.each_piece(offset, length, |index, within, done, count| {
             let Some(chunk) = bytes.get_mut(done..done + count) else { return Ok(()) };
-            let (frame, state) = loop {
-                let mut state = self.inner().lock(platform);
-                match self.inner().page(platform, &mut state, index, Want::Look, &mut reserve) {
-                    Answer::Page { frame, .. } => break (frame, state),
-                    Answer::Zero => {
-                        drop(state);
-                        chunk.fill(0);
-                        return Ok(());
-                    }
-                    // Only to ask for it.
-                    Answer::Short(need) => {
-                        drop(state);
-                        reserve.top_up(&need)?;
-                    }
-                    answer => {
-                        drop(state);
-                        return Err(self.refusal(&answer, index, (offset, length)));
-                    }
-                }
+            // Nothing is replaced by reading.
+            let held = self.hold(index, false, (offset, length), &mut reserve, &mut Pending::new())?;
+            let Some(held) = held else {
+                chunk.fill(0);
+                return Ok(());
             };
-            if tracked {
-                platform.frame_meta(frame).inspect(|meta| meta.add_reference());
-            }
-            drop(state);
             // SAFETY: as in `write_pages`.
-            let copied = unsafe { platform.read_frame(frame, within, chunk) };
-            if tracked {
-                release_page(platform, frame);
-            }
-            if copied < count { Err(AreaError::Unreachable(frame)) } else { Ok(()) }
+            let copied = unsafe { platform.read_frame(held.frame(), within, chunk) };
+            if copied < count { Err(AreaError::Unreachable(held.frame())) } else { Ok(()) }
         })
     }
 
