@@ -62,6 +62,8 @@ impl<P: Platform> AreaState<P> {
         let mut need = self.need_for_keys(first, count);
         if more != 0 {
             need.merge(&self.need_for_keys(other, more));
+            // What one of them takes alone may be more for the one that comes second.
+            need.merge(&Self::nodes_at_most(1));
         }
         need
     }
