@@ -1077,3 +1077,31 @@ fn page_states_tell_only_what_there_is_room_for() {
     drop(area);
     end(world, space);
 }
+
+#[test]
+fn a_clone_joins_windows_that_only_a_lock_told_apart() {
+    let (world, space) = scene(1);
+    let area = world.open(6);
+    common::map(&space, &area, A, 0, 6);
+    space.lock_pages(space.range(A + 2 * PAGE, PAGE).unwrap()).unwrap().complete();
+    assert_eq!(space.windows().count(), 3);
+    let child = space.try_clone(()).unwrap().complete();
+    assert_eq!((child.windows().count(), child.counters().windows, area.windows()), (1, 1, 4));
+    drop((child, area));
+    end(world, space);
+}
+
+#[test]
+fn near_takes_the_address_itself_at_an_alignment_of_no_leaf() {
+    let (world, space) = scene(1);
+    let area = world.open(1);
+    for page in [0x3f, 0x41] {
+        common::map(&space, &area, A + page * PAGE, 0, 1);
+    }
+    // A gap of one page, which a block aligned to 64 KiB fits in only since it begins as it should.
+    let near = A + 0x40 * PAGE;
+    let range = space.map(&MapRequest::new(&area).place(Place::Near(near)).aligned(16)).unwrap();
+    assert_eq!(range.start().as_u64(), near);
+    drop(area);
+    end(world, space);
+}

@@ -8,6 +8,7 @@ use vmcore::frame::{FrameUse, Frames};
 use vmcore::paging::MemoryType;
 use vmcore::sim::Sim;
 use vmcore::vm_area::{Area, AreaError, AreaKind, Pin, Rights, SectionLayout};
+use vmcore::vm_space::{Inherit, MapRequest};
 
 const A: u64 = 0x40_0000;
 
@@ -161,5 +162,48 @@ fn bad_input_is_refused() {
     many.clear();
     assert_eq!(area.pinned_pages(), 0);
     drop((area, untracked, fixed, guarded));
+    world.finish();
+}
+
+#[test]
+fn a_pin_that_is_told_to_retry_makes_no_page() {
+    let world = World::new(2);
+    let space = world.user();
+    (0..2).for_each(|cpu| world.enter(cpu, &space));
+    let area = world.open(4);
+    let request = MapRequest::new(&area).at(A).inherit(Inherit::Copy);
+    space.map(&request).unwrap();
+    load(&world.sim, 0, &space, A + 3 * PAGE).unwrap();
+    // Every CPU may remember that there was nothing.
+    let flush = area.write(3 * PAGE, &[1]).unwrap().detach();
+    assert_eq!(area.resident_pages(), 1);
+    assert!(matches!(area.pin(0, 4 * PAGE), Err(AreaError::Retry)));
+    assert_eq!((area.resident_pages(), area.pinned_pages()), (1, 0));
+    world.sim.apply(flush.request());
+    // SAFETY: every CPU of the request has just carried it out.
+    unsafe { flush.acknowledged() };
+    let pin = area.pin(0, 4 * PAGE).unwrap().complete();
+    assert_eq!(pin.size(), 4 * PAGE);
+    drop((pin, area));
+    (0..2).for_each(|cpu| world.leave(cpu, &space));
+    drop(space);
+    world.finish();
+}
+
+/// What it takes is counted by where the pages are kept, not by where they are seen.
+#[test]
+fn a_copied_ring_is_pinned_across_its_end() {
+    let world = World::new(1);
+    let ring = Area::new(&world.sim, AreaKind::Ring { size: 3 * PAGE }, 0).unwrap();
+    ring.write(0, &[7; 3 * PAGE as usize]).unwrap().complete();
+    for first in 0..6 {
+        for count in 1..=6 - first {
+            let copy = ring.snapshot().unwrap().complete();
+            let pin = copy.pin(first * PAGE, count * PAGE).unwrap().complete();
+            assert_eq!(copy.pinned_pages(), count.min(3));
+            drop((pin, copy));
+        }
+    }
+    drop(ring);
     world.finish();
 }

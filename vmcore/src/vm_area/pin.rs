@@ -112,8 +112,8 @@ impl<P: Platform> Area<P> {
     /// Cost: O(pages); takes frames for pages that are missing.
     ///
     /// # Errors
-    /// No right to read or to write, no bytes, bytes outside of the area or in a guard, an untracked area, a page with 65,535 pins, out of
-    /// frames. Nothing was changed.
+    /// No right to read or to write, no bytes, bytes outside of the area or in a guard, an untracked area, a page with 65,535 pins,
+    /// [`AreaError::Retry`] while a change of the area or of a page is being flushed, out of frames. Nothing was changed.
     ///
     /// ```
     /// # #[cfg(feature = "sim")] {
@@ -172,6 +172,10 @@ impl<P: Platform> Area<P> {
                 }
                 let area = state.end() << P::PAGE_SHIFT;
                 return Err(AreaError::Outside { offset: page << P::PAGE_SHIFT, size: 1 << P::PAGE_SHIFT, area });
+            }
+            if state.is_closed(first, count) {
+                // Before any page is made for it.
+                return Err(AreaError::Retry);
             }
             need = state.need_for(first, count);
             need.merge(&state.need_to_own(platform, first, count));

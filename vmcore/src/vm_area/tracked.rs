@@ -167,7 +167,18 @@ impl<P: Platform> AreaState<P> {
     /// What it takes to make `count` pages from `first` on the area's own, beside what [`need_for`](Self::need_for) says. O(pages).
     pub(crate) fn need_to_own(&self, platform: &P, first: u64, count: u64) -> Need {
         let mut need = Need::default();
-        if !self.may_replace() {
+        if self.may_replace() {
+            for (first, count) in self.keys(first, count) {
+                need.merge(&self.need_to_own_keys(platform, first, count));
+            }
+        }
+        need
+    }
+
+    /// The same for the pages under `count` keys from `first` on.
+    fn need_to_own_keys(&self, platform: &P, first: u64, count: u64) -> Need {
+        let mut need = Need::default();
+        if count == 0 {
             return need;
         }
         let (mut at, end) = (first, first.saturating_add(count));

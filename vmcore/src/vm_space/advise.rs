@@ -185,7 +185,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                     }
                     if part.window.may_linger(Access::empty()) || state.is_unsettled() {
                         // Other CPUs may remember pages that the tables do not show.
-                        gather.scope.add(inner.tag, middle, inner.global);
+                        gather.add_lingering(inner.tag, middle, inner.global);
                     }
                     if is_released(&part, &state) {
                         let (first, count) = pages_of(&part);

@@ -26,7 +26,7 @@ use crate::platform::Platform;
 use crate::vm_area::{AreaError, AreaInner, AreaKind};
 use crate::vm_space::index::{Index, Slot};
 use crate::vm_space::inner::SpaceInner;
-use crate::vm_space::window::{Window, WindowMarks, WindowState};
+use crate::vm_space::window::{Window, WindowFlags, WindowMarks, WindowState};
 use crate::vm_space::{Inherit, Space, SpaceError};
 
 impl<P: Platform> Space<P> {
@@ -118,7 +118,7 @@ impl<P: Platform> Space<P> {
                 }
                 let range = PageRange::from_bounds(start, last);
                 write_protect(platform, &mut *tables, range, &mut gather, pending);
-                gather.scope.add(inner.tag, range, inner.global);
+                gather.add_lingering(inner.tag, range, inner.global);
             };
             for slot in index.overlapping(inner.bounds) {
                 let is_private = slot.window.is_some_and(|window| {
@@ -150,6 +150,7 @@ impl<P: Platform> Space<P> {
     ) -> Result<(), SpaceError> {
         let platform = self.platform();
         let lacking = SpaceError::OutOfFrames(OutOfFrames { wanted: 1 });
+        let mut was_locked = false;
         for slot in windows.overlapping(self.inner().bounds) {
             let Some(window) = slot.window else { continue };
             // SAFETY: windows in the index are alive while it is locked, and so are their areas.
@@ -187,6 +188,12 @@ impl<P: Platform> Space<P> {
                     guarded.insert(guard);
                 }
             }
+            // The child's are not locked in memory: neighbours of which one is agree there.
+            let is_locked = window.flags.contains(WindowFlags::LOCKED);
+            if is_locked != was_locked {
+                self.join(made, slot.range, reserve);
+            }
+            was_locked = is_locked;
         }
         Ok(())
     }

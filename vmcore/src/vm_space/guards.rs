@@ -206,7 +206,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                 // SAFETY: as above.
                 if unsafe { window.as_ref() }.may_linger(Access::empty()) || state.is_unsettled() {
                     // Other CPUs may remember pages that the tables do not show.
-                    gather.scope.add(inner.tag, middle, inner.global);
+                    gather.add_lingering(inner.tag, middle, inner.global);
                 }
                 // SAFETY: index and area are locked, and no reference to the window is in use.
                 unsafe { Window::note(window, WindowMarks::DROPPED | WindowMarks::GUARDED) };

@@ -106,7 +106,8 @@ impl<'a, P: Platform> MapRequest<'a, P> {
         self
     }
 
-    /// At a multiple of 2^`shift` bytes, wherever the place is. An address that is none ([`Place::At`]) is refused.
+    /// At a multiple of 2^`shift` bytes, wherever the place is. An address that is none ([`Place::At`]) is refused. Where no leaf is of that size,
+    /// the gap is not always the very lowest (highest, nearest): one is taken that is surely large enough, before others are looked into.
     pub const fn aligned(mut self, shift: u32) -> Self {
         self.alignment = shift;
         self

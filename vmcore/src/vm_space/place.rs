@@ -110,9 +110,12 @@ impl<P: Platform, M: Mmu> Space<P, M> {
 
 /// The lowest gap at or above the address (that address itself, if it is free and aligned), else the highest below.
 fn nearest_gap<P: Platform, W>(index: &Index<P, W>, request: &GapRequest, address: u64) -> Option<VirtAddr> {
+    // The search may pass over a gap in which a block fits only where it begins as it should: not over this one.
+    let last = request.size.checked_sub(1).and_then(|rest| address.checked_add(rest)).unwrap_or(u64::MAX);
+    let here = GapRequest { first: request.first.max(address), last: request.last.min(last), ..*request };
     let above = GapRequest { first: request.first.max(address), ..*request };
     // Below, as far as the last address that is no start above. What overlaps the address may start below it.
-    index.lowest_gap(&above).or_else(|| index.highest_gap(request))
+    index.lowest_gap(&here).or_else(|| index.lowest_gap(&above)).or_else(|| index.highest_gap(request))
 }
 
 /// The lowest gap at or above one of the pages of the limits where the window would end within them, each as likely as the others; else the

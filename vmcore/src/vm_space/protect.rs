@@ -140,7 +140,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                 if lingers {
                     // Other CPUs may remember more than the tables say, from a change whose flush is outstanding: what this caller is told
                     // must be true of those as well.
-                    gather.scope.add(inner.tag, range, inner.global);
+                    gather.add_lingering(inner.tag, range, inner.global);
                 }
                 let mut tables = inner.tables.lock(platform);
                 let changed = change_leaves(platform, &mut tables, range, leaves, &mut reserve.tables, &mut gather);

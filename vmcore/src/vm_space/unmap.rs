@@ -110,7 +110,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let (state, area) = unsafe { (pointer.as_ref().state, pointer.as_ref().area.as_ref()) };
         if state == WindowState::Gated {
             // Whoever unmapped it first waits for the flush; what this caller is told is true only after one as well.
-            gather.scope.add(inner.tag, middle, inner.global);
+            gather.add_lingering(inner.tag, middle, inner.global);
             return unchanged;
         }
         let mut area_state = area.lock(self.platform());
@@ -171,7 +171,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         if area_state.is_unsettled() || marks.contains(WindowMarks::DROPPED) {
             // The area (or the window) gave pages up before, and that flush is outstanding: the tables hold nothing of them any more,
             // but these addresses must not be reused before every CPU has forgotten them.
-            gather.scope.add(inner.tag, middle, inner.global);
+            gather.add_lingering(inner.tag, middle, inner.global);
         }
         parts
     }
@@ -201,7 +201,7 @@ pub(super) unsafe fn gate_whole<P: Platform, M: Mmu>(
     unsafe { defer_gated(inner, window, ticket, pending) };
     if area_state.is_unsettled() || marks.contains(WindowMarks::DROPPED) {
         // As when a part is unmapped.
-        gather.scope.add(inner.tag, range, inner.global);
+        gather.add_lingering(inner.tag, range, inner.global);
     }
 }
 
@@ -251,7 +251,7 @@ pub(super) fn clear_tables<P: Platform, M: Mmu>(
         // The tables were checked and are this space's own, so this cannot be. If it were, leaves would be left behind: nothing
         // that they lead to may be released.
         pending.note_lost();
-        gather.scope.add(inner.tag, part, inner.global);
+        gather.add_lingering(inner.tag, part, inner.global);
     }
 }
 

@@ -311,7 +311,7 @@ impl<P: Platform, M: Mmu> Window<P, M> {
                 || window.marks.contains(WindowMarks::DROPPED)
             {
                 // The tables may hold nothing any more, but another CPU still may: what the area gives up must outlast that too.
-                gather.scope.add(space.tag, range, space.global);
+                gather.add_lingering(space.tag, range, space.global);
             }
         }
         space.absorb(platform, gather, pending);

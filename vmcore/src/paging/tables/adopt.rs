@@ -131,7 +131,7 @@ impl<M: Mmu> Tables<M> {
                 while !cursor.next() {
                     let Some(left) = cursor.leave() else { break 'entries };
                     if commit {
-                        cursor.unlink_empty(&left, gather);
+                        cursor.unlink_empty(&left, self.tag, gather);
                     }
                 }
             }

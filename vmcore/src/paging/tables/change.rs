@@ -161,7 +161,7 @@ impl<M: Mmu> Tables<M> {
                     forget.finish(gather);
                     return Ok(());
                 };
-                if cursor.unlink_empty(&left, gather) && !noted {
+                if cursor.unlink_empty(&left, self.tag, gather) && !noted {
                     self.note_way(gather, cursor.span().start());
                     noted = true;
                 }

@@ -14,7 +14,7 @@
 use crate::addr::{Frame, PageRange, VirtAddr};
 use crate::frame::Frames;
 use crate::paging::walk::MAX_LEVELS;
-use crate::paging::{Entry, Mmu, TableError};
+use crate::paging::{Entry, Mmu, TableError, Tag};
 
 use super::Gather;
 use super::live::Slot;
@@ -187,16 +187,26 @@ impl<'a, F: Frames, M: Mmu> Cursor<'a, F, M> {
     /// Unlinks the table that was just [left](Self::leave) if it is empty; false if it is not. No leaf lies below it any more, but CPUs may
     /// remember the way to it.
     #[inline]
-    pub(super) fn unlink_empty(&self, left: &Table<'a, M>, gather: &mut Gather) -> bool {
+    pub(super) fn unlink_empty(&self, left: &Table<'a, M>, tag: Tag, gather: &mut Gather) -> bool {
         if left.live() != 0 {
             return false;
         }
         self.table.store(self.index(), 0);
         self.table.change_live(-1);
+        self.forget_table(tag);
         gather.scope.note_tables();
         // Only tables with metadata are ever entered, so the list can hold it.
         let _ = gather.tables.push(self.frames, left.frame());
         true
+    }
+
+    /// Has every CPU forget the table that this entry led to until now, where the format demands that before another is linked there: somebody may map
+    /// beside what is being unmapped before that flush is acknowledged.
+    #[inline]
+    pub(super) fn forget_table(&self, tag: Tag) {
+        if const { M::FORMAT.break_before_make && F::INVALIDATES_NOW } {
+            self.frames.invalidate_now(tag.0, self.span());
+        }
     }
 
     /// Goes on to the next entry of this table; false, without moving, if the range or the table has no more.

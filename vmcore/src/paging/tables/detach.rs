@@ -54,6 +54,7 @@ impl<M: Mmu> Tables<M> {
                             below.change_live(-(below.live() as i32));
                             table.store(cursor.index(), 0);
                             table.change_live(-1);
+                            cursor.forget_table(self.tag);
                             forget.add(gather, cursor.span(), global);
                             noted = true;
                             gather.scope.note_tables();
@@ -79,7 +80,7 @@ impl<M: Mmu> Tables<M> {
                     forget.finish(gather);
                     return Ok(());
                 };
-                if cursor.unlink_empty(&left, gather) && !noted {
+                if cursor.unlink_empty(&left, self.tag, gather) && !noted {
                     self.note_way(gather, cursor.span().start());
                     noted = true;
                 }

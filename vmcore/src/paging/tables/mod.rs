@@ -92,6 +92,15 @@ pub struct Gather {
     pub tables: FrameList,
 }
 
+impl Gather {
+    /// Adds pages that CPUs may remember from a change whose flush is outstanding, whatever the tables hold now; and the way to tables that it
+    /// unlinked, through which they could still be found.
+    pub(crate) fn add_lingering(&mut self, tag: Tag, range: PageRange, global: bool) {
+        self.scope.add(tag, range, global);
+        self.scope.note_tables();
+    }
+}
+
 /// Why a change of tables was refused. Nothing was changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]

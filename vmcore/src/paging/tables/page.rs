@@ -438,7 +438,7 @@ impl<M: Mmu> Tables<M> {
             }
         }
         while let Some(left) = cursor.leave() {
-            if !cursor.unlink_empty(&left, gather) {
+            if !cursor.unlink_empty(&left, self.tag, gather) {
                 return;
             }
         }

@@ -114,7 +114,7 @@ impl<F: Frames, M: Mmu> Writer<'_, F, M> {
     /// Goes out of this table to the entry that leads to it; false, without moving, in the root. A table that is empty is unlinked.
     pub fn leave(&mut self) -> bool {
         let Some(left) = self.cursor.leave() else { return false };
-        if self.cursor.unlink_empty(&left, self.gather) {
+        if self.cursor.unlink_empty(&left, self.tables.tag, self.gather) {
             // No leaf lies below any more, but CPUs may remember the way to the table, whatever was noted of its leaves.
             self.gather.scope.add(self.tables.tag, self.cursor.span(), M::FORMAT.global.mask != 0);
             self.note_absent();
