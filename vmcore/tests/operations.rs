@@ -274,12 +274,20 @@ impl Model {
                         // What a stale entry writes to released pages is nobody's: those flushes are completed.
                         let released = self.pages.range(page..page + count).any(|(_, shown)| shown.area >= ANONYMOUS);
                         self.finish_flush(flush, number, later && !released);
+                        if advice == Advice::FreeLazily {
+                            assert_eq!(
+                                self.world.sim.frame_counts().of(FrameUse::Page),
+                                before,
+                                "before it is asked for"
+                            );
+                            self.space.reclaim(self.range(page, count), u64::MAX).unwrap().complete();
+                        }
                         for (_, shown) in
                             self.pages.range(page..page + count).filter(|(_, shown)| shown.area >= ANONYMOUS)
                         {
                             self.words.remove(&(shown.area, shown.page));
                         }
-                        for page in page..page + count {
+                        for page in (page..page + count).filter(|_| advice == Advice::NotNeeded) {
                             let walk = self.space.walk(at((FIRST + page) * PAGE));
                             assert!(self.pages[&page].area == FIXED || walk.physical().is_none(), "{walk}");
                         }

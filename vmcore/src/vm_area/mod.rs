@@ -29,6 +29,7 @@ mod account;
 mod area;
 mod contents;
 mod cut_off;
+mod discardable;
 mod error;
 mod gate;
 mod hold;

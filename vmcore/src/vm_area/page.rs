@@ -3,7 +3,7 @@
 //! ```text
 //!   63                              8 7  6   5   4   3   2   1   0
 //!  +---------------------------------+----+---+---+---+---+---+---+   D: written to since it was last clean
-//!  |          frame number           | 0  | 0 | 0 | E | W | 1 | D |   W: its write-back is under way (then D: written to since that began)
+//!  |          frame number           | F  | 0 | 0 | E | W | 1 | D |   W: its write-back is under way (then D: written to since that began)
 //!  +---------------------------------+----+---+---+---+---+---+---+   E: on its way out, until a flush is acknowledged
 //!  |        token of a request       | 0  | 0 | 1 | 0 | 0 | 0 | 0 |   asked for, not there yet    \  paged areas only:
 //!  +---------------------------------+----+---+---+---+---+---+---+                                > no frame
@@ -11,7 +11,7 @@
 //!  +---------------------------------+----+---+---+---+---+---+---+
 //! ```
 //!
-//! Only a word with a frame holds a reference. W, E and the words without a frame are explained in [`paged`](super::paged).
+//! F, bit 6: its contents are not needed ([`discardable`](super::discardable)). Only a word with a frame holds a reference. W, E and the words without a frame are explained in [`paged`](super::paged).
 //!
 //! Dirtiness is recorded here by the first write fault, not in the table: tables can be dropped, the tree cannot.
 
@@ -37,6 +37,7 @@ const WRITING_BACK: NonZeroU64 = NonZeroU64::MIN.saturating_add(3);
 const EVICTING: NonZeroU64 = NonZeroU64::MIN.saturating_add(7);
 const REQUESTED: NonZeroU64 = NonZeroU64::MIN.saturating_add(15);
 const FAILED: NonZeroU64 = NonZeroU64::MIN.saturating_add(31);
+const DISCARDABLE: NonZeroU64 = NonZeroU64::MIN.saturating_add(63);
 const FRAME_SHIFT: u32 = 8;
 
 impl Page {
@@ -55,7 +56,16 @@ impl Page {
 
     /// The same page, written to.
     pub(crate) fn dirty(self) -> Self {
-        Self(self.0 | DIRTY)
+        self.without(DISCARDABLE).with(DIRTY)
+    }
+
+    /// The same page, clean, whose contents are not needed.
+    pub(super) fn discardable(self) -> Self {
+        self.without(DIRTY).with(DISCARDABLE)
+    }
+
+    pub(super) const fn is_discardable(self) -> bool {
+        self.has(DISCARDABLE)
     }
 
     /// A page that was asked for with this token, of which 56 bits are kept.

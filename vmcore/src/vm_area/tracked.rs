@@ -40,7 +40,7 @@ pub(crate) enum Want {
 impl<P: Platform> AreaState<P> {
     /// The page with this index, if it exists, and whether it is the area's own. O(depth).
     #[inline]
-    fn page_and_ownership(&self, platform: &P, index: u64) -> Option<(Page, bool)> {
+    pub(super) fn page_and_ownership(&self, platform: &P, index: u64) -> Option<(Page, bool)> {
         let (page, sole) = self.tree.get_with_ownership(index)?;
         // A pinned page is never another area's as well: who copies the area copies it. A gate holds what it closes.
         let alone = |frame| {

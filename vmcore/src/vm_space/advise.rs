@@ -11,13 +11,13 @@ use crate::frame::{Need, Reserve};
 use crate::lock::Guard;
 use crate::paging::{Access, Flush, Gather, Mmu, Pending};
 use crate::platform::Platform;
-use crate::vm_area::{Answer, AreaError, AreaState, Want, give_up};
+use crate::vm_area::{Answer, AreaError, AreaState, ViewChange, Want, give_up};
 use crate::vm_space::edit::Part;
-use crate::vm_space::index::page_size;
+use crate::vm_space::index::{Slot, page_size};
 use crate::vm_space::map::leaf_for;
 use crate::vm_space::protect::allows_anything;
 use crate::vm_space::unmap::clear_tables;
-use crate::vm_space::window::{Window, WindowFlags, WindowMarks};
+use crate::vm_space::window::{Window, WindowFlags, WindowMarks, WindowState};
 use crate::vm_space::{Space, SpaceError};
 
 /// What is said about a range; see [`Space::advise`].
@@ -29,7 +29,8 @@ pub enum Advice {
     /// Its contents are not needed any more: pages that nothing else reaches are released, and read as zero from then on; of a private view of a paged area
     /// ([`Area::overlay`](crate::vm_area::Area::overlay)), as that area's.
     NotNeeded,
-    /// Its contents are not needed any more, but releasing them is not urgent. Done at once, as for [`NotNeeded`](Self::NotNeeded).
+    /// Its contents are not needed any more, but releasing them is not urgent: an access finds what was there, or zeros. What is written
+    /// from now on is kept.
     FreeLazily,
     /// Large pages are wanted ([`WindowFlags::HUGE`]).
     Huge,
@@ -44,11 +45,14 @@ impl<P: Platform, M: Mmu> Space<P, M> {
     /// memory) and that no other window shows, one that waits for its flush included; untracked pages always. Other pages are dropped from
     /// the tables alone, and those of fixed areas stay mapped. Released pages are free when the flush is complete.
     ///
-    /// Cost: O(log n + windows + pages); takes for *not needed* an object and the nodes of two cut edges per window, for *needed* the missing tables, for others at
+    /// *Free lazily* marks pages that *not needed* would release, and that no clone or snapshot has as well, and leaves all others as they are. A page that is marked stays until
+    /// [`reclaim`](Self::reclaim) takes it, or its window goes; the first write to it after the flush keeps it.
+    ///
+    /// Cost: O(log n + windows + pages); takes for *not needed* an object and the nodes of two cut edges per window, for *needed* the missing tables, for *free lazily* nothing, for others at
     /// most two records.
     ///
     /// # Errors
-    /// Nothing was changed: the lowest address at which nothing is mapped ([`SpaceError::NoWindow`]) or a change is still being flushed ([`SpaceError::Retry`]); for *not needed*, that a window is
+    /// Nothing was changed: the lowest address at which nothing is mapped ([`SpaceError::NoWindow`]) or a change is still being flushed ([`SpaceError::Retry`]); for *not needed* and *free lazily*, that a window is
     /// sealed or locked ([`SpaceError::Sealed`], [`SpaceError::Locked`]); the range is not the space's, or holds foreign tables; out of frames.
     ///
     /// ```
@@ -72,7 +76,8 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let (huge, never) = (WindowFlags::HUGE, WindowFlags::NEVER_HUGE);
         match advice {
             Advice::Needed => self.map_resident(range)?,
-            Advice::NotNeeded | Advice::FreeLazily => return self.discard(range),
+            Advice::NotNeeded => return self.discard(range),
+            Advice::FreeLazily => return self.mark_discardable(range),
             Advice::Huge => self.flag(range, huge, never, |_| Ok(()))?,
             Advice::NeverHuge => self.flag(range, never, huge, |_| Ok(()))?,
         }
@@ -135,6 +140,108 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             reserve.tables = spare;
             return result;
         }
+    }
+
+    /// Gives pages back that were advised to be [freed lazily](Advice::FreeLazily) and not written to since, `most` of them at the most, the lowest first; gives how many. They are free when the
+    /// flush is complete. Pages that a clone or a snapshot has as well, that are being copied, or locked in memory, stay.
+    ///
+    /// Cost: O(log n + windows + resident pages of those that were advised so). Allocates nothing.
+    ///
+    /// # Errors
+    /// The range is not the space's.
+    ///
+    /// ```
+    /// # #[cfg(feature = "sim")] {
+    /// use vmcore::paging::{Access, Mmu};
+    /// use vmcore::vm_space::{Advice, Inherit, Place, Space};
+    /// use vmcore::{Platform, sim::Sim};
+    /// # let sim = Sim::builder().build();
+    /// # let bounds = sim.machine().mmu().range(0xffff_ff80_0000_0000, 0x80_0000_0000).unwrap();
+    /// # let kernel = Space::kernel(&sim, bounds, None, Default::default()).unwrap();
+    /// # let space = Space::user(&kernel, Default::default()).unwrap();
+    /// let range = space.map_anonymous(0x2000, Place::At(0x40_0000), Access::USER_DATA, Inherit::Copy, 0).unwrap();
+    /// space.write_bytes(range.start(), &[1; 0x2000]).unwrap().complete();
+    /// space.advise(range, Advice::FreeLazily).unwrap().complete();
+    /// space.write_bytes(range.start(), b"again").unwrap().complete();
+    /// assert_eq!(space.reclaim(space.bounds(), 100).unwrap().complete(), 1);
+    /// let (mut first, mut last) = ([0; 6], [1]);
+    /// space.read_bytes(range.start(), &mut first).unwrap();
+    /// space.read_bytes(range.last(), &mut last).unwrap();
+    /// assert_eq!((&first, last), (b"again\x01", [0]));
+    /// # }
+    /// ```
+    pub fn reclaim(&self, range: PageRange, most: u64) -> Result<Flush<P, u64>, SpaceError> {
+        let (platform, inner) = (self.platform(), self.inner());
+        self.check_range(range)?;
+        // For nodes that go back with no lock held.
+        let mut reserve = Reserve::new(platform);
+        let mut pending = Pending::new();
+        let mut given = 0;
+        let index = inner.lock_index(platform);
+        for slot in index.overlapping(range) {
+            given += self.change_released(&slot, range, WindowMarks::DROPPED, |window, state, pages| {
+                if window.marks.contains(WindowMarks::DISCARDABLE) && !window.flags.contains(WindowFlags::LOCKED) {
+                    state.discard_marked(platform, pages, most - given, &mut reserve, &mut pending)
+                } else {
+                    0
+                }
+            });
+        }
+        drop(index);
+        Ok(Flush::new(platform.clone(), pending, given))
+    }
+
+    /// Marks the pages that nothing else reaches as discardable. Their next write is to be seen.
+    fn mark_discardable(&self, range: PageRange) -> Result<Flush<P, ()>, SpaceError> {
+        let (platform, inner) = (self.platform(), self.inner());
+        self.check_range(range)?;
+        let mut pending = Pending::new();
+        let index = inner.lock_index(platform);
+        Self::each_part(&index, range, |part| {
+            part.check_unsealed()?;
+            part.check_unlocked()
+        })?;
+        for slot in index.overlapping(range) {
+            // Where the format's permissions do not combine over levels, they leave the tables.
+            let marks = WindowMarks::DROPPED | WindowMarks::DISCARDABLE;
+            self.change_released(&slot, range, marks, |_, state, (first, count)| {
+                let marked = state.mark_discardable(platform, first, count);
+                if marked != 0 {
+                    state.change_views(platform, ViewChange::WriteProtect { first, count }, &mut pending);
+                }
+                marked
+            });
+        }
+        drop(index);
+        Ok(Flush::new(platform.clone(), pending, ()))
+    }
+
+    /// Changes pages that nothing reaches but a live window, which shows them within the range; notes it of the window if `change` says that there were any, and gives how many. The
+    /// index is locked.
+    fn change_released(
+        &self,
+        slot: &Slot<Window<P, M>>,
+        range: PageRange,
+        marks: WindowMarks,
+        change: impl FnOnce(&Window<P, M>, &mut AreaState<P>, (u64, u64)) -> u64,
+    ) -> u64 {
+        let (Some(pointer), Some(middle)) = (slot.window, slot.range.intersection(range)) else { return 0 };
+        // SAFETY: windows in the index are alive while it is locked, and so are their areas.
+        let area = unsafe { pointer.as_ref().area.as_ref() };
+        let mut state = area.lock(self.platform());
+        let changed = {
+            // SAFETY: as above.
+            let part = Part { range: middle, window: unsafe { pointer.as_ref() }, area };
+            if part.window.state != WindowState::Live || !is_released(&part, &state) {
+                return 0;
+            }
+            change(part.window, &mut state, pages_of(&part))
+        };
+        if changed != 0 {
+            // SAFETY: index and area are locked, and no reference to the window is in use.
+            unsafe { Window::note(pointer, marks) };
+        }
+        changed
     }
 
     /// Releases the pages that nothing else reaches, and drops the others from the tables.

@@ -207,7 +207,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
     ///
     /// An operation that would exceed a limit fails with [`SpaceError::Limit`] and changes nothing. Unmapping whole windows never does.
     ///
-    /// *Resident* is what the tables of this space show. A page that two spaces share counts in each of the two that shows it, the zero frame at each address that shows it, and a page
+    /// *Resident* is what the tables of this space show. A page that two spaces share counts in each that shows it, the zero frame at each address that shows it, and a page
     /// that is in its area and was not touched here (a pager's, another space's, one that was [written](Self::write_bytes) by a copy) not at all. What memory there is, whoever shows it, is for an
     /// [`Account`](crate::vm_area::Account) to limit. With one of the two limits, faults map the page that is wanted and none around it, one after another, and where a limit seems to be reached the
     /// tables are counted: O(tables and leaves). An operation on several windows at once may be refused for tables that it might have taken. [`adopt_runs`](Self::adopt_runs) is not limited.

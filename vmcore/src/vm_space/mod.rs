@@ -58,6 +58,7 @@
 //! | [`Space::read_bytes`] | system calls | index, area, for each page | nodes, to ask for pages of a paged area | bytes |
 //! | [`Space::write_bytes`], [`Space::copy_from`] | system calls | index, area, for each page, of one space after the other; tables and CPUs of spaces that show it | pages that are missing or shared | bytes |
 //! | [`Space::advise`] | system calls | index, area, tables, CPUs | what is released: an object and nodes of cut edges; what is mapped: tables; else records where windows are cut | windows and pages |
+//! | [`Space::reclaim`] | system calls, reclaim | index, area, tables, CPUs | no | windows and pages |
 //! | [`Space::relocate`] | system calls | index, area, tables, CPUs | records, a block of the index, tables at the new place; in place: no | tables and leaves |
 //! | [`Space::relocate_leaving`] | system calls | index, area, tables, CPUs, guards | records, an area, a block of the index, tables at the new place | tables and leaves |
 //! | [`Space::install_guards`] | system calls | index, area, tables, CPUs, guards | a block of the guards, tables where a large leaf is split | windows, leaves, guards |

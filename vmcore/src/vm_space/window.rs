@@ -52,6 +52,8 @@ bitflags::bitflags! {
         const GUARDED = 4;
         /// It is gated, and another window is at its addresses already: neither the index nor the tables know it any more.
         const SUCCEEDED = 8;
+        /// Some of the area's pages that it shows may be marked as discardable.
+        const DISCARDABLE = 16;
     }
 }
 

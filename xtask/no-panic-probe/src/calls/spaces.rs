@@ -63,7 +63,9 @@ fn one(space: &Space<Probe>) {
     if let Some(window) = space.window_after(address) {
         displayed(window);
     }
-    space.set_limits(hidden(SpaceLimits::NONE.windows(hidden(1)).reserved(hidden(1)).resident_pages(hidden(1)).tables(hidden(1))));
+    space.set_limits(hidden(
+        SpaceLimits::NONE.windows(hidden(1)).reserved(hidden(1)).resident_pages(hidden(1)).tables(hidden(1)),
+    ));
     shown(space.limits());
     shown(space.counters());
     shown(space.forbid_write_execute());
@@ -96,7 +98,7 @@ fn one(space: &Space<Probe>) {
                 let requests = [MapRequest::new(&area), MapRequest::new(&area).populated()];
                 shown(space.map_many(hidden(&requests), hidden(&mut [range; 2])));
                 shown(space.page_states(range, hidden(&mut [PageState::empty(); 2])));
-                for advice in [Advice::Needed, Advice::NotNeeded, Advice::Huge] {
+                for advice in [Advice::Needed, Advice::NotNeeded, Advice::FreeLazily, Advice::Huge] {
                     match space.advise(range, hidden(advice)) {
                         Ok(flush) => finished(flush),
                         Err(error) => displayed(error),
@@ -107,6 +109,9 @@ fn one(space: &Space<Probe>) {
                         Ok(flush) => shown(flush.complete()),
                         Err(error) => displayed(error),
                     }
+                }
+                if let Ok(flush) = space.reclaim(range, hidden(1)) {
+                    shown(flush.complete());
                 }
                 match space.relocate_leaving(range, hidden(Place::FirstGap)) {
                     Ok(flush) => shown(flush.complete()),
