@@ -1,4 +1,4 @@
-//! `vmcore`'s page tables measured against other crates' and against bare stores.
+//! `vmcore`'s page tables, page trees and spaces measured against other crates' and against bare stores.
 //!
 //! | module | what it is |
 //! |---|---|
@@ -13,6 +13,7 @@
 //! | `clock` | how long something takes |
 //! | `measure` | interleaved rounds |
 //! | `page_tree` | the same for the page tree, beside other maps |
+//! | `spaces` | the same for spaces, beside other maps from ranges to values |
 //! | `table` | the figures as a table |
 
 pub mod arena;
@@ -23,6 +24,7 @@ pub mod measure;
 pub mod page_tree;
 pub mod peers;
 pub mod rows;
+pub mod spaces;
 pub mod subject;
 pub mod table;
 pub mod vmcore;

@@ -1,6 +1,6 @@
 //! The benchmarks' command; `cargo xtask bench` builds and runs it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use benches::{
@@ -8,11 +8,11 @@ use benches::{
     measure::{Effort, measure},
     page_tree,
     rows::Row,
-    table,
+    spaces, table,
 };
 use clap::Parser;
 
-/// Measure page tables: vmcore's, other crates' and bare stores
+/// Measure page tables, page trees and spaces: vmcore's beside other crates' and bare stores
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Only the rows with these names; see --list
@@ -20,6 +20,9 @@ struct Arguments {
     /// Print the names of the rows
     #[arg(long)]
     list: bool,
+    /// Where the addresses of the instructions go that are counted in the rows about spaces, a file for each row, for addr2line
+    #[arg(long)]
+    addresses: Option<PathBuf>,
     /// Only ranges of 65,536 pages, and fewer rounds
     #[arg(long)]
     quick: bool,
@@ -34,12 +37,17 @@ struct Arguments {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     if arguments.list {
-        Row::ALL.iter().for_each(|row| println!("{:<18} {}", row.name(), row.title()));
-        page_tree::Row::ALL.iter().for_each(|row| println!("{:<18} {}", row.name(), row.title()));
+        Row::ALL.iter().for_each(|row| println!("{:<22} {}", row.name(), row.title()));
+        page_tree::Row::ALL.iter().for_each(|row| println!("{:<22} {}", row.name(), row.title()));
+        spaces::Row::all().for_each(|row| println!("{:<22} {}", row.name(), row.title()));
         return Ok(());
     }
-    let names: Vec<_> =
-        Row::ALL.iter().map(|row| row.name()).chain(page_tree::Row::ALL.map(page_tree::Row::name)).collect();
+    let names: Vec<_> = Row::ALL
+        .iter()
+        .map(|row| row.name())
+        .chain(page_tree::Row::ALL.map(page_tree::Row::name))
+        .chain(spaces::Row::all().map(spaces::Row::name))
+        .collect();
     if let Some(wrong) = arguments.rows.iter().find(|name| !names.contains(&&***name)) {
         bail!("no row is called {wrong}; --list names them");
     }
@@ -58,7 +66,9 @@ fn main() -> Result<()> {
     }
 
     eprintln!("Checking that every candidate does the same work …");
-    check::all().context("not everybody does the same work")?;
+    if Row::ALL.iter().any(wanted) {
+        check::all().context("not everybody does the same work")?;
+    }
     println!(
         "{}, fastest of up to {} rounds; * leaves emptied tables where they are\n",
         processor(),
@@ -78,6 +88,16 @@ fn main() -> Result<()> {
     if !tree_rows.is_empty() {
         // Each round is a million operations.
         page_tree::run(&tree_rows, (effort.rounds / 10).max(3), |line| println!("{line}"))?;
+    }
+    let space_rows: Vec<_> = spaces::Row::all().filter(|row| named(row.name())).collect();
+    if !space_rows.is_empty() {
+        // A round is short, and there are many rows.
+        let effort = Effort {
+            rounds: effort.rounds * 10,
+            limit: Duration::from_millis(if arguments.quick { 300 } else { 1500 }),
+        };
+        println!();
+        spaces::run(&space_rows, effort, arguments.addresses.as_deref(), |line| println!("{line}"))?;
     }
     Ok(())
 }

@@ -1,6 +1,8 @@
-//! `cargo xtask bench`: vmcore's page tables beside other crates' and beside bare stores.
+//! `cargo xtask bench`: vmcore's page tables, page trees and spaces beside other crates' and beside bare stores.
 //!
 //! The benchmarks are a package of their own, `benches`, so that the crates that it compares with stay out of everything else.
+
+use std::path::PathBuf;
 
 use anyhow::Result;
 
@@ -9,10 +11,10 @@ use crate::{
     workspace::{BENCHES, Workspace, cargo},
 };
 
-/// Measure page tables: vmcore's, other crates' and bare stores
+/// Measure page tables, page trees and spaces: vmcore's beside other crates' and bare stores
 ///
-/// Checks first that every candidate does the same work. Prints a table per size: nanoseconds per page, and how many times the floor vmcore takes. Only ratios
-/// within one run mean anything; `benches/README.md` says how they are made.
+/// Checks first that every candidate does the same work. Prints a table per size: nanoseconds per page, and how many times the floor vmcore takes; then those about
+/// page trees and spaces. Only ratios within one run mean anything; `benches/README.md` says how they are made.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Only the rows with these names; see --list
@@ -20,6 +22,9 @@ pub(crate) struct Arguments {
     /// Print the names of the rows
     #[arg(long)]
     list: bool,
+    /// Where the addresses of the instructions go that are counted in the rows about spaces, a file for each row, for addr2line
+    #[arg(long)]
+    addresses: Option<PathBuf>,
     /// Only ranges of 65,536 pages, and fewer rounds: half a minute
     #[arg(long)]
     quick: bool,
@@ -30,7 +35,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pages: Vec<u64>,
     /// Measure with Criterion instead, which keeps figures to compare the next ones with; a row's name is a filter
-    #[arg(long, conflicts_with_all = ["list", "quick", "rounds", "pages"])]
+    #[arg(long, conflicts_with_all = ["list", "addresses", "quick", "rounds", "pages"])]
     criterion: bool,
 }
 
@@ -51,6 +56,10 @@ pub(crate) fn command(arguments: &Arguments) -> Result<()> {
         if given {
             command.arg(option);
         }
+    }
+    if let Some(directory) = &arguments.addresses {
+        // It is built and run in the workspace's root, wherever the caller is.
+        command.arg("--addresses").arg(std::path::absolute(directory)?);
     }
     if let Some(rounds) = arguments.rounds {
         command.args(["--rounds", &rounds.to_string()]);

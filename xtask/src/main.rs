@@ -9,7 +9,7 @@
 //! | `limine`, `firmware` | a bootable image with the Limine bootloader; firmware for UEFI |
 //! | `qemu`, `qmp`, `session` | the machine's command line, its control channel, and one run of it |
 //! | `boot`, `test`, `bench_guest` | the commands that run the kernel |
-//! | `bench` | page tables beside other crates' |
+//! | `bench` | page tables, page trees and spaces beside other crates' |
 //! | `check_mmu` | page tables against an emulator's MMU |
 //! | `models` | the library's own code under model checkers |
 //! | `lint`, `no_panic`, `ci` | the commands that check the sources |

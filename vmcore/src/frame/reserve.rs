@@ -7,6 +7,8 @@
 //!               | yes
 //!          commit out of the reserve, unlock; what is left over goes back
 //! ```
+//!
+//! Most operations need objects of one or two classes, so both sides keep a bit for each class that is used, and look at no other.
 
 use core::ptr::NonNull;
 
@@ -14,6 +16,31 @@ use crate::addr::Frame;
 use crate::frame::pool::{CLASSES, class_of};
 use crate::frame::{FrameList, FrameUse, Frames, ObjectList, OutOfFrames, free_one};
 use crate::platform::Platform;
+
+/// A bit for each size class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Classes(u16);
+
+const _: () = assert!(CLASSES <= u16::BITS as usize);
+
+impl Classes {
+    #[inline]
+    fn insert(&mut self, class: usize) {
+        self.0 |= 1 << class;
+    }
+
+    /// The classes, from the smallest on.
+    #[inline]
+    fn iter(self) -> impl Iterator<Item = usize> {
+        let mut left = self.0;
+        core::iter::from_fn(move || {
+            let class = left.trailing_zeros() as usize;
+            // Takes the lowest bit out; nothing is left of zero.
+            left &= left.checked_sub(1)?;
+            Some(class)
+        })
+    }
+}
 
 /// What an operation needs at the most.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,14 +50,31 @@ pub(crate) struct Need {
     /// Zeroed frames for pages.
     pub(crate) pages: u64,
     objects: [usize; CLASSES],
+    /// Of which classes there are any.
+    classes: Classes,
 }
 
 impl Need {
     /// Adds `count` objects of type `T`.
+    #[inline]
     pub(crate) fn add_objects<T>(&mut self, count: usize) {
-        if let Some(objects) = self.objects.get_mut(const { class_of::<T>() }) {
-            *objects = objects.saturating_add(count);
+        if count != 0 {
+            self.add_to_class(const { class_of::<T>() }, count);
         }
+    }
+
+    #[inline]
+    fn add_to_class(&mut self, class: usize, count: usize) {
+        if let Some(objects) = self.objects.get_mut(class) {
+            *objects = objects.saturating_add(count);
+            self.classes.insert(class);
+        }
+    }
+
+    /// How many objects of each class, where there are any.
+    #[inline]
+    fn objects(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        self.classes.iter().filter_map(|class| Some((class, *self.objects.get(class)?)))
     }
 
     /// `count` zeroed frames for pages.
@@ -53,8 +97,8 @@ impl Need {
     pub(crate) fn merge(&mut self, other: &Self) {
         self.tables = self.tables.saturating_add(other.tables);
         self.pages = self.pages.saturating_add(other.pages);
-        for (objects, more) in self.objects.iter_mut().zip(&other.objects) {
-            *objects = objects.saturating_add(*more);
+        for (class, count) in other.objects() {
+            self.add_to_class(class, count);
         }
     }
 
@@ -79,6 +123,8 @@ pub(crate) struct Reserve<P: Platform> {
     /// Pages that are charged already to the account of the area in hand.
     pub(crate) charged: u64,
     objects: [ObjectList; CLASSES],
+    /// Of which classes there were any objects: the other lists are empty.
+    classes: Classes,
 }
 
 impl<P: Platform> Reserve<P> {
@@ -90,6 +136,7 @@ impl<P: Platform> Reserve<P> {
             pages: FrameList::new(),
             charged: 0,
             objects: [const { ObjectList::new() }; CLASSES],
+            classes: Classes::default(),
         }
     }
 
@@ -97,7 +144,7 @@ impl<P: Platform> Reserve<P> {
     pub(crate) fn covers(&self, need: &Need) -> bool {
         self.tables.len() >= need.tables
             && self.pages.len() >= need.pages
-            && self.objects.iter().zip(&need.objects).all(|(have, want)| have.len() >= *want)
+            && need.objects().all(|(class, count)| self.objects.get(class).is_some_and(|list| list.len() >= count))
     }
 
     /// Whether it holds as many frames for pages: cheaper than [`covers`](Self::covers).
@@ -125,10 +172,14 @@ impl<P: Platform> Reserve<P> {
         }
         self.tables.fill(&self.platform, FrameUse::Table, need.tables)?;
         self.pages.fill(&self.platform, FrameUse::Page, need.pages)?;
-        let pools = self.platform.machine().pools();
-        for ((list, pool), count) in self.objects.iter_mut().zip(pools).zip(need.objects) {
-            if list.len() < count {
-                pool.fill(&self.platform, list, count)?;
+        for (class, count) in need.objects() {
+            let pool = self.platform.machine().pools().get(class);
+            if let (Some(list), Some(pool)) = (self.objects.get_mut(class), pool) {
+                if list.len() < count {
+                    // Noted first: what is taken before frames run out goes back as well.
+                    self.classes.insert(class);
+                    pool.fill(&self.platform, list, count)?;
+                }
             }
         }
         Ok(())
@@ -170,7 +221,9 @@ impl<P: Platform> Reserve<P> {
     /// # Safety
     /// The memory came from a reserve for the same type, holds no live value any more, and nothing refers to it.
     pub(crate) unsafe fn put_object<T>(&mut self, object: NonNull<T>) {
-        if let Some(list) = self.objects.get_mut(const { class_of::<T>() }) {
+        let class = const { class_of::<T>() };
+        if let Some(list) = self.objects.get_mut(class) {
+            self.classes.insert(class);
             // SAFETY: the object belongs to this class and is unused, as the caller vouches.
             unsafe { list.push(object.cast()) };
         }
@@ -181,9 +234,9 @@ impl<P: Platform> Drop for Reserve<P> {
     fn drop(&mut self) {
         free_list(&self.platform, &mut self.tables, FrameUse::Table);
         free_list(&self.platform, &mut self.pages, FrameUse::Page);
-        let pools = self.platform.machine().pools();
-        for (list, pool) in self.objects.iter_mut().zip(pools) {
-            if list.len() != 0 {
+        for class in self.classes.iter() {
+            let pool = self.platform.machine().pools().get(class);
+            if let (Some(list), Some(pool)) = (self.objects.get_mut(class), pool) {
                 pool.give(&self.platform, list);
             }
         }

@@ -79,14 +79,18 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let mut next = Some(range.start());
         let overlaps = |slot: &Slot<_>| slot.range.overlaps(range);
         while let Some(slot) = next.and_then(|address| index.first_from(address)).filter(overlaps) {
-            next = slot.range.last().checked_add(1);
+            // One window is looked up once, where the range ends with it.
+            next = slot.range.last().checked_add(1).filter(|next| range.contains(*next));
             // First the window is gated, so that what its area gives up from here on is flushed here too; then its tables
             // are cleared.
             let parts = self.gate(slot, range, ticket, reserve, &mut gather, &mut pending);
             if let Some(middle) = slot.range.intersection(range) {
                 clear_tables(platform, inner, slot, middle, &mut reserve.tables, &mut gather, &mut pending);
             }
-            index.replace(&slot, parts, reserve);
+            // A window that goes as a whole keeps its slot until the flush is acknowledged.
+            if !range.covers(slot.range) {
+                index.replace(&slot, parts, reserve);
+            }
         }
         inner.absorb(platform, gather, &mut pending);
         drop(index);
