@@ -2,8 +2,10 @@
 
 use crate::addr::Frame;
 use crate::frame::{FrameMeta, FrameUse, WrongUse};
+use crate::lock::{ReaderSlots, Readers};
 use crate::machine::Tags;
 use crate::paging::Tag;
+use crate::word::{AtomicU32, Ordering, wait};
 
 /// Puts a free frame to a use.
 pub fn begin(meta: &FrameMeta, purpose: FrameUse) -> Result<(), FrameUse> {
@@ -44,5 +46,74 @@ impl TagMap {
     /// Takes a tag back.
     pub fn give_back(&self, tag: Tag) {
         self.0.give_back(tag);
+    }
+}
+
+/// A lock of one word.
+#[allow(missing_debug_implementations, reason = "a word")]
+pub struct WordLock(AtomicU32);
+
+// SAFETY: it is held by who finds it free, in one step.
+unsafe impl lock_api::RawMutex for WordLock {
+    #[allow(clippy::declare_interior_mutable_const, reason = "the trait wants it")]
+    const INIT: Self = Self(AtomicU32::new(0));
+    type GuardMarker = lock_api::GuardSend;
+
+    fn lock(&self) {
+        while !self.try_lock() {
+            wait();
+        }
+    }
+
+    fn try_lock(&self) -> bool {
+        self.0.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
+    unsafe fn unlock(&self) {
+        self.0.store(0, Ordering::Release);
+    }
+}
+
+/// A lock whose readers have a slot for each CPU.
+#[allow(missing_debug_implementations, reason = "words")]
+#[repr(C)]
+pub struct SharedWords {
+    exclusive: lock_api::Mutex<WordLock, ()>,
+    readers: Readers,
+    slots: ReaderSlots<WordLock>,
+}
+
+#[allow(clippy::new_without_default, reason = "made in one place")]
+impl SharedWords {
+    /// Nobody reads or writes.
+    pub const fn new() -> Self {
+        Self {
+            exclusive: lock_api::Mutex::const_new(<WordLock as lock_api::RawMutex>::INIT, ()),
+            readers: Readers::new(),
+            slots: ReaderSlots::new(),
+        }
+    }
+
+    /// Reads as a CPU; false, and nothing is read, where somebody writes.
+    pub fn read(&self, cpu: usize, what: impl FnOnce()) -> bool {
+        let Some(_slot) = self.readers.enter(&self.slots, cpu) else { return false };
+        what();
+        true
+    }
+
+    /// Writes, alone.
+    pub fn write(&self, what: impl FnOnce()) {
+        let _exclusive = self.exclusive.lock();
+        self.readers.keep_out(&self.slots);
+        what();
+        self.readers.let_in();
+    }
+
+    /// Makes the words known of the lock and of so many slots.
+    pub fn each_word(&self, slots: usize, mut word: impl FnMut(core::ptr::NonNull<u8>, usize)) {
+        // SAFETY: no reference to the lock itself is made of it: its address is all that is wanted.
+        word(core::ptr::NonNull::from(unsafe { self.exclusive.raw() }).cast(), 4);
+        self.readers.each_word(&mut word);
+        self.slots.each_lock(slots, |lock| word(core::ptr::NonNull::from(lock).cast(), 4));
     }
 }

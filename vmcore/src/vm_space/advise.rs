@@ -112,6 +112,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             let result = Self::each_part(&index, range, |part| {
                 let mut state = part.area.lock(platform);
                 let mut tables = inner.tables.lock(platform);
+                inner.break_before_make(platform, part.window.may_be_remembered(&state), part.range)?;
                 let mut next = Some(part.range);
                 while let Some(run) = next.and_then(|rest| next_resident(&part, &state, rest)) {
                     next = part.range.after(run);

@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 use crate::addr::{Frame, PageRange};
 use crate::frame::{FrameUse, Reserve, free_one};
 use crate::lock::{ExclusiveGuard, Lock, Rank, SharedLock};
-use crate::paging::{Deferred, Gather, LeafTables, Mmu, Pending, ReleaseStep, Tables, Tag};
+use crate::paging::{Deferred, Gather, LeafTables, Mmu, Pending, ReleaseStep, TableError, Tables, Tag};
 use crate::platform::Platform;
 use crate::vm_space::cpus::SpaceCpus;
 use crate::vm_space::guards::Guards;
@@ -110,6 +110,19 @@ impl<P: Platform, M: Mmu> SpaceInner<P, M> {
             cpus.note_change()
         };
         pending.absorb(platform, gather, concerned);
+    }
+
+    /// Has every CPU forget what a change whose flush is outstanding took out of the tables here, if the format demands that before something else
+    /// takes its place. `lingers` says whether there may be such.
+    #[inline]
+    pub(super) fn break_before_make(&self, platform: &P, lingers: bool, range: PageRange) -> Result<(), TableError> {
+        if const { M::FORMAT.break_before_make } && lingers {
+            if !P::INVALIDATES_NOW {
+                return Err(TableError::NeedsInvalidation(range.start()));
+            }
+            platform.invalidate_now(self.tag.0, range);
+        }
+        Ok(())
     }
 
     /// Notes that the tables have lost something, with the CPUs locked: those that are not active will forget when they are activated.

@@ -455,6 +455,10 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         reserve.charged = charged;
         fill.own(platform, window.area, state, part, first, reserve, pending);
         let mut tables = self.inner().tables.lock(platform);
+        if let Err(error) = self.inner().break_before_make(platform, window.may_be_remembered(state), part) {
+            state.settle(platform, reserve);
+            return Err(error.into());
+        }
         fill.run_charged(platform, state, &mut tables, part, (first, reserve.charged), reserve)
     }
 

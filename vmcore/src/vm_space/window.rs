@@ -19,7 +19,7 @@ use crate::addr::{PageRange, VirtAddr};
 use crate::frame::Reserve;
 use crate::paging::{Access, Deferred, Gather, Mmu, Pending, ReleaseStep};
 use crate::platform::Platform;
-use crate::vm_area::{AreaInner, View, ViewChange, release_area};
+use crate::vm_area::{AreaInner, AreaState, View, ViewChange, release_area};
 use crate::vm_space::Inherit;
 use crate::vm_space::clone::write_protect_beside;
 use crate::vm_space::inner::{SpaceInner, release_space};
@@ -165,6 +165,11 @@ impl<P: Platform, M: Mmu> Window<P, M> {
     pub(crate) fn may_linger(&self, keep: Access) -> bool {
         let taken = if self.marks.contains(WindowMarks::DROPPED) { self.taken | self.access } else { self.taken };
         !keep.contains(taken)
+    }
+
+    /// Whether CPUs may remember pages of it, from a change whose flush is outstanding, that the tables do not show. Its area is locked.
+    pub(crate) fn may_be_remembered(&self, state: &AreaState<P>) -> bool {
+        self.marks.contains(WindowMarks::DROPPED) || state.is_unsettled()
     }
 
     /// The header of a window, through a pointer that still leads to the whole of it.

@@ -239,7 +239,9 @@ impl<M: SimFormat> World<M> {
         let mut effect = Effect::default();
         match advice {
             Advice::Needed => self.need(number, &pages),
-            Advice::NotNeeded | Advice::FreeLazily => effect = self.discard(number, &pages),
+            Advice::NotNeeded => effect = self.discard(number, &pages),
+            // Marked pages stay as they are until somebody asks for the memory, which nobody does here.
+            Advice::FreeLazily => {}
             Advice::Huge => self.each_shown(number, pages, |shown| {
                 shown.flags.insert(huge);
                 shown.flags.remove(never);

@@ -11,6 +11,7 @@
 //! nothing has put in order.
 
 mod entry;
+mod readers;
 mod record;
 mod tags;
 mod tree;
@@ -35,6 +36,11 @@ const ALL: &[Piece] = &[
     Piece { name: "frame record: freed and put to use again", run: record::reuse },
     Piece { name: "tags: never two owners", run: tags::unique },
     Piece { name: "tags: given back and taken again", run: tags::reuse },
+    Piece { name: "readers: one against a writer", run: readers::read_against_write },
+    Piece { name: "readers: one against two writes", run: readers::read_against_two_writes },
+    Piece { name: "readers: two against a writer", run: readers::two_readers },
+    Piece { name: "readers: two of one slot, one writes", run: readers::one_slot },
+    Piece { name: "readers: two writers, one reads", run: readers::two_writers },
     Piece { name: "page tree: two let go of one", run: tree::let_go },
     Piece { name: "page tree: two write to what they share", run: tree::both_write },
     Piece { name: "page tree: one writes, one lets go", run: tree::write_against_let_go },

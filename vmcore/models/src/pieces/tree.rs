@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
-use vmcore::page_tree::{CannotDuplicate, Context, Node, NodeStore, OutOfNodes, PageTree, ValueOwner};
+use vmcore::page_tree::{CannotDuplicate, Context, Node, NodeSize, NodeStore, OutOfNodes, PageTree, ValueOwner};
 use vmcore::word::Width;
 
 use super::words::share;
@@ -69,7 +69,8 @@ struct Store<'a> {
 
 // SAFETY: a node is the host's memory, given to one taker.
 unsafe impl NodeStore for Store<'_> {
-    fn take(&mut self) -> Result<NonNull<Node>, OutOfNodes> {
+    /// Each has the memory of the largest.
+    fn take(&mut self, _: NodeSize) -> Result<NonNull<Node>, OutOfNodes> {
         self.taken += 1;
         // SAFETY: a node's size is not zero.
         let node = NonNull::new(unsafe { std::alloc::alloc_zeroed(Layout::new::<Node>()) }.cast()).expect("memory");
@@ -77,7 +78,7 @@ unsafe impl NodeStore for Store<'_> {
         Ok(node)
     }
 
-    unsafe fn give(&mut self, node: NonNull<Node>) {
+    unsafe fn give(&mut self, node: NonNull<Node>, _: NodeSize) {
         self.nodes.given.fetch_add(1, Ordering::Relaxed);
         if let Some(cell) = self.nodes.cells.get(&node) {
             cell.with_mut(|_| {});

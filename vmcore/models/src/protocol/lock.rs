@@ -59,12 +59,14 @@ unsafe impl lock_api::RawMutex for ModelLock {
     type GuardMarker = lock_api::GuardSend;
 
     fn lock(&self) {
+        super::record(std::ptr::from_ref(self).addr(), true);
         let inner = self.inner();
         let guard = inner.mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         Self::hold(inner, guard);
     }
 
     fn try_lock(&self) -> bool {
+        super::record(std::ptr::from_ref(self).addr(), true);
         let inner = self.inner();
         match inner.mutex.try_lock() {
             Ok(guard) => {

@@ -16,12 +16,13 @@ mod platform;
 mod scenarios;
 mod world;
 
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, FailurePersistence, MaxSteps, Runner};
-use vmcore::word::{self, Model, WordAccess};
+use vmcore::word::{self, Model, Operation, WordAccess};
 
 use crate::arguments::Arguments;
 use crate::report::{Report, Row, catch};
@@ -40,11 +41,49 @@ pub(crate) fn point() {
     }
 }
 
+/// What a thread wrote, word by word and lock by lock.
+#[derive(Default, Debug)]
+pub(crate) struct Written {
+    /// Every address, as often as it was written.
+    pub(crate) words: Vec<usize>,
+    /// The addresses of locked operations: read-modify-writes, and locks taken.
+    pub(crate) locked: Vec<usize>,
+}
+
+thread_local! {
+    /// What is being recorded. All threads of a schedule are one to the host, so only one of them runs meanwhile.
+    static RECORDING: RefCell<Option<Written>> = const { RefCell::new(None) };
+}
+
+/// What `run` writes, of the only thread that does anything.
+pub(crate) fn recorded(run: impl FnOnce()) -> Written {
+    RECORDING.set(Some(Written::default()));
+    run();
+    RECORDING.take().unwrap_or_default()
+}
+
+/// Records a write of a word, if that is wanted.
+pub(crate) fn record(address: usize, locked: bool) {
+    RECORDING.with_borrow_mut(|recording| {
+        if let Some(written) = recording {
+            written.words.push(address);
+            if locked {
+                written.locked.push(address);
+            }
+        }
+    });
+}
+
 struct Interleaved;
 
 impl Model for Interleaved {
     fn access(&self, access: &WordAccess) -> u64 {
         point();
+        match access.operation {
+            Operation::Load => {}
+            Operation::Store(_) => record(access.address.addr().get(), false),
+            _ => record(access.address.addr().get(), true),
+        }
         access.perform()
     }
 

@@ -64,6 +64,9 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         if window.access.contains(Access::WRITE) && tables.writes_are_forbidden_above(&found) {
             return Ok(None);
         }
+        if const { M::FORMAT.break_before_make } && present.is_none() && window.may_be_remembered(&state) {
+            return Ok(None);
+        }
         let index_in_area = window.area_page(address);
         let want = wanted(window, area, &state, fault.access);
         if area.first_refused(&state, index_in_area, 1).is_some() || state.would_replace(platform, index_in_area, want)

@@ -33,7 +33,7 @@ fn enter(cpu: &Cpu, space: &Space) {
 fn come_back_on(mmu: Reduced) {
     let world = World::new(2, mmu);
     let (space, old, new) = (world.user(), world.open(1), world.open(1));
-    new.write(0, &2_u64.to_ne_bytes()).expect("memory for it");
+    new.write(0, &2_u64.to_ne_bytes()).expect("memory for it").complete();
     mapped(&space, &old, 2 * PAGE, 1);
     (0..2).for_each(|cpu| world.enter(cpu, &space));
     let (using, changing, kernel) = (space.clone(), space.clone(), world.kernel.clone());

@@ -71,8 +71,8 @@ fn fault_against_unmap_on(mmu: Reduced) {
 pub(crate) fn address_reuse() {
     let world = World::new(3, TAGGED);
     let (space, old, new) = (world.user(), world.open(1), world.open(1));
-    old.write(0, &1_u64.to_ne_bytes()).expect("memory for it");
-    new.write(0, &2_u64.to_ne_bytes()).expect("memory for it");
+    old.write(0, &1_u64.to_ne_bytes()).expect("memory for it").complete();
+    new.write(0, &2_u64.to_ne_bytes()).expect("memory for it").complete();
     mapped(&space, &old, 3 * PAGE, 1);
     (0..3).for_each(|cpu| world.enter(cpu, &space));
     let (using, changing, mapping) = (space.clone(), space.clone(), space.clone());
@@ -199,7 +199,7 @@ pub(crate) fn shrink_against_unmap() {
 pub(crate) fn shrink_and_grow() {
     let world = World::new(2, REMEMBERING);
     let (space, area) = (world.user(), world.open(2));
-    area.write(PAGE, &1_u64.to_ne_bytes()).expect("memory for it");
+    area.write(PAGE, &1_u64.to_ne_bytes()).expect("memory for it").complete();
     mapped(&space, &area, 2 * PAGE, 2);
     (0..2).for_each(|cpu| world.enter(cpu, &space));
     let (using, changing, shrinking) = (space.clone(), space.clone(), area.clone());
@@ -311,7 +311,8 @@ pub(crate) fn copy_in() {
     world.run([
         Box::new(move |_| {
             match writing.write(PAGE, &[7; 8]) {
-                Ok(()) | Err(AreaError::Outside { .. }) => {}
+                Ok(flush) => flush.complete(),
+                Err(AreaError::Outside { .. }) => {}
                 Err(error) => panic!("{error}"),
             }
             writing.give_up();
@@ -319,7 +320,8 @@ pub(crate) fn copy_in() {
         Box::new(move |_| {
             shrinking.resize(PAGE).expect("memory for it").complete();
             let mut bytes = [1; 8];
-            fresh.read(0, &mut bytes).expect("memory for it");
+            fresh.write(64, &[1]).expect("memory for it").complete();
+            fresh.read(0, &mut bytes).expect("it is there");
             assert_eq!(bytes, [0; 8], "a fresh page is not zero");
             fresh.read(0, &mut bytes).expect("it is there");
             assert_eq!(bytes, [0; 8], "bytes went to a frame that was freed");
@@ -420,7 +422,7 @@ pub(crate) fn old_view() {
 pub(crate) fn shrink_against_grow() {
     let world = World::new(3, TAGGED);
     let (space, area) = (world.user(), world.open(2));
-    area.write(PAGE, &1_u64.to_ne_bytes()).expect("memory for it");
+    area.write(PAGE, &1_u64.to_ne_bytes()).expect("memory for it").complete();
     mapped(&space, &area, 2 * PAGE, 2);
     (0..3).for_each(|cpu| world.enter(cpu, &space));
     let (using, looking) = (space.clone(), space.clone());

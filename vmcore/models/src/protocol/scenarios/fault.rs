@@ -115,7 +115,7 @@ pub(crate) fn populate() {
         thread(3),
         Box::new(move |cpu| {
             let range = populating.range(2 * PAGE, 4 * PAGE).expect("a range of the space");
-            populating.populate(range, Access::KERNEL_DATA).expect("memory for it");
+            populating.populate(range, Access::KERNEL_DATA).expect("memory for it").complete();
             // Nothing faults any more.
             for page in 2..6 {
                 cpu.sim().write_u64(cpu.number, VirtAddr::new(page * PAGE + 8), true, 1).expect("populated");

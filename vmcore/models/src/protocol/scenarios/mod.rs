@@ -1,6 +1,7 @@
 //! The models, one for each thing that two CPUs must not do to each other.
 
 mod activation;
+mod beside;
 mod change;
 mod fault;
 mod release;
@@ -15,6 +16,13 @@ pub(crate) const ALL: &[Scenario] = &[
     Scenario { name: "read fault against write fault", run: fault::read_against_write },
     Scenario { name: "two CPUs fault, one populates", run: fault::populate },
     Scenario { name: "two CPUs fault untracked memory, one unmaps", run: fault::untracked },
+    Scenario { name: "faults in two areas, one is unmapped", run: beside::against_unmap },
+    Scenario { name: "faults in two areas, one is shrunk", run: beside::against_shrink },
+    Scenario { name: "faults in two areas, one is protected", run: beside::against_protect },
+    Scenario { name: "faults in two areas, one is cloned", run: beside::against_clone },
+    Scenario { name: "faults in two areas, a snapshot of one", run: beside::against_snapshot },
+    Scenario { name: "faults in two areas, one empty table", run: beside::one_table },
+    Scenario { name: "faults in two areas write no common word", run: beside::no_common_word },
     Scenario { name: "fault against unmap", run: change::fault_against_unmap },
     Scenario { name: "fault against unmap (TLB keeps faults)", run: change::fault_against_unmap_remembered },
     Scenario { name: "unmap, then map the same address", run: change::address_reuse },
