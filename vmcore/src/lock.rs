@@ -11,7 +11,8 @@
 //!
 //! A lock may be taken only while locks of lower ranks are held. Two locks of one rank are never held at once: an
 //! operation that reaches several spaces through an area locks their tables one after another. Pools are leaves: nothing
-//! is locked under them, so they are not tracked. No call into the embedder is made under a lock, except to reach a
+//! is locked under them, so they are not tracked. A private view of a paged area has no lock of its own: that area's guards it
+//! (`vm_area/overlay.rs`). No call into the embedder is made under a lock, except to reach a
 //! frame, to flush this CPU, the lock itself, and to allocate the next block of a growing index or of its guards (and free the last one).
 
 mod readers;

@@ -13,7 +13,7 @@ use vmcore::frame::FrameUse;
 use vmcore::paging::{AArch64, Access, Canonical, DetachedFlush, Flush, Granule4K, Half, Mmu, RiscV64, X86_64};
 use vmcore::sim::{Sim, SimFormat};
 use vmcore::vm_area::{Area, AreaError, AreaKind};
-use vmcore::vm_space::{Fault, Inherit, MapRequest, Space, SpaceError};
+use vmcore::vm_space::{Advice, Fault, Inherit, MapRequest, Space, SpaceError};
 
 const PAGE: u64 = 0x1000;
 const CPUS: usize = 3;
@@ -26,10 +26,33 @@ const PLACES: u64 = 12;
 thread_local! {
     /// The CPU that the test's thread is at the moment.
     static CPU: Cell<usize> = const { Cell::new(0) };
+
+    /// How many loads found a large leaf.
+    static LARGE_SEEN: Cell<u64> = const { Cell::new(0) };
 }
 
-fn address(place: u64) -> u64 {
-    if place < PLACES / 2 { 0x20_0000 - 3 * PAGE + place * PAGE } else { 0x4000_0000 + place * PAGE }
+/// What the model calls a page: one, or so many that several are a large one, of which it looks at the first.
+#[derive(Clone, Copy)]
+struct Unit(u64);
+
+impl Unit {
+    const fn is_large(self) -> bool {
+        self.0 != 1
+    }
+
+    const fn bytes(self) -> u64 {
+        self.0 * PAGE
+    }
+
+    fn address(self, place: u64) -> u64 {
+        let (first, place) = (place < PLACES / 2, place.checked_sub(PLACES / 2).unwrap_or(place));
+        let start = match (first, self.is_large()) {
+            (true, false) => 0x20_0000 - 3 * PAGE,
+            (true, true) => 0x20_0000,
+            (false, _) => 0x4000_0000,
+        };
+        start + place * self.bytes()
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -49,6 +72,8 @@ enum Step {
     Write { area: usize, page: u64 },
     Read { area: usize, page: u64 },
     Resize { area: usize, pages: u64 },
+    Promote { space: usize, absent: u64, late: bool },
+    Pin { area: usize, page: u64 },
     Acknowledge { which: usize },
 }
 
@@ -74,6 +99,8 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (area.clone(), 0..PAGES).prop_map(|(area, page)| Step::Write { area, page }),
         1 => (area.clone(), 0..PAGES).prop_map(|(area, page)| Step::Read { area, page }),
         1 => (area, 1..=PAGES).prop_map(|(area, pages)| Step::Resize { area, pages }),
+        2 => (0..SPACES, 0..600_u64, any::<bool>()).prop_map(|(space, absent, late)| Step::Promote { space, absent, late }),
+        1 => (0..AREAS, 0..PAGES).prop_map(|(area, page)| Step::Pin { area, page }),
         6 => (0..4_usize).prop_map(|which| Step::Acknowledge { which }),
     ]
 }
@@ -101,6 +128,7 @@ enum Outcome<M: SimFormat> {
 type Outstanding<M> = (DetachedFlush<Sim<M>, Outcome<M>>, Copies);
 
 struct World<M: SimFormat> {
+    unit: Unit,
     sim: Sim<M>,
     kernel: Option<Space<Sim<M>>>,
     spaces: [Option<Space<Sim<M>>>; SPACES],
@@ -119,8 +147,9 @@ struct World<M: SimFormat> {
 type Copies = Vec<(usize, usize)>;
 
 impl<M: SimFormat> World<M> {
-    fn new(mmu: M) -> Self {
-        let sim = Sim::of(mmu).frames(2048).cpus(CPUS).cpu_of_caller(|| CPU.with(Cell::get)).build();
+    fn new(mmu: M, unit: Unit) -> Self {
+        let frames = if unit.is_large() { 1 << 14 } else { 2048 };
+        let sim = Sim::of(mmu).frames(frames).cpus(CPUS).cpu_of_caller(|| CPU.with(Cell::get)).build();
         let (start, size) = kernel_bounds(mmu);
         let bounds = mmu.range(start, size).unwrap();
         let kernel = Space::kernel(&sim, bounds, None, ()).unwrap();
@@ -129,6 +158,7 @@ impl<M: SimFormat> World<M> {
         }
         let spaces: [_; SPACES] = std::array::from_fn(|slot| (slot < 2).then(|| Space::user(&kernel, ()).unwrap()));
         Self {
+            unit,
             sim,
             kernel: Some(kernel),
             spaces,
@@ -201,7 +231,7 @@ impl<M: SimFormat> World<M> {
     fn access(&mut self, cpu: usize, place: u64, access: Access, late: bool) -> Option<bool> {
         let slot = self.loaded[cpu]?;
         CPU.with(|current| current.set(cpu));
-        let at = VirtAddr::new(address(place));
+        let at = VirtAddr::new(self.unit.address(place));
         let expected = self.shown[slot].get(&place).copied();
         let inside = expected.is_some_and(|shown| shown.page < self.sizes[shown.content]);
         let allowed = inside && expected.is_some_and(|shown| shown.write || !access.contains(Access::WRITE));
@@ -234,9 +264,10 @@ impl<M: SimFormat> World<M> {
     }
 
     fn step(&mut self, step: Step) {
+        let unit = self.unit;
         match step {
             Step::Area { area } => {
-                let made = Area::new(&self.sim, AreaKind::Open { size: PAGES * PAGE }, 0).unwrap();
+                let made = Area::new(&self.sim, AreaKind::Open { size: PAGES * unit.bytes() }, 0).unwrap();
                 let content = self.content(PAGES);
                 self.areas[area] = Some((made, content));
             }
@@ -244,13 +275,23 @@ impl<M: SimFormat> World<M> {
             Step::Map { space, area, place, offset, pages, inherit, write, populate } => {
                 let (Some(space_), Some((area, content))) = (&self.spaces[space], &self.areas[area]) else { return };
                 // Mostly private: that is what this is about.
-                let inherit = match inherit {
-                    0 => Inherit::Share,
-                    1 => Inherit::Wipe,
-                    2 => Inherit::Nothing,
-                    _ => Inherit::Copy,
-                };
-                let mut request = MapRequest::new(area).at(address(place)).offset(offset * PAGE).size(pages * PAGE);
+                let (number, inherit) = (
+                    inherit,
+                    match inherit {
+                        0 => Inherit::Share,
+                        1 => Inherit::Wipe,
+                        2 => Inherit::Nothing,
+                        _ => Inherit::Copy,
+                    },
+                );
+                // Large pages are where all of an area is shown.
+                let whole = unit.is_large() && number >= 1;
+                let (place, offset, pages) =
+                    if whole { (place - place % PAGES, 0, PAGES) } else { (place, offset, pages) };
+                let mut request = MapRequest::new(area)
+                    .at(unit.address(place))
+                    .offset(offset * unit.bytes())
+                    .size(pages * unit.bytes());
                 request = request.inherit(inherit).access(if write { Access::KERNEL_DATA } else { Access::READ });
                 if populate {
                     request = request.populated();
@@ -267,8 +308,11 @@ impl<M: SimFormat> World<M> {
                     return;
                 }
                 match result {
-                    Ok(_) => {
+                    Ok(range) => {
                         assert!(free && inside);
+                        if unit.is_large() {
+                            space_.advise(range, Advice::Huge).unwrap().complete();
+                        }
                         for page in 0..pages {
                             let shown = Shown { content: *content, page: offset + page, write, inherit };
                             self.shown[space].insert(place + page, shown);
@@ -281,10 +325,10 @@ impl<M: SimFormat> World<M> {
             }
             Step::Unmap { space, place, pages } => {
                 let Some(space_) = &self.spaces[space] else { return };
-                let range = space_.range(address(place), pages * PAGE).unwrap();
+                let range = space_.range(unit.address(place), pages * unit.bytes()).unwrap();
                 space_.unmap(range).unwrap().complete();
                 for page in place..place + pages {
-                    if address(page) <= range.last().as_u64() && address(page) >= range.start().as_u64() {
+                    if unit.address(page) <= range.last().as_u64() && unit.address(page) >= range.start().as_u64() {
                         self.shown[space].remove(&page);
                     }
                 }
@@ -292,7 +336,7 @@ impl<M: SimFormat> World<M> {
             Step::Populate { space, place, write } => {
                 let Some(space_) = &self.spaces[space] else { return };
                 let shown = self.shown[space].get(&place);
-                let range = space_.range(address(place), PAGE).unwrap();
+                let range = space_.range(unit.address(place), unit.bytes()).unwrap();
                 let result = space_.populate(range, if write { Access::WRITE } else { Access::READ });
                 let inside = shown.is_some_and(|shown| shown.page < self.sizes[shown.content]);
                 let allowed = inside && shown.is_some_and(|shown| shown.write || !write);
@@ -316,7 +360,7 @@ impl<M: SimFormat> World<M> {
                 }
                 let shown = self.shown[self.loaded[cpu].unwrap()][&place];
                 self.next += 1;
-                self.sim.write_u64(cpu, VirtAddr::new(address(place)), true, self.next).unwrap();
+                self.sim.write_u64(cpu, VirtAddr::new(unit.address(place)), true, self.next).unwrap();
                 self.contents[shown.content].insert(shown.page, self.next);
                 for (new, of) in self.outstanding.iter().flat_map(|(_, copies)| copies) {
                     if *of == shown.content {
@@ -329,8 +373,12 @@ impl<M: SimFormat> World<M> {
                     return;
                 }
                 let shown = self.shown[self.loaded[cpu].unwrap()][&place];
-                let found = self.sim.read_u64(cpu, VirtAddr::new(address(place)), true).unwrap();
+                let found = self.sim.read_u64(cpu, VirtAddr::new(unit.address(place)), true).unwrap();
                 let expected = self.contents[shown.content].get(&shown.page).copied().unwrap_or(0);
+                let walk =
+                    self.spaces[self.loaded[cpu].unwrap()].as_ref().unwrap().walk(VirtAddr::new(unit.address(place)));
+                let large = walk.physical().is_some() && walk.steps().last().is_some_and(|step| step.level == 1);
+                LARGE_SEEN.with(|seen| seen.set(seen.get() + u64::from(large)));
                 assert_eq!(found, expected, "page {} of {} at {place} on {cpu}", shown.page, shown.content);
             }
             Step::Clone { from, to, late } => {
@@ -387,7 +435,7 @@ impl<M: SimFormat> World<M> {
                 let Some((handle, content)) = &self.areas[area] else { return };
                 let content = *content;
                 self.next += 1;
-                match handle.write(page * PAGE, &self.next.to_ne_bytes()) {
+                match handle.write(page * unit.bytes(), &self.next.to_ne_bytes()) {
                     Ok(flush) => {
                         assert!(page < self.sizes[content]);
                         flush.complete();
@@ -401,7 +449,7 @@ impl<M: SimFormat> World<M> {
             Step::Read { area, page } => {
                 let Some((handle, content)) = &self.areas[area] else { return };
                 let mut bytes = [0; 8];
-                match handle.read(page * PAGE, &mut bytes) {
+                match handle.read(page * unit.bytes(), &mut bytes) {
                     Ok(()) => {
                         let expected = self.contents[*content].get(&page).copied().unwrap_or(0);
                         assert_eq!(u64::from_ne_bytes(bytes), expected);
@@ -414,13 +462,28 @@ impl<M: SimFormat> World<M> {
             Step::Resize { area, pages } => {
                 let Some((handle, content)) = &self.areas[area] else { return };
                 let content = *content;
-                match handle.resize(pages * PAGE) {
+                match handle.resize(pages * unit.bytes()) {
                     Ok(flush) => {
                         flush.complete();
                         self.sizes[content] = pages;
                         self.contents[content].retain(|page, _| *page < pages);
                     }
                     Err(AreaError::Retry) => assert!(!self.outstanding.is_empty()),
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            Step::Promote { space, absent, late } => {
+                let Some(space) = &self.spaces[space] else { return };
+                let range = space.range(0x20_0000, 0x8000_0000).unwrap();
+                let flush = space.promote(range, absent).unwrap();
+                self.flush(flush, |_| Outcome::Nothing, Vec::new(), late);
+            }
+            Step::Pin { area, page } => {
+                let Some((handle, content)) = &self.areas[area] else { return };
+                match handle.pin(page * unit.bytes(), PAGE) {
+                    Ok(pin) => drop(pin.complete()),
+                    Err(AreaError::Retry) => assert!(!self.outstanding.is_empty()),
+                    Err(AreaError::Outside { .. }) => assert!(page >= self.sizes[*content]),
                     Err(error) => panic!("{error}"),
                 }
             }
@@ -474,13 +537,16 @@ fn kernel_bounds<M: Mmu>(mmu: M) -> (u64, u64) {
     (end.wrapping_sub(2 << top), 1 << top)
 }
 
-fn run<M: SimFormat>(mmu: M) {
+fn run<M: SimFormat>(mmu: M, unit: Unit) {
     let times = std::env::var("VMCORE_CASES").ok().and_then(|times| times.parse().ok()).unwrap_or(1_u32);
-    let config = ProptestConfig { max_shrink_iters: 20_000, ..ProptestConfig::with_cases(400 * times) };
+    let config = ProptestConfig {
+        max_shrink_iters: 20_000,
+        ..ProptestConfig::with_cases(if unit.is_large() { 250 } else { 400 } * times)
+    };
     let mut runner = TestRunner::new(config);
     runner
         .run(&prop::collection::vec(step(), 1..120), |steps| {
-            let mut world = World::new(mmu);
+            let mut world = World::new(mmu, unit);
             for step in steps {
                 world.step(step);
             }
@@ -488,19 +554,40 @@ fn run<M: SimFormat>(mmu: M) {
             Ok(())
         })
         .unwrap();
+    assert_eq!(LARGE_SEEN.with(Cell::get) > 100, unit.is_large(), "{}", LARGE_SEEN.with(Cell::get));
 }
+
+const PAGES_ALONE: Unit = Unit(1);
+
+/// Four of these are a little more than a large page, and none begins where a run of a tree does.
+const PARTS_OF_LARGE_PAGES: Unit = Unit(130);
 
 #[test]
 fn x86_64() {
-    run(X86_64::new(40).pcid());
+    run(X86_64::new(40).pcid(), PAGES_ALONE);
 }
 
 #[test]
 fn riscv_whose_tables_forbid_nothing() {
-    run(RiscV64::sv39(40).asid_bits(4));
+    run(RiscV64::sv39(40).asid_bits(4), PAGES_ALONE);
 }
 
 #[test]
 fn arm_that_breaks_before_it_makes() {
-    run(AArch64::<Granule4K>::bits_48(Half::Lower, 40));
+    run(AArch64::<Granule4K>::bits_48(Half::Lower, 40), PAGES_ALONE);
+}
+
+#[test]
+fn large_pages_of_x86_64() {
+    run(X86_64::new(40).pcid(), PARTS_OF_LARGE_PAGES);
+}
+
+#[test]
+fn large_pages_of_riscv() {
+    run(RiscV64::sv39(40).asid_bits(4), PARTS_OF_LARGE_PAGES);
+}
+
+#[test]
+fn large_pages_of_arm() {
+    run(AArch64::<Granule4K>::bits_48(Half::Lower, 40), PARTS_OF_LARGE_PAGES);
 }

@@ -1238,10 +1238,12 @@ fn private_views_of_paged_areas() {
 fn truncation_under_private_views() {
     let scene = |views: usize| {
         let mut scene = Scene::new().paged(80).viewed(70);
-        for _ in 0..views {
-            // Their trees are shared, and differ in a page.
+        for number in 0..views {
+            // Their trees are shared, and some differ in a page.
             let view = scene.areas.last().unwrap().snapshot().unwrap().complete();
-            view.write(66 * PAGE, &[9]).unwrap().complete();
+            if number % 3 != 0 {
+                view.write(66 * PAGE, &[9]).unwrap().complete();
+            }
             scene.areas.push(view);
         }
         scene

@@ -6,8 +6,8 @@
 //!        |  use   | flags  | live, pins  | count  | account | family | link, or key      |
 //!        +--------+--------+-------------+--------+---------+--------+-------------------+
 //!         what it is for     entries of   leaf     who pays  of areas  next frame of the
-//!                            a table,     slots              sharing   list that holds it
-//!                            pins of a page
+//!                            a table,     slots              sharing   list that holds it;
+//!                            pins of a page                            slots that hold a run
 //! ```
 //!
 //! Use and live entries share one atomic word, so that "free it from the use it was allocated for" is one
@@ -248,6 +248,37 @@ impl FrameMeta {
     /// Counts one slot less; true if it was the last one.
     pub(crate) fn drop_reference(&self) -> bool {
         let previous = self.count.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| {
+            if count >= SATURATED || count == 0 { None } else { Some(count - 1) }
+        });
+        previous == Ok(1)
+    }
+
+    /// Begins to count the slots that hold a run of frames of which this is the first: one. All of them together are one holder of each
+    /// of the frames ([`count`](Self::count)). A page that a tree holds is on no list, so the count is kept where lists have their link.
+    pub(crate) fn begin_run(&self) {
+        let [runs, _] = &self.link;
+        runs.store(1, Ordering::Release);
+    }
+
+    /// How many slots hold the run of which this frame, by what its tree says, is the first.
+    #[inline]
+    pub(crate) fn runs(&self) -> u32 {
+        let [runs, _] = &self.link;
+        runs.load(Ordering::Acquire)
+    }
+
+    /// Counts one more slot that holds the run.
+    pub(crate) fn add_run(&self) {
+        let [runs, _] = &self.link;
+        let _ = runs.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
+            if count >= SATURATED { None } else { Some(count + 1) }
+        });
+    }
+
+    /// Counts one slot less that holds the run; true if it was the last one.
+    pub(crate) fn drop_run(&self) -> bool {
+        let [runs, _] = &self.link;
+        let previous = runs.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| {
             if count >= SATURATED || count == 0 { None } else { Some(count - 1) }
         });
         previous == Ok(1)

@@ -19,6 +19,7 @@ mod meta;
 mod pool;
 mod region;
 mod reserve;
+mod run;
 
 use core::fmt;
 
@@ -27,6 +28,7 @@ pub use self::meta::{FrameMeta, FrameMetaTable, FrameUse, WrongUse};
 pub(crate) use self::pool::{CLASS_SIZES, CLASSES, ObjectList, Pool};
 pub use self::region::FrameRegion;
 pub(crate) use self::reserve::{Need, Reserve, free_list};
+pub(crate) use self::run::FrameRun;
 use crate::addr::{Frame, PageRange};
 
 /// What frames are asked for.

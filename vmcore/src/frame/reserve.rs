@@ -14,7 +14,7 @@ use core::ptr::NonNull;
 
 use crate::addr::Frame;
 use crate::frame::pool::{CLASSES, class_of};
-use crate::frame::{FrameList, FrameUse, Frames, ObjectList, OutOfFrames, free_one};
+use crate::frame::{FrameList, FrameRun, FrameUse, Frames, ObjectList, OutOfFrames, free_one};
 use crate::platform::Platform;
 
 /// A bit for each size class.
@@ -49,6 +49,8 @@ pub(crate) struct Need {
     pub(crate) tables: u64,
     /// Zeroed frames for pages.
     pub(crate) pages: u64,
+    /// Blocks: runs of zeroed frames for pages. One that cannot be had is no error: see [`Reserve::may_have_blocks`].
+    pub(crate) blocks: u64,
     objects: [usize; CLASSES],
     /// Of which classes there are any.
     classes: Classes,
@@ -97,6 +99,7 @@ impl Need {
     pub(crate) fn merge(&mut self, other: &Self) {
         self.tables = self.tables.saturating_add(other.tables);
         self.pages = self.pages.saturating_add(other.pages);
+        self.blocks = self.blocks.saturating_add(other.blocks);
         for (class, count) in other.objects() {
             self.add_to_class(class, count);
         }
@@ -120,6 +123,12 @@ pub(crate) struct Reserve<P: Platform> {
     pub(crate) tables: FrameList,
     /// Zeroed frames, recorded as pages.
     pages: FrameList,
+    /// The first frames of blocks.
+    blocks: FrameList,
+    /// The pages of a block as a power of two; 0 before it is known.
+    block_shift: u32,
+    /// Whether a block could not be had.
+    blocks_refused: bool,
     /// Pages that are charged already to the account of the area in hand.
     pub(crate) charged: u64,
     objects: [ObjectList; CLASSES],
@@ -134,6 +143,9 @@ impl<P: Platform> Reserve<P> {
             platform: platform.clone(),
             tables: FrameList::new(),
             pages: FrameList::new(),
+            blocks: FrameList::new(),
+            block_shift: 0,
+            blocks_refused: false,
             charged: 0,
             objects: [const { ObjectList::new() }; CLASSES],
             classes: Classes::default(),
@@ -144,6 +156,7 @@ impl<P: Platform> Reserve<P> {
     pub(crate) fn covers(&self, need: &Need) -> bool {
         self.tables.len() >= need.tables
             && self.pages.len() >= need.pages
+            && self.blocks.len() >= need.blocks
             && need.objects().all(|(class, count)| self.objects.get(class).is_some_and(|list| list.len() >= count))
     }
 
@@ -159,6 +172,32 @@ impl<P: Platform> Reserve<P> {
         self.objects.get(const { class_of::<T>() }).is_some_and(|list| list.len() >= count)
     }
 
+    /// Has blocks be runs of 2^`shift` frames, aligned as such. Before the first one is asked for.
+    pub(crate) fn allow_blocks(&mut self, shift: u32) {
+        self.block_shift = shift;
+    }
+
+    /// Whether it makes sense to ask for blocks: none was refused. Whoever wants one does without it otherwise.
+    pub(crate) fn may_have_blocks(&self) -> bool {
+        self.block_shift != 0 && !self.blocks_refused
+    }
+
+    /// How many pages `need` is for, those of blocks included.
+    pub(crate) fn pages_in(&self, need: &Need) -> u64 {
+        need.pages.saturating_add(need.blocks << self.block_shift)
+    }
+
+    /// Takes a block of zeroed frames: the first.
+    pub(crate) fn take_block(&mut self) -> Option<Frame> {
+        self.blocks.pop(&self.platform)
+    }
+
+    /// Puts a block back that was taken, and is zero and nobody's still.
+    pub(crate) fn put_block(&mut self, first: Frame) {
+        // Pages have metadata, or they would not have been on the list.
+        let _ = self.blocks.push(&self.platform, first);
+    }
+
     /// Takes what it lacks of `need`. Called without any lock.
     ///
     /// # Errors
@@ -172,6 +211,14 @@ impl<P: Platform> Reserve<P> {
         }
         self.tables.fill(&self.platform, FrameUse::Table, need.tables)?;
         self.pages.fill(&self.platform, FrameUse::Page, need.pages)?;
+        while self.blocks.len() < need.blocks && self.may_have_blocks() {
+            match FrameRun::allocate(&self.platform, FrameUse::Page, 1 << self.block_shift, self.block_shift) {
+                Some(run) => {
+                    let _ = self.blocks.push(&self.platform, run.into_first());
+                }
+                None => self.blocks_refused = true,
+            }
+        }
         for (class, count) in need.objects() {
             let pool = self.platform.machine().pools().get(class);
             if let (Some(list), Some(pool)) = (self.objects.get_mut(class), pool) {
@@ -234,6 +281,9 @@ impl<P: Platform> Drop for Reserve<P> {
     fn drop(&mut self) {
         free_list(&self.platform, &mut self.tables, FrameUse::Table);
         free_list(&self.platform, &mut self.pages, FrameUse::Page);
+        while let Some(first) = self.blocks.pop(&self.platform) {
+            drop(FrameRun::from_first(&self.platform, first, 1 << self.block_shift));
+        }
         for class in self.classes.iter() {
             let pool = self.platform.machine().pools().get(class);
             if let (Some(list), Some(pool)) = (self.objects.get_mut(class), pool) {

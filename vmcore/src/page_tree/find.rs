@@ -252,7 +252,11 @@ unsafe fn visit(link: Link, each: &mut impl FnMut(NodeRef<'_>)) {
 ///
 /// The link is null, or its node lives for `'a` and nobody changes anything in the subtree.
 #[inline]
-unsafe fn locate_under<'a>(mut link: Link, key: u64, each: &mut impl FnMut(NodeRef<'a>)) -> Option<Found<'a>> {
+pub(super) unsafe fn locate_under<'a>(
+    mut link: Link,
+    key: u64,
+    each: &mut impl FnMut(NodeRef<'a>),
+) -> Option<Found<'a>> {
     while !link.is_none() {
         // SAFETY: as the caller promises, for the root and so for all below.
         let node: NodeRef<'a> = unsafe { link.node() };

@@ -19,11 +19,11 @@
 //!
 //! A slot of a node with shift `s` holds a run of 2^`s` values: 64 at shift 6 (256 KiB of 4 KiB pages), 4,096 at 12,
 //! 262,144 at 18 (1 GiB). Each slot is one reference, counted on its first value. To split it into 64 smaller runs, or
-//! values, is the [owner's](super::ValueOwner::split_run) to allow: where others hold the run too, the first value's
-//! count is all that they have of it, so it stays whole.
+//! values, is the [owner's](super::ValueOwner::split_run) to allow: where others hold the run too, whoever counts has to
+//! tell references to the run from those to its values.
 
 use super::context::{NotInserted, TreeContext, TreeError, TreeValue};
-use super::find::contains;
+use super::find::{contains, locate_under};
 use super::needed::NodesNeeded;
 use super::node::{Entry, Link, Node, NodeSize, Shift, SlotIndex};
 use super::share::{Place, give};
@@ -122,6 +122,26 @@ impl<V: TreeValue> PageTree<V> {
     /// step.
     pub fn runs(&self, range: impl RangeBounds<u64>) -> Runs<'_, V> {
         Runs { tree: self, rest: ends(range) }
+    }
+
+    /// What the slot that holds `key` holds, all of it: a run, or a single value; and whether every node on its path is
+    /// held by this tree alone. O(depth).
+    ///
+    /// ```
+    /// use core::num::NonZeroU64;
+    /// use vmcore::page_tree::PageTree;
+    ///
+    /// // SAFETY: no context is ever passed to this tree.
+    /// let empty = unsafe { PageTree::<NonZeroU64>::new() };
+    /// assert_eq!(empty.run_with_ownership(5), None);
+    /// ```
+    #[inline]
+    pub fn run_with_ownership(&self, key: u64) -> Option<(Run<V>, bool)> {
+        let mut sole = true;
+        // SAFETY: the tree's nodes live, unchanged, while it is borrowed.
+        let found = unsafe { locate_under(self.root, key, &mut |node| sole &= !node.is_shared()) }?;
+        let (first, last) = (found.first(), found.last());
+        Some((Run { key: first, count: last - first + 1, value: V::from_bits(found.bits) }, sole))
     }
 
     /// Puts a run of `count` values at `key` and the keys after it: `value` and those that

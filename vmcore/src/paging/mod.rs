@@ -33,5 +33,5 @@ pub(crate) use self::quarantine::{Deferred, Pending, ReleaseStep};
 pub use self::quarantine::{DetachedFlush, Flush};
 pub use self::recursive::{Mount, Mounting, Recursive};
 pub use self::tables::{DirtyBits, EntrySlice, Gather, Groups, Marks, RangeSummary, Runs, TableError, Tables, Writer};
-pub(crate) use self::tables::{LeafTables, RunContent, TableRun};
+pub(crate) use self::tables::{Found, LeafTables, RunContent, TableRun};
 pub use self::walk::{Step, Walk, WalkEnd};

@@ -194,7 +194,8 @@ impl<P: Platform> Area<P> {
         state.view_count + state.count_overlays().1
     }
 
-    /// The frame that holds the page at `offset` bytes; `None` if it is not resident or not tracked.
+    /// The frame that holds the page at `offset` bytes; `None` if it is not resident or not tracked. Of a [private view](Self::overlay), the frame that shows:
+    /// a copy's, or the paged area's.
     pub fn frame_at(&self, offset: u64) -> Option<Frame> {
         let index = offset >> P::PAGE_SHIFT;
         let state = self.inner().lock(&self.platform);

@@ -69,10 +69,10 @@ impl<P: Platform> AreaState<P> {
         }
     }
 
-    /// Whether a page is the area's own, and its frame is held by nothing else: no reader or writer, no device, no gate.
+    /// Whether a page is the area's own and no part of a run, and its frame is held by nothing else: no reader or writer, no device, no gate.
     fn is_idle(&self, platform: &P, index: u64) -> bool {
         let held_once =
             |page: Page| platform.frame_meta(page.frame()).is_some_and(|meta| meta.count() == 1 && meta.pins() == 0);
-        self.page_and_ownership(platform, index).is_some_and(|(page, own)| own && held_once(page))
+        self.page_and_ownership(platform, index).is_some_and(|(page, own, in_run)| own && !in_run && held_once(page))
     }
 }

@@ -39,6 +39,14 @@ pub(super) enum Closed<P: Platform> {
         /// The space that is cloned into, as a number.
         into: usize,
     },
+    /// Pages, for all, until they are in the frames from `frame` on, which the gate has; or (without) until they are shown in another way.
+    Block {
+        first: u64,
+        count: u64,
+        frame: Option<Frame>,
+        /// How many of the pages there are.
+        resident: u64,
+    },
 }
 
 impl<P: Platform> Clone for Closed<P> {
@@ -71,6 +79,11 @@ impl<P: Platform> Gate<P> {
         // it is given back below. Only its `Cell`s change.
         let (area, closed) = unsafe { (gate.as_ref().area, gate.as_ref().closed) };
         if step == ReleaseStep::Unlink {
+            if let Closed::Block { first, count, frame: Some(frame), resident } = closed {
+                // Before the gate opens.
+                // SAFETY: the gate's reference keeps the area alive.
+                unsafe { area.as_ref() }.finish_promotion(platform, (first, count), resident, frame);
+            }
             // SAFETY: the gate's reference keeps the area alive, in which it is linked until here.
             unsafe { area.as_ref().lock(platform).unlink_gate(platform, gate) };
             return;
@@ -134,6 +147,7 @@ impl<P: Platform> AreaState<P> {
                 }
             }
             Closed::Writes { .. } => self.write_gates += 1,
+            Closed::Block { .. } => self.block_gates += 1,
         }
     }
 
@@ -152,6 +166,7 @@ impl<P: Platform> AreaState<P> {
                 }
                 Closed::Page { .. } => {}
                 Closed::Writes { .. } => self.write_gates = self.write_gates.saturating_sub(1),
+                Closed::Block { .. } => self.block_gates = self.block_gates.saturating_sub(1),
             }
             let (previous, next) = (gate.as_ref().previous.get(), gate.as_ref().next.get());
             match previous {
@@ -179,15 +194,25 @@ impl<P: Platform> AreaState<P> {
     #[inline]
     pub(super) fn page_is_closed(&self, platform: &P, index: u64) -> bool {
         let page = || self.tree.get(index)?.held_frame().and_then(|frame| platform.frame_meta(frame));
-        self.gates.is_some() && page().is_some_and(FrameMeta::is_closed)
+        self.gates.is_some() && (page().is_some_and(FrameMeta::is_closed) || self.is_in_closed_block(index))
+    }
+
+    /// Whether the page with this index is being promoted. O(flushes outstanding), if any promotes something.
+    fn is_in_closed_block(&self, index: u64) -> bool {
+        let holds = |closed| matches!(closed, Closed::Block { first, count, .. } if index.wrapping_sub(first) < count);
+        self.block_gates != 0 && self.closed().any(holds)
     }
 
     /// Whether some of the pages may not be written to at the moment. O(flushes outstanding).
-    pub(super) fn is_closed(&self, first: u64, count: u64) -> bool {
+    pub(crate) fn is_closed(&self, first: u64, count: u64) -> bool {
+        let overlaps = |other: u64, pages: u64| {
+            self.keys(first, count).iter().any(|(low, count)| other < low + count && *low < other + pages)
+        };
         let within = |page: u64| self.keys(first, count).iter().any(|(low, pages)| page.wrapping_sub(*low) < *pages);
         self.closed().any(|closed| match closed {
             Closed::Page { index, .. } => within(index),
             Closed::Writes { .. } => true,
+            Closed::Block { first, count, .. } => overlaps(first, count),
         })
     }
 

@@ -75,16 +75,17 @@ pub(crate) struct AreaState<P: Platform> {
     /// How many windows show the area.
     pub(crate) view_count: usize,
     /// Changes whose flush is outstanding; while there are any, the area does not grow.
-    pub(super) returning: usize,
+    pub(super) returning: u32,
     pub(super) sections: Option<NonNull<Sections<P>>>,
     /// What waits for a flush.
     pub(super) gates: Option<NonNull<Gate<P>>>,
     /// How many references such hold.
-    pub(super) gate_count: usize,
-    /// How many of the gates close writes.
+    pub(super) gate_count: u32,
+    /// How many of the gates close writes, and how many a block that is being promoted.
     pub(super) write_gates: u32,
+    pub(super) block_gates: u32,
     /// Whoever writes to a page's frame at the moment, with no lock held.
-    pub(super) writers: usize,
+    pub(super) writers: u32,
     /// Whether the tree was ever shared: only then a page may be another area's as well.
     pub(super) was_shared: bool,
     /// Whether a view was ever told to show the zero frame.
@@ -105,7 +106,7 @@ pub(crate) struct AreaState<P: Platform> {
     pub(super) overlay: Option<NonNull<Overlay<P>>>,
 }
 
-// SAFETY: views, sections and what a paged area remembers belong to the area and are reached only under its lock; the tree's nodes are plain memory.
+// SAFETY: views, sections and what a paged area or an overlay remembers belong to the area and are reached only under its lock; the tree's nodes are plain memory.
 unsafe impl<P: Platform> Send for AreaState<P> {}
 
 impl<P: Platform> AreaInner<P> {
@@ -144,6 +145,7 @@ impl<P: Platform> AreaInner<P> {
             gates: None,
             gate_count: 0,
             write_gates: 0,
+            block_gates: 0,
             writers: 0,
             was_shared: false,
             zero_shown: false,
@@ -231,7 +233,7 @@ impl<P: Platform> AreaInner<P> {
     /// Whether anything but windows, and what waits for a flush, refers to the area. May say so of a window that is just being released.
     pub(crate) fn has_handles(&self, state: &AreaState<P>) -> bool {
         self.references.load(Ordering::Acquire)
-            > state.view_count.saturating_add(state.returning).saturating_add(state.gate_count)
+            > state.view_count.saturating_add(state.returning as usize).saturating_add(state.gate_count as usize)
     }
 
     /// Gives the area, which nobody else knows yet, what it remembers as a paged one.
@@ -358,7 +360,7 @@ impl<P: Platform> AreaState<P> {
         page.held_frame().map(|_| page.is_dirty())
     }
 
-    /// The frame of a page that is resident.
+    /// The frame of a page that is resident; of a page that an overlay has not, the one below.
     pub(crate) fn resident_page(&self, index: u64) -> Option<Frame> {
         self.tree.get(self.key(index)).or_else(|| self.page_below(index))?.held_frame()
     }

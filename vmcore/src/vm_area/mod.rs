@@ -18,11 +18,12 @@
 //!
 //! # Invariants
 //!
-//! - Each slot of the tree holds one reference to its frame ([`FrameMeta::count`](crate::frame::FrameMeta::count)).
+//! - Each slot of the tree holds one reference to its frame ([`FrameMeta::count`](crate::frame::FrameMeta::count)); the slots that hold one run are
+//!   counted on its first frame, and all of them together hold one reference to each of its frames.
 //! - No window shows a page that the area (or the one that it is laid over) does not hold, except within an unacknowledged flush.
 //! - A pinned page stays in its frame, and the area lives, until the last of its pins is dropped.
 //! - A page of a paged area that is neither dirty nor being written back is writable for no CPU, except within an unacknowledged flush.
-//! - The paged area's pages are read-only through a private view of it; one lock guards both ([`overlay`]).
+//! - The paged area's pages are read-only through a private view of it; one lock guards both ([`Area::overlay`]).
 //! - What the area gave up (by shrinking, by taking a section back) is not handed out again before the flush of it is acknowledged.
 
 mod account;
@@ -39,7 +40,9 @@ mod overlay;
 mod page;
 mod paged;
 mod pin;
+mod promote;
 mod ring;
+mod run;
 mod sections;
 mod snapshot;
 mod tracked;
@@ -55,6 +58,7 @@ pub(crate) use self::inner::{Answer, AreaInner, AreaState, release_area};
 pub(crate) use self::page::{Page, TreeSupply, release_page};
 pub use self::paged::{Evicted, PageBuffer, PageRequest, PageState, PageWait, RequestToken, WriteBack};
 pub use self::pin::Pin;
+pub(crate) use self::promote::Promotion;
 pub use self::sections::SectionLayout;
 pub(crate) use self::tracked::Want;
 pub(crate) use self::view::{View, ViewChange};

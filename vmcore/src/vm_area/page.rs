@@ -19,6 +19,7 @@ use core::num::NonZeroU64;
 use core::ptr::NonNull;
 
 use super::account::uncharge_frame;
+use super::run::{release_run, split_run};
 use crate::addr::Frame;
 use crate::frame::{FrameUse, Need, Reserve, free_one};
 use crate::page_tree::{
@@ -215,23 +216,18 @@ impl<P: Platform> ValueOwner<Page> for TreeSupply<'_, P> {
         }
     }
 
-    /// The count of its first frame is a run's; those of the others stay at the one that they began with.
-    fn discard_run(&mut self, first: Page, count: u64) {
-        let Some(meta) = self.platform.frame_meta(first.frame()) else { return };
-        if meta.drop_reference() {
-            for number in 0..count {
-                // SAFETY: it was the last reference to the run, and whoever changes the tree vouches for the flushes.
-                if unsafe { free_one(self.platform, first.frame().add(number), FrameUse::Page) }.is_err() {
-                    self.platform.machine().note_refused_free();
-                }
-            }
-        }
+    /// A run's slots are counted on its first frame, apart from the frames' own counts: see [`run`](super::run).
+    fn duplicate_run(&mut self, first: Page, _count: u64) -> Result<Page, CannotDuplicate> {
+        self.platform.frame_meta(first.frame()).ok_or(CannotDuplicate::new())?.add_run();
+        Ok(first)
     }
 
-    fn split_run(&mut self, first: Page, _count: u64, _part: u64) -> Result<(), CannotDuplicate> {
-        // The first frames of the parts have a count of one each, as all frames begin with.
-        let meta = self.platform.frame_meta(first.frame()).ok_or(CannotDuplicate::new())?;
-        if meta.count() == 1 { Ok(()) } else { Err(CannotDuplicate::new()) }
+    fn discard_run(&mut self, first: Page, count: u64) {
+        release_run(self.platform, first.frame(), count);
+    }
+
+    fn split_run(&mut self, first: Page, count: u64, part: u64) -> Result<(), CannotDuplicate> {
+        if split_run(self.platform, first.frame(), count, part) { Ok(()) } else { Err(CannotDuplicate::new()) }
     }
 }
 

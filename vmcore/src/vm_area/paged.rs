@@ -37,7 +37,7 @@
 //! the area's. Whatever became of an answer, wake all who wait for its token: they try again, and find what is true then.
 //!
 //! Each page of a request has to be answered, or nobody will ask for it again. Keep a handle of the area for as long as windows
-//! show it ([`Area::windows`]), since only who has one can answer.
+//! ([`Area::windows`]) or private views ([`Area::overlays`]) show it, since only who has one can answer.
 //!
 //! # Dirty pages
 //!

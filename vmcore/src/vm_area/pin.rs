@@ -21,7 +21,7 @@ use core::ptr::NonNull;
 use super::inner::{Answer, AreaInner, AreaState, release_area};
 use super::{Area, AreaError, AreaKind, Page, Rights, TreeSupply, ViewChange, Want, release_page};
 use crate::addr::{Frame, FrameRange};
-use crate::frame::{FrameRequest, FrameUse, Need, OutOfFrames, Reserve, free_one};
+use crate::frame::{FrameRun, FrameUse, Need, OutOfFrames, Reserve};
 use crate::paging::{Flush, Pending};
 use crate::platform::Platform;
 
@@ -269,7 +269,7 @@ impl<P: Platform> Area<P> {
             }
         }
         let lacking = AreaError::OutOfFrames(OutOfFrames { wanted: count });
-        let frames = Run::allocate(platform, count, alignment).ok_or(lacking)?;
+        let frames = FrameRun::allocate(platform, FrameUse::Pinned, count, alignment).ok_or(lacking)?;
         let mut reserve = Reserve::new(platform);
         reserve.top_up(&AreaState::<P>::nodes_at_most(count))?;
         let mut state = self.inner().lock(platform);
@@ -292,7 +292,7 @@ impl<P: Platform> Area<P> {
         let mut inserted = 0;
         let mut supply = TreeSupply { platform, reserve: &mut reserve };
         while inserted < count {
-            let page = Page::new(frames.first.add(inserted)).dirty();
+            let page = Page::new(frames.first().add(inserted)).dirty();
             if state.tree.insert(first + inserted, page, &mut supply).is_err() {
                 break;
             }
@@ -336,45 +336,6 @@ impl<P: Platform> Area<P> {
     fn pinned(&self, first: u64, count: u64) -> Result<Pin<P>, AreaError> {
         self.inner().add_reference()?;
         Ok(Pin { platform: self.platform().clone(), area: self.pointer(), first, count })
-    }
-}
-
-/// Consecutive zeroed frames, recorded as pages, that nothing holds yet. Dropping it gives them back.
-struct Run<'a, P: Platform> {
-    platform: &'a P,
-    first: Frame,
-    count: u64,
-}
-
-impl<'a, P: Platform> Run<'a, P> {
-    fn allocate(platform: &'a P, count: u64, alignment: u32) -> Option<Self> {
-        if count > platform.available_frames() {
-            return None;
-        }
-        let first = platform.allocate_frames(FrameRequest::run(FrameUse::Pinned, count, alignment).zeroed())?;
-        let mut run = Self { platform, first, count: 0 };
-        while run.count < count {
-            let meta = platform.frame_meta(first.add(run.count));
-            // An embedder that hands a frame out twice loses the rest of the run, nothing else.
-            meta?.begin(FrameUse::Page).ok()?;
-            run.count += 1;
-        }
-        Some(run)
-    }
-
-    fn into_first(self) -> Frame {
-        core::mem::ManuallyDrop::new(self).first
-    }
-}
-
-impl<P: Platform> Drop for Run<'_, P> {
-    fn drop(&mut self) {
-        for number in 0..self.count {
-            // SAFETY: the frames are this value's alone.
-            if unsafe { free_one(self.platform, self.first.add(number), FrameUse::Page) }.is_err() {
-                self.platform.machine().note_refused_free();
-            }
-        }
     }
 }
 

@@ -19,7 +19,8 @@ use super::inner::{Answer, AreaInner, AreaState};
 use super::page::drop_page;
 use super::{Page, TreeSupply, ViewChange, release_page};
 use crate::addr::Frame;
-use crate::frame::{Need, Reserve};
+use crate::frame::{FrameMeta, Need, Reserve};
+use crate::page_tree::{Run, TreeValue};
 use crate::paging::Pending;
 use crate::platform::Platform;
 
@@ -38,17 +39,20 @@ pub(crate) enum Want {
 }
 
 impl<P: Platform> AreaState<P> {
-    /// The page with this index, if it exists, and whether it is the area's own. O(depth).
+    /// The page with this index, if it exists, whether it is the area's own, and whether its slot holds a run. O(depth).
     #[inline]
-    pub(super) fn page_and_ownership(&self, platform: &P, index: u64) -> Option<(Page, bool)> {
-        let (page, sole) = self.tree.get_with_ownership(index)?;
-        // A pinned page is never another area's as well: who copies the area copies it. A gate holds what it closes.
-        let alone = |frame| {
-            let meta = platform.frame_meta(frame);
-            meta.is_some_and(|meta| meta.count() == 1 + u32::from(meta.is_closed()) || meta.pins() != 0)
-        };
-        let own = !self.was_shared || (sole && alone(page.frame()));
-        Some((page, own))
+    pub(super) fn page_and_ownership(&self, platform: &P, index: u64) -> Option<(Page, bool, bool)> {
+        let (run, sole) = self.tree.run_with_ownership(index)?;
+        let page = run.value.advance(index - run.key);
+        let own = !self.was_shared || (sole && is_held_once(platform, run, page));
+        Some((page, own, run.count != 1))
+    }
+
+    /// Whether a slot's pages, of which there are several where it holds a run, are all the area's own.
+    pub(super) fn owns(&self, platform: &P, run: Run<Page>) -> bool {
+        let sole = || self.tree.is_sole_owner(run.key);
+        let held_once = |page| is_held_once(platform, run, run.value.advance(page));
+        !self.was_shared || (sole() && (0..run.count).all(held_once))
     }
 
     /// The page with this index, if the area's tree remembers pages.
@@ -64,7 +68,7 @@ impl<P: Platform> AreaState<P> {
             }
             write = false;
         }
-        let Some((page, own)) = self.page_and_ownership(platform, index) else {
+        let Some((page, own, in_run)) = self.page_and_ownership(platform, index) else {
             return match want {
                 _ if self.is_overlay() => self.show_below(platform, index, want == Want::Write, reserve),
                 Want::Look => Answer::Zero,
@@ -74,6 +78,10 @@ impl<P: Platform> AreaState<P> {
         };
         if !write || (own && page.is_dirty()) || (!own && want != Want::Write) {
             return Answer::Page { frame: page.frame(), writable: own && page.is_dirty() };
+        }
+        if own && in_run {
+            self.note_run_dirty(index);
+            return Answer::Page { frame: page.frame(), writable: true };
         }
         if own {
             // Its path is held once, so this takes no node.
@@ -91,7 +99,7 @@ impl<P: Platform> AreaState<P> {
         if self.page_is_closed(platform, index) {
             return None;
         }
-        let Some((page, own)) = self.page_and_ownership(platform, index) else {
+        let Some((page, own, _)) = self.page_and_ownership(platform, index) else {
             return self.frame_below_as_it_is(index).map(|frame| (frame, false));
         };
         Some((page.frame(), page.is_dirty() && own))
@@ -185,7 +193,7 @@ impl<P: Platform> AreaState<P> {
         let (mut present, mut copies) = (0, 0);
         while let Some((index, _)) = self.tree.next_present(at).filter(|(index, _)| *index < end) {
             present += 1;
-            copies += u64::from(self.page_and_ownership(platform, index).is_some_and(|(_, own)| !own));
+            copies += u64::from(self.page_and_ownership(platform, index).is_some_and(|(_, own, _)| !own));
             at = index + 1;
         }
         if copies != 0 {
@@ -209,7 +217,7 @@ impl<P: Platform> AreaState<P> {
             return false;
         }
         match self.page_and_ownership(platform, self.key(index)) {
-            Some((_, own)) => !own && want == Want::Write,
+            Some((_, own, _)) => !own && want == Want::Write,
             None => (self.zero_shown && want != Want::Look) || (self.is_overlay() && want == Want::Write),
         }
     }
@@ -250,4 +258,14 @@ impl<P: Platform> AreaState<P> {
             pending.add_page(platform, old);
         }
     }
+}
+
+/// Whether nobody but the one slot that holds a page (as one of a run, or alone) holds its frame.
+#[inline]
+fn is_held_once<P: Platform>(platform: &P, run: Run<Page>, page: Page) -> bool {
+    // First the run, then the frame: who splits a run that others hold as well counts the frames before the run is one less.
+    let run_once = run.count == 1 || platform.frame_meta(run.value.frame()).is_some_and(|meta| meta.runs() == 1);
+    // A pinned page is never another area's as well: who copies the area copies it. A gate holds what it closes.
+    let alone = |meta: &FrameMeta| meta.count() == 1 + u32::from(meta.is_closed()) || meta.pins() != 0;
+    run_once && platform.frame_meta(page.frame()).is_some_and(alone)
 }

@@ -32,7 +32,8 @@ pub enum Advice {
     /// Its contents are not needed any more, but releasing them is not urgent: an access finds what was there, or zeros. What is written
     /// from now on is kept.
     FreeLazily,
-    /// Large pages are wanted ([`WindowFlags::HUGE`]).
+    /// Large pages are wanted ([`WindowFlags::HUGE`]): a fault or populating makes them from now on. What is resident already is [promoted](Space::promote) when the kernel
+    /// asks for it.
     Huge,
     /// Large pages are not wanted ([`WindowFlags::NEVER_HUGE`]).
     NeverHuge,
@@ -45,11 +46,11 @@ impl<P: Platform, M: Mmu> Space<P, M> {
     /// memory) and that no other window shows, one that waits for its flush included; untracked pages always. Other pages are dropped from
     /// the tables alone, and those of fixed areas stay mapped. Released pages are free when the flush is complete.
     ///
-    /// *Free lazily* marks pages that *not needed* would release, and that no clone or snapshot has as well, and leaves all others as they are. A page that is marked stays until
+    /// *Free lazily* marks pages that *not needed* would release, and that no clone or snapshot has as well and no large page holds, and leaves all others as they are. A page that is marked stays until
     /// [`reclaim`](Self::reclaim) takes it, or its window goes; the first write to it after the flush keeps it.
     ///
     /// Cost: O(log n + windows + pages); takes for *not needed* an object and the nodes of two cut edges per window, for *needed* the missing tables, for *free lazily* nothing, for others at
-    /// most two records.
+    /// most two records, and tables where a large leaf is split.
     ///
     /// # Errors
     /// Nothing was changed: the lowest address at which nothing is mapped ([`SpaceError::NoWindow`]) or a change is still being flushed ([`SpaceError::Retry`]); for *not needed* and *free lazily*, that a window is

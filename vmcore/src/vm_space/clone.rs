@@ -271,7 +271,7 @@ fn need_to_clone<P: Platform, M: Mmu>(
 }
 
 /// Takes write permission from what the tables show of a range, whatever is in it; or takes all of it out of the tables, where that costs
-/// less. Nothing in it is larger than a base page where the range ends. The index is locked exclusively.
+/// less. A large leaf that lies across an end of the range is dropped. The index is locked exclusively.
 fn write_protect<P: Platform, M: Mmu>(
     platform: &P,
     tables: &mut Tables<M>,
@@ -279,18 +279,19 @@ fn write_protect<P: Platform, M: Mmu>(
     gather: &mut Gather,
     pending: &mut Pending<P>,
 ) {
+    let across = tables.drop_across(platform, range, gather);
     let done = if limits_writes(tables) {
         tables.write_protect(platform, range, &mut FrameList::new(), gather).map(drop)
     } else {
         tables.detach(platform, range, gather)
     };
-    if done.is_err() {
+    if across.and(done).is_err() {
         note_writable(pending);
     }
 }
 
 /// Takes write permission from what the tables show of a range, which lies in windows of one area, whose lock is held; the index need not be. No table is
-/// unlinked: what cannot be left without permission is dropped leaf by leaf. `shared` says that other spaces' roots lead to these tables too.
+/// unlinked: what cannot be left without permission is dropped leaf by leaf, and so is a large leaf that lies across an end of the range. `shared` says that other spaces' roots lead to these tables too.
 pub(super) fn write_protect_beside<P: Platform, M: Mmu>(
     platform: &P,
     tables: &mut Tables<M>,
@@ -299,6 +300,7 @@ pub(super) fn write_protect_beside<P: Platform, M: Mmu>(
     gather: &mut Gather,
     pending: &mut Pending<P>,
 ) {
+    let across = tables.drop_across(platform, range, gather);
     let done = if shared || !limits_writes(tables) {
         // Roots of other spaces hold entries of their own for these tables: nothing is said in them that those would not say.
         let keep = Access::all().difference(Access::WRITE);
@@ -311,7 +313,7 @@ pub(super) fn write_protect_beside<P: Platform, M: Mmu>(
         // Only in entries that the range covers as a whole: no fault in another area passes through them.
         tables.write_protect(platform, range, &mut FrameList::new(), gather).map(drop)
     };
-    if done.is_err() {
+    if across.and(done).is_err() {
         note_writable(pending);
     }
 }
@@ -321,7 +323,7 @@ fn limits_writes<M: Mmu>(tables: &Tables<M>) -> bool {
     (1..tables.mmu().levels()).any(|level| tables.can_limit_writes(level))
 }
 
-/// The tables are the space's own, and private windows have base leaves alone, so write permission can be taken. If it could not, somebody
+/// The tables are the space's own, and nothing has to be split, so write permission can be taken. If it could not, somebody
 /// could still write: what the flush brings is never true.
 fn note_writable<P: Platform>(pending: &mut Pending<P>) {
     pending.note_lost();

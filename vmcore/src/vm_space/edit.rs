@@ -16,7 +16,7 @@ use core::ptr::NonNull;
 
 use crate::addr::{PageRange, RangeError, RangeFault, VirtAddr};
 use crate::frame::{Need, Reserve};
-use crate::paging::Mmu;
+use crate::paging::{Gather, Mmu};
 use crate::platform::Platform;
 use crate::vm_area::AreaInner;
 use crate::vm_space::index::{Index, Slot, page_size};
@@ -113,6 +113,11 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let cuts = across.iter().flatten().count();
         let nodes = across.iter().flatten().map(|slot| index.nodes_needed(slot.range.start(), cuts)).sum();
         self.inner().tally.check(cuts, 0, P::PAGE_SHIFT)?;
+        if cuts != 0 {
+            let tables = self.inner().tables.lock(self.platform());
+            let cut = |edge: &Option<VirtAddr>| edge.map_or(0, |edge| tables.tables_to_cut_at(self.platform(), edge));
+            need.tables = need.tables.saturating_add(edges.iter().map(cut).sum());
+        }
         need.add_objects::<Window<P, M>>(cuts);
         index.add_need(nodes, need);
         Ok(())
@@ -137,12 +142,22 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                 state.link_view(record.cast());
                 Window::set_bounds(pointer, low);
             }
+            self.cut_leaf(edge, reserve);
             drop(state);
             let low = Slot { range: low, window: Some(pointer) };
             let high = Slot { range: high, window: Some(record) };
             index.replace(&slot, [Some(low), Some(high), None], reserve);
             self.inner().tally.change((1, 0), (0, 0));
         }
+    }
+
+    /// Splits the large leaf that lies across the edge of a window, so that each lies in one. What CPUs remember of it stays true; the pages of it are forgotten one by
+    /// one when they change.
+    fn cut_leaf(&self, edge: VirtAddr, reserve: &mut Reserve<P>) {
+        let mut nothing = Gather::default();
+        // Fixed areas may have large leaves that the platform cannot split: what changes them refuses that.
+        let _ =
+            self.inner().tables.lock(self.platform()).cut_at(self.platform(), edge, &mut reserve.tables, &mut nothing);
     }
 
     /// Joins the windows in the range with one another and with their neighbours outside, where they can be one.

@@ -14,7 +14,7 @@ mod beside;
 
 use crate::addr::{Frame, PageRange, VirtAddr};
 use crate::frame::{FrameList, Need, Reserve};
-use crate::paging::{Access, Flush, FlushRequest, FlushScope, Gather, Leaf, MemoryType, Mmu, Pending, Tables};
+use crate::paging::{Access, Flush, FlushRequest, FlushScope, Found, Gather, Leaf, MemoryType, Mmu, Pending, Tables};
 use crate::platform::{CpuSet, Platform};
 use crate::vm_area::{Answer, AreaError, AreaInner, AreaState, PageRequest, RequestToken, Want};
 use crate::vm_space::index::{Index, page_size};
@@ -184,19 +184,28 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             return Err(SpaceError::Denied { address, wanted: fault.access, allowed: window.access });
         }
         let mut state = area.lock(platform);
-        let tables = inner.tables.lock(platform);
+        let mut tables = inner.tables.lock(platform);
         let found = tables.find(platform, address).ok_or(SpaceError::Foreign(address))?;
         let present = tables.found_leaf(&found);
         if present.is_some_and(|leaf| leaf.access.contains(fault.access.difference(Access::USER))) {
             return Ok(Attempt::Done(Resolution::Spurious));
         }
         let index_in_area = window.area_page(address);
-        // A page that is to be brought first needs no tables yet.
-        let missing = if area.awaits(&state, index_in_area) { 0 } else { tables.tables_missing(&found) };
+        // A page that is to be brought first needs no tables yet. A large leaf of which only a part is changed is split.
+        let missing = match part_of_large(&tables, &found, present, (area, window), page) {
+            Some(part) => tables.tables_to_split(platform, part),
+            None if area.awaits(&state, index_in_area) => 0,
+            None => tables.tables_missing(&found),
+        };
         match area.first_refused(&state, index_in_area, 1) {
             Some((_, Answer::Guard)) => return Err(SpaceError::Guard(address)),
             Some((_, Answer::Retry)) => return Err(SpaceError::Retry(address)),
             Some(_) => return Err(SpaceError::OutsideArea(address)),
+            None => {}
+        }
+        match self.fault_large(window, (area, &mut state), &mut tables, &found, (address, fault.access), reserve)? {
+            Some(Ok(())) => return Ok(Attempt::Done(Resolution::Mapped)),
+            Some(Err(need)) => return Ok(Attempt::Short(need)),
             None => {}
         }
         if reserve.tables.len() < missing {
@@ -258,13 +267,9 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         }
         let lingers = present.is_none() && window.may_be_remembered(&state);
         let around = around(window, page, tables.mmu().index_bits(0)).unwrap_or(page);
-        let set = match present {
-            // A large leaf, which was write-protected with what surrounds it.
-            Some(_) if area.is_fixed() && found.level() > 0 => {
-                let part = tables.span_of_found(&found).intersection(window.range()).unwrap_or(page);
-                tables.protect(platform, part, leaf.access, &mut FrameList::new(), &mut gather)
-            }
-            _ => inner
+        let set = match part_of_large(&tables, &found, present, (area, window), page) {
+            Some(part) => tables.protect(platform, part, leaf.access, &mut reserve.tables, &mut gather),
+            None => inner
                 .break_before_make(platform, lingers, around)
                 .and_then(|()| tables.set_found(platform, &found, page, leaf, &mut reserve.tables, &mut gather))
                 .map(drop),
@@ -309,6 +314,20 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             Some(leaf_for(area, window.access, inner.global, frame, writable))
         });
     }
+}
+
+/// What of a larger leaf that is present a fault changes: of a fixed area's, which was write-protected with what surrounds it, all that the window shows; of
+/// others, whose pages need not agree, the page.
+fn part_of_large<P: Platform, M: Mmu>(
+    tables: &Tables<M>,
+    found: &Found<'_, M>,
+    present: Option<Leaf>,
+    (area, window): (&AreaInner<P>, &Window<P, M>),
+    page: PageRange,
+) -> Option<PageRange> {
+    let _ = present.filter(|_| found.level() > 0)?;
+    let shown = tables.span_of_found(found).intersection(window.range());
+    Some(shown.filter(|_| area.is_fixed()).unwrap_or(page))
 }
 
 /// Faults map up to 2^4 pages that are resident already, aligned as such.

@@ -8,6 +8,7 @@ use crate::lock::Guard;
 use crate::paging::{Access, Flush, Gather, Leaf, Mmu, Pending, Tables};
 use crate::platform::Platform;
 use crate::vm_area::{Answer, Area, AreaInner, AreaKind, AreaState, PageWait, Rights, Want};
+use crate::vm_space::huge::{BlockPlace, block_shift, blocks_to_make, make_large, raise_large};
 use crate::vm_space::index::{Index, Slot, page_size};
 use crate::vm_space::inner::SpaceInner;
 use crate::vm_space::place::Wanted;
@@ -201,7 +202,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             index.add_need(index.nodes_needed(range.start(), 1), &mut need);
             // What a clone or a snapshot has as well is not copied for a window that nobody has used yet.
             let want = Want::Settled(access.contains(Access::WRITE));
-            let fill = Fill { area, access, global: inner.global, want, raised: false, ask: false };
+            let fill = Fill { area, access, global: inner.global, want, raised: false, ask: false, blocks: None };
             let populate = request.populate && allows_anything(access);
             if populate {
                 fill.add_need(platform, &state, &tables, range, first, &mut need)?;
@@ -320,7 +321,8 @@ impl<P: Platform, M: Mmu> Space<P, M> {
     /// Makes every page of the range present for this access, so that it does not fault (but for one spurious fault where a CPU remembers a
     /// page as read-only that is made writable here; and pages that had to be copied, since a clone or a snapshot has them as well, are mapped by the first
     /// fault after the flush). All or nothing, but for pages that have to be brought: the first of them is asked for,
-    /// [`SpaceError::Awaits`] says which it is and what to wait for, and all that lies before it is present.
+    /// [`SpaceError::Awaits`] says which it is and what to wait for, and all that lies before it is present. Of one window that [wants large pages](WindowFlags::HUGE), blocks of which
+    /// no page exists are made so.
     ///
     /// Cost: O(pages); takes frames for the pages and tables that are missing.
     ///
@@ -364,6 +366,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                 let mut state = area.lock(platform);
                 let tables = inner.tables.lock(platform);
                 let (fill, first) = (Fill::of(window, area, inner, access), window.area_page(part.start()));
+                let fill = fill.with_blocks(window, &tables, &mut reserve);
                 fill.add_need(platform, &state, &tables, part, first, &mut need)?;
                 // After what the window itself refuses, so that the lowest address is named, as with several windows.
                 if part.last() != range.last() {
@@ -375,8 +378,8 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                 }
                 self.check_shown(&tables, self.pages_to_show(&tables, part), need.tables)?;
                 drop(tables);
-                state.charge_ahead(need.pages)?;
-                let charged = need.pages;
+                let charged = reserve.pages_in(&need);
+                state.charge_ahead(charged)?;
                 let filled = self.fill_charged(&fill, window, &mut state, (part, charged), &mut reserve, &mut pending);
                 drop(state);
                 if let Err(error) = filled {
@@ -453,12 +456,13 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let platform = self.platform();
         let first = window.area_page(part.start());
         reserve.charged = charged;
-        fill.own(platform, window.area, state, part, first, reserve, pending);
-        let mut tables = self.inner().tables.lock(platform);
         if let Err(error) = self.inner().break_before_make(platform, window.may_be_remembered(state), part) {
             state.settle(platform, reserve);
             return Err(error.into());
         }
+        fill.make_blocks(platform, state, &mut self.inner().tables.lock(platform), part, first, reserve);
+        fill.own(platform, window.area, state, part, first, reserve, pending);
+        let mut tables = self.inner().tables.lock(platform);
         fill.run_charged(platform, state, &mut tables, part, (first, reserve.charged), reserve)
     }
 
@@ -502,6 +506,8 @@ pub(super) struct Fill<'a, P: Platform> {
     raised: bool,
     /// Whether to stop at a page that the embedder has to bring, and ask for it; it is passed over otherwise.
     ask: bool,
+    /// Whether to make blocks of pages that do not exist for large leaves, in a window with these marks.
+    blocks: Option<WindowMarks>,
 }
 
 impl<'a, P: Platform> Fill<'a, P> {
@@ -514,7 +520,16 @@ impl<'a, P: Platform> Fill<'a, P> {
     ) -> Self {
         let want = Want::Settled(access.unwrap_or(window.access).contains(Access::WRITE));
         let raised = window.marks.contains(WindowMarks::RAISED);
-        Self { area, access: window.access, global: space.global, want, raised, ask: true }
+        Self { area, access: window.access, global: space.global, want, raised, ask: true, blocks: None }
+    }
+
+    /// The same, with large leaves where the window wants them and none was refused.
+    fn with_blocks<M: Mmu>(self, window: &Window<P, M>, tables: &Tables<M>, reserve: &mut Reserve<P>) -> Self {
+        if let (true, Some(shift)) = (window.flags.contains(WindowFlags::HUGE), block_shift::<P, M>(tables)) {
+            reserve.allow_blocks(shift - P::PAGE_SHIFT);
+            return Self { blocks: reserve.may_have_blocks().then_some(window.marks), ..self };
+        }
+        self
     }
 
     /// The same, passing over pages that the embedder has to bring.
@@ -572,6 +587,12 @@ impl<'a, P: Platform> Fill<'a, P> {
                 need.merge(&state.need_for(first, pages));
                 if self.want == Want::Settled(true) {
                     need.merge(&state.need_to_own(platform, first, pages));
+                }
+                if let Some(marks) = self.blocks {
+                    for place in blocks_to_make(platform, (self.area, state), tables, (range, first), marks) {
+                        need.blocks += 1;
+                        need.pages = need.pages.saturating_sub(place.count);
+                    }
                 }
             }
         }
@@ -633,6 +654,28 @@ impl<'a, P: Platform> Fill<'a, P> {
             });
         }
         Ok(())
+    }
+
+    /// Makes the blocks that were counted. Everything it takes was reserved and charged.
+    fn make_blocks<M: Mmu>(
+        &self,
+        platform: &P,
+        state: &mut AreaState<P>,
+        tables: &mut Tables<M>,
+        range: PageRange,
+        first: u64,
+        reserve: &mut Reserve<P>,
+    ) {
+        let Some(marks) = self.blocks else { return };
+        let (shown, write) = ((self.access, self.global), self.want == Want::Settled(true));
+        let mut next = Some((range, first));
+        while let Some(rest) = next {
+            let mut places = blocks_to_make(platform, (self.area, state), tables, rest, marks);
+            let Some(place) = places.next() else { break };
+            drop(places);
+            make_large(platform, (self.area, state), tables, place, shown, write, reserve);
+            next = range.after(place.range).map(|rest| (rest, place.first + place.count));
+        }
     }
 
     /// Makes the pages the area's own, if they are wanted for writing: what it replaces leaves every view, and waits for the flush.
@@ -741,8 +784,17 @@ impl<'a, P: Platform> Fill<'a, P> {
         let mut next = Some(range.start());
         while let Some(address) = next.filter(|address| range.contains(*address)) {
             next = address.checked_add(page_size::<P>());
-            let Some((_, old)) = tables.translate(platform, address) else { continue };
+            let Some((pages, old)) = tables.translate(platform, address) else { continue };
+            if pages.size() != page_size::<P>() {
+                next = pages.last().checked_add(1);
+            }
             if old.access.contains(wanted) {
+                continue;
+            }
+            if pages.size() != page_size::<P>() {
+                let place = BlockPlace::of::<P>(pages, address, page_of(address));
+                let write = self.want == Want::Settled(true);
+                raise_large(platform, (self.area, state), tables, place, (self.access, self.global), write)?;
                 continue;
             }
             let answer = self.area.page(platform, state, page_of(address), self.want, reserve);

@@ -48,7 +48,7 @@
 //!
 //! | call | from | locks, one after another or nested | allocates | takes as long as |
 //! |---|---|---|---|---|
-//! | [`Space::fault`] | page faults | index (shared), area; where a table is missing or more is to change than a leaf: index, area, tables, CPUs | a frame for the page, missing tables, a pool page | one page |
+//! | [`Space::fault`] | page faults | index (shared), area; where a table is missing or more is to change than a leaf: index, area, tables, CPUs | a frame for the page (or a run of them for a large one), missing tables, a pool page | one page |
 //! | [`Space::map`] | system calls | index, area, tables | a record, nodes of the index; populated: the pages, tables, nodes | log windows; populated: pages |
 //! | [`Space::populate`] | system calls | index, area, tables | the pages, tables, nodes | pages |
 //! | [`Space::unmap`] | system calls | index, area, tables, CPUs | nothing for whole windows; records, a block of the index and tables where parts stay | windows and tables |
@@ -57,13 +57,14 @@
 //! | [`Space::page_states`] | any but NMI | index, area, tables | no | windows and pages |
 //! | [`Space::read_bytes`] | system calls | index, area, for each page | nodes, to ask for pages of a paged area | bytes |
 //! | [`Space::write_bytes`], [`Space::copy_from`] | system calls | index, area, for each page, of one space after the other; tables and CPUs of spaces that show it | pages that are missing or shared | bytes |
-//! | [`Space::advise`] | system calls | index, area, tables, CPUs | what is released: an object and nodes of cut edges; what is mapped: tables; else records where windows are cut | windows and pages |
+//! | [`Space::advise`] | system calls | index, area, tables, CPUs | what is released: an object and nodes of cut edges; what is mapped: tables; else records where windows are cut, tables where a large leaf is | windows and pages |
 //! | [`Space::reclaim`] | system calls, reclaim | index, area, tables, CPUs | no | windows and pages |
+//! | [`Space::promote`] | system calls, a background thread | index, area, tables, CPUs of each space that shows it | for each block a record and a run of frames; by who completes the flush: nodes | windows and pages |
 //! | [`Space::relocate`] | system calls | index, area, tables, CPUs | records, a block of the index, tables at the new place; in place: no | tables and leaves |
 //! | [`Space::relocate_leaving`] | system calls | index, area, tables, CPUs, guards | records, an area, a block of the index, tables at the new place | tables and leaves |
 //! | [`Space::install_guards`] | system calls | index, area, tables, CPUs, guards | a block of the guards, tables where a large leaf is split | windows, leaves, guards |
 //! | [`Space::remove_guards`] | system calls | index, guards | a block of the guards where one is cut in two | windows, guards |
-//! | [`Space::seal`], [`Space::unlock_pages`] | system calls | index, area | records and a block of the index where windows are cut | windows |
+//! | [`Space::seal`], [`Space::unlock_pages`] | system calls | index, area, tables | records and a block of the index where windows are cut, tables where a large leaf is | windows |
 //! | [`Space::lock_pages`] | system calls | index, area, tables | as `populate`, and records where windows are cut | pages |
 //! | [`Space::set_limits`], [`Space::limits`] | any but NMI | index | no | constant |
 //! | [`Space::forbid_write_execute`] | system calls | index | no | windows |
@@ -98,7 +99,7 @@
 //! | [`Area::handle`], [`Area::size`], [`Area::take_section`], … | any but NMI | area | no | constant |
 //! | drop of a [`Pin`](crate::vm_area::Pin) | any but NMI | area, for each page | no | pages |
 //! | drop of an `Area` | system calls | registry | no | pages, if it is the last reference |
-//! | [`Flush::complete`](crate::paging::Flush::complete) | system calls, page faults | index, area, registry, one after another | no | the platform's flush; what was given up |
+//! | [`Flush::complete`](crate::paging::Flush::complete) | system calls, page faults | index, area, registry, one after another | no; of a promotion: nodes | the platform's flush; what was given up, or promoted |
 //! | [`Machine::register`](crate::Machine::register), [`unregister`](crate::Machine::unregister) | system calls | registry | a record | entries |
 //! | [`Machine::lend`](crate::Machine::lend), [`counters`](crate::Machine::counters) | any but NMI | pools | no | pages lent, tags |
 //!
@@ -156,6 +157,7 @@ mod error;
 mod fault;
 mod grow;
 mod guards;
+mod huge;
 mod index;
 mod inner;
 mod limits;

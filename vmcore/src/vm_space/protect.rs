@@ -200,8 +200,8 @@ fn change_leaves<P: Platform, M: Mmu>(
         Leaves::Given(access) => tables.protect(platform, range, access, spare, gather)?,
         Leaves::Restricted(keep) => {
             if !tables.restrict(platform, range, keep, spare, gather)? {
-                // The format has no entry for what some leaf would keep: all of them are dropped, and come back by faults. There
-                // are base leaves only.
+                // The format has no entry for what some leaf would keep: all of them are dropped, and come back by faults. No leaf
+                // lies across the ends of a window.
                 tables.unmap(platform, range, spare, gather, |_, _| {})?;
                 return Ok(false);
             }

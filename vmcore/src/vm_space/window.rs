@@ -32,9 +32,9 @@ bitflags::bitflags! {
         const SEALED = 1;
         /// Its pages stay resident.
         const LOCKED = 2;
-        /// Large pages are wanted.
+        /// Large pages are wanted: where a page of an aligned block is touched or populated of which none exists, all of it is made, if there is a run of frames for it.
         const HUGE = 4;
-        /// Large pages are not wanted.
+        /// Large pages are not wanted: the window gets no large leaf, also of pages that would do.
         const NEVER_HUGE = 8;
     }
 }

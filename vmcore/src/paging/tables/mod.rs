@@ -17,6 +17,7 @@
 //! | `transfer` | a range brought elsewhere: moved, or duplicated in another tree |
 //! | `write_protect` | write permission withdrawn high up, and pushed down again |
 //! | `detach` | whole tables dropped unread, since they are a cache; teardown |
+//! | `edges` | larger leaves that lie across an edge, split there or dropped whole |
 //! | `promote` | one larger leaf instead of a full table of equal ones |
 //! | `adopt` | tables that somebody else made |
 //! | `writer` | the public writing cursor |
@@ -41,6 +42,7 @@ mod beside;
 mod change;
 mod cursor;
 mod detach;
+mod edges;
 #[cfg(test)]
 mod format_tests;
 mod gap;
@@ -73,6 +75,7 @@ pub(crate) use self::beside::LeafTables;
 use self::cursor::Cursor;
 pub use self::group::Groups;
 pub use self::live::DirtyBits;
+pub(crate) use self::page::Found;
 pub use self::query::{Marks, RangeSummary};
 pub use self::runs::Runs;
 pub(crate) use self::runs::{RunContent, TableRun};

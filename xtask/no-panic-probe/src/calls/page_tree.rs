@@ -67,6 +67,7 @@ fn edit<C: TreeContext<NonZeroU64>>(tree: &mut PageTree<NonZeroU64>, context: &m
     shown(tree.is_sole_owner(key));
     shown(tree.node_count());
     shown(tree.get_with_ownership(key).is_some());
+    shown(tree.run_with_ownership(key).is_some());
     shown(tree.nodes_needed_to_insert(key));
     shown(tree.nodes_needed_to_remove_range(hidden(1)..=hidden(9)));
     shown(tree.prepare_insert(key, context));

@@ -104,6 +104,10 @@ fn one(space: &Space<Probe>) {
                         Err(error) => displayed(error),
                     }
                 }
+                match space.promote(range, hidden(1)) {
+                    Ok(flush) => shown(flush.complete()),
+                    Err(error) => displayed(error),
+                }
                 for destination in [Destination::InPlace, Destination::Anywhere, Destination::To(Place::FirstGap)] {
                     match space.relocate(range, hidden(1), hidden(destination)) {
                         Ok(flush) => shown(flush.complete()),
