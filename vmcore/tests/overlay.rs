@@ -224,6 +224,27 @@ fn the_files_frame_outlives_the_flush_of_the_copy() {
     scene.end();
 }
 
+/// A window that is left behind where its pages went away shows the file, as it did before anything was written.
+#[test]
+fn what_is_left_behind_shows_the_file() {
+    let scene = Scene::new();
+    let view = scene.file.overlay(0, 4 * PAGE).unwrap();
+    let range = scene.space.map(&MapRequest::new(&view).at(B).inherit(Inherit::Copy)).unwrap();
+    drop(view);
+    store(scene.sim(), 0, &scene.space, B + PAGE, 77).unwrap();
+    assert_eq!(load(scene.sim(), 1, &scene.space, B + PAGE).unwrap(), 77);
+    let to = scene.space.relocate_leaving(range, Place::At(B + 16 * PAGE)).unwrap().complete();
+    for cpu in 0..2 {
+        let at = |address| load(scene.sim(), cpu, &scene.space, address).unwrap();
+        assert_eq!((at(B + PAGE), at(to.start().as_u64() + PAGE)), (word(1), 77));
+        assert_eq!((at(B), at(to.start().as_u64())), (word(0), word(0)));
+    }
+    store(scene.sim(), 1, &scene.space, B + PAGE, 78).unwrap();
+    assert_eq!(load(scene.sim(), 0, &scene.space, to.start().as_u64() + PAGE).unwrap(), 77);
+    unmap(&scene.space, B, 20);
+    scene.end();
+}
+
 #[test]
 fn a_copy_is_not_seen_beside_what_it_was_copied_from() {
     let scene = Scene::new();

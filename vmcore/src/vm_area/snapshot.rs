@@ -125,8 +125,13 @@ impl<P: Platform> AreaInner<P> {
         Ok(object)
     }
 
-    /// Makes, in `memory`, an open area without pages that takes the original's place: of its size, with its memory type and its account. Its one reference is that of the window
-    /// whose view is given.
+    /// What it takes to make an area [fresh like](Self::fresh_like) one with this state.
+    pub(crate) fn need_for_fresh(state: &AreaState<P>) -> Need {
+        Self::need_to_lay_over(state).with_objects::<Self>(1)
+    }
+
+    /// Makes, in `memory`, an area without pages of its own that takes the original's place: of its size, with its memory type and its account; open, or laid over the same area.
+    /// Its one reference is that of the window whose view is given. What it [takes](Self::need_for_fresh) was reserved.
     ///
     /// # Safety
     /// The memory was taken for this type, and nobody else knows it. The view is linked nowhere, and stays where it is until it is unlinked. The state is the original's.
@@ -135,8 +140,11 @@ impl<P: Platform> AreaInner<P> {
         state: &AreaState<P>,
         mut memory: NonNull<Self>,
         view: NonNull<View<P>>,
+        reserve: &mut Reserve<P>,
     ) {
-        let kind = AreaKind::Open { size: state.pages << P::PAGE_SHIFT };
+        let size = state.pages << P::PAGE_SHIFT;
+        let record = if state.is_overlay() { reserve.take_object::<Overlay<P>>() } else { None };
+        let kind = if record.is_some() { AreaKind::Private { size } } else { AreaKind::Open { size } };
         // SAFETY: the caller's promises.
         let fresh = unsafe {
             memory.write(Self::new(kind, state.pages, None, original.data().clone()));
@@ -144,8 +152,11 @@ impl<P: Platform> AreaInner<P> {
         };
         fresh.note_memory(original.memory());
         fresh.state_mut().charge_like(state);
-        // SAFETY: the caller's promises; nobody else knows the area.
-        unsafe { fresh.state_mut().link_view(view) };
+        // SAFETY: the caller's promises; nobody else knows the area. The memory was just taken for a record.
+        unsafe {
+            fresh.state_mut().link_view(view);
+            Self::lay_over_same(state, memory, record);
+        }
     }
 }
 

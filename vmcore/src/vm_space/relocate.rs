@@ -110,7 +110,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
     ///
     /// | memory | the old addresses show |
     /// |---|---|
-    /// | open or private, whose area has no handle, in a window that clones do not [share](Inherit::Share) | fresh memory, which reads as zero and is paid for by the same account |
+    /// | open or private, whose area has no handle, in a window that clones do not [share](Inherit::Share) | fresh memory, which reads as zero (of a private view of a paged area: as that area's contents) and is paid for by the same account |
     /// | any other tracked, paged or fixed memory | the same pages as the new addresses; the tables are empty until they are touched |
     /// | untracked; growing | – (refused) |
     ///
@@ -241,7 +241,9 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             let nodes = [slot.range.start(), to.start()].map(|at| index.nodes_needed(at, cuts + 1)).iter().sum();
             index.add_need(nodes, &mut need);
             need.add_objects::<Window<P, M>>(cuts + 1 + usize::from(leave));
-            need.add_objects::<AreaInner<P>>(usize::from(stays == Some(Stays::Fresh)));
+            if stays == Some(Stays::Fresh) {
+                need.merge(&AreaInner::need_for_fresh(&state));
+            }
             need.tables = tables.tables_to_move(platform, moved, arrives);
             if let Some(rest) = rest {
                 need.tables += tables.tables_to_split(platform, rest);
@@ -315,7 +317,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             let window = gated.as_ref().part(gated.as_ref().range());
             record.write(window.left_behind(fresh.unwrap_or(gated.as_ref().area)));
             match fresh {
-                Some(fresh) => AreaInner::fresh_like(area, state, fresh, record.cast()),
+                Some(fresh) => AreaInner::fresh_like(area, state, fresh, record.cast(), reserve),
                 None => {
                     area.add_window_reference();
                     state.link_view(record.cast());
