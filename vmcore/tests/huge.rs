@@ -460,7 +460,8 @@ fn promotion_waits_for_its_flush<M: SimFormat>(mmu: M) {
         let flush = space.promote(range, 0).unwrap().detach();
         // The other CPU has not heard of it: it writes through what it remembers.
         let remembered = machine.sim.write_u64(1, VirtAddr::new(BASE + 9 * PAGE), true, 99).is_ok();
-        assert!(remembered, "the TLB keeps what it may");
+        // A table that is unlinked is forgotten at once where the format demands that.
+        assert_eq!(remembered, !M::FORMAT.break_before_make, "the TLB keeps what it may");
         let read = machine.access(0, &space, BASE + 10 * PAGE, Access::READ);
         assert!(matches!(read, Err(SpaceError::Retry(_))), "{read:?}");
         assert!(matches!(area.write(0, &[1]), Err(AreaError::Retry)));
@@ -478,7 +479,8 @@ fn promotion_waits_for_its_flush<M: SimFormat>(mmu: M) {
         assert_eq!(unsafe { flush.acknowledged() }, 1);
         machine.sim.fail_never();
         let last = if what == 2 { 99 } else { 511 };
-        assert_eq!((word(&area, 9), word(&area, 10), word(&area, last)), (99, 11, last + 1), "{what}");
+        let ninth = if remembered { 99 } else { 10 };
+        assert_eq!((word(&area, 9), word(&area, 10), word(&area, last)), (ninth, 11, last + 1), "{what}");
         let run = area.frame_at(0).map(|frame| frame.add(last)) == area.frame_at(last * PAGE);
         // (The pools may have had what it takes when frames were refused.)
         assert!(run == matches!(what, 0 | 3) || what == 4, "{what}");
@@ -487,7 +489,7 @@ fn promotion_waits_for_its_flush<M: SimFormat>(mmu: M) {
             assert_eq!(machine.load(0, &space, 9), 3);
         }
         if let Some(copy) = copy {
-            assert_eq!((word(&copy, 9), word(&copy, 10)), (99, 11));
+            assert_eq!((word(&copy, 9), word(&copy, 10)), (ninth, 11));
         }
         drop(area);
         machine.finish(vec![space]);

@@ -7,7 +7,7 @@ use vmcore::addr::{Frame, FrameRange};
 use vmcore::paging::{Access, Flush, MemoryType};
 use vmcore::sim::Sim;
 use vmcore::vm_area::{Area, AreaError, AreaKind, Rights};
-use vmcore::vm_space::{Space, SpaceError};
+use vmcore::vm_space::{Advice, Space, SpaceError};
 use vmcore::{Platform, RegistryError};
 
 const A: u64 = 0x40_0000;
@@ -121,5 +121,27 @@ fn bad_types_are_refused() {
     assert!(sim.machine().unregister(sim, ram, MemoryType::WriteBack));
     area.set_memory(wanted).unwrap().complete();
     drop((area, handle, fixed, untracked));
+    world.finish();
+}
+
+#[test]
+fn what_is_needed_waits_for_the_flush_as_well() {
+    let world = World::new(2);
+    let space = world.user();
+    (0..2).for_each(|cpu| world.enter(cpu, &space));
+    let area = world.open(2);
+    let range = map(&space, &area, A, 0, 2);
+    store(&world.sim, 1, &space, A, 1).unwrap();
+    let flush = area.set_memory(MemoryType::WriteCombining).unwrap().detach();
+    space.advise(range, Advice::Needed).unwrap().complete();
+    assert!(world.sim.access(0, at(A), USER_READ).is_err(), "CPU 1 may remember the page with its old type");
+    world.sim.apply(flush.request());
+    // SAFETY: every CPU of the request has just carried it out.
+    unsafe { flush.acknowledged() };
+    space.advise(range, Advice::Needed).unwrap().complete();
+    assert_eq!(world.sim.access(0, at(A), USER_READ).unwrap().memory, MemoryType::WriteCombining);
+    drop(area);
+    (0..2).for_each(|cpu| world.leave(cpu, &space));
+    drop(space);
     world.finish();
 }

@@ -192,7 +192,7 @@ fn a_pin_that_is_told_to_retry_makes_no_page() {
 
 /// What it takes is counted by where the pages are kept, not by where they are seen.
 #[test]
-fn a_copied_ring_is_pinned_across_its_end() {
+fn a_copied_ring_is_pinned_and_written_across_its_end() {
     let world = World::new(1);
     let ring = Area::new(&world.sim, AreaKind::Ring { size: 3 * PAGE }, 0).unwrap();
     ring.write(0, &[7; 3 * PAGE as usize]).unwrap().complete();
@@ -202,6 +202,12 @@ fn a_copied_ring_is_pinned_across_its_end() {
             let pin = copy.pin(first * PAGE, count * PAGE).unwrap().complete();
             assert_eq!(copy.pinned_pages(), count.min(3));
             drop((pin, copy));
+            let copy = ring.snapshot().unwrap().complete();
+            let bytes: Vec<u8> = (0..count * PAGE).map(|at| (at / PAGE) as u8).collect();
+            copy.write(first * PAGE, &bytes).unwrap().complete();
+            let mut last = [0];
+            copy.read((first + count) * PAGE - 1, &mut last).unwrap();
+            assert_eq!(u64::from(last[0]), count - 1);
         }
     }
     drop(ring);

@@ -72,7 +72,7 @@ impl<P: Platform> Area<P> {
         let written = self.each_piece(offset, bytes.len(), |index, within, done, count| {
             let Some(chunk) = bytes.get(done..done + count) else { return Ok(()) };
             // Again where a page that was brought is written back and evicted meanwhile, without these bytes.
-            while let Some(held) = self.hold(index, true, (offset, bytes.len()), &mut reserve, pending)? {
+            while let Some(held) = self.hold((index, Some(first)), (offset, bytes.len()), &mut reserve, pending)? {
                 let frame = held.frame();
                 // SAFETY: the frame is the area's page, which is held, or one of a fixed run, whose maker vouched for what its handles do
                 // with it.
@@ -101,11 +101,10 @@ impl<P: Platform> Area<P> {
         Ok((first, count))
     }
 
-    /// The page with this index, held for writing or reading; `None` for one that does not exist and is to be read.
+    /// The page with this index, held for reading, or for writing from the page `from` on; `None` for one that does not exist and is to be read.
     fn hold(
         &self,
-        index: u64,
-        write: bool,
+        (index, from): (u64, Option<u64>),
         bytes: (u64, usize),
         reserve: &mut Reserve<P>,
         pending: &mut Pending<P>,
@@ -114,8 +113,14 @@ impl<P: Platform> Area<P> {
         loop {
             let held = {
                 let mut state = self.inner().lock(platform);
-                // SAFETY: the handle keeps the area alive, and the state is its own.
-                unsafe { AreaInner::hold(platform, self.pointer(), &mut state, (index, write), reserve, pending) }
+                let (area, page) = (self.pointer(), (index, from.is_some()));
+                // SAFETY: the handle keeps the area alive, and the state is its own. Of a ring, the page may be one that was held before, and replaced.
+                unsafe {
+                    match from.and_then(|from| state.come_round(from, index)) {
+                        Some(frame) => Ok(Some(AreaInner::hold_frame(platform, area, &mut state, page, frame))),
+                        None => AreaInner::hold(platform, area, &mut state, page, reserve, pending),
+                    }
+                }
             };
             match held {
                 Ok(held) => return Ok(held),
@@ -158,7 +163,7 @@ impl<P: Platform> Area<P> {
         self.each_piece(offset, length, |index, within, done, count| {
             let Some(chunk) = bytes.get_mut(done..done + count) else { return Ok(()) };
             // Nothing is replaced by reading.
-            let held = self.hold(index, false, (offset, length), &mut reserve, &mut Pending::new())?;
+            let held = self.hold((index, None), (offset, length), &mut reserve, &mut Pending::new())?;
             let Some(held) = held else {
                 chunk.fill(0);
                 return Ok(());

@@ -65,7 +65,24 @@ impl<P: Platform> AreaInner<P> {
             Answer::Zero => return Ok(None),
             answer => return Err(answer),
         };
-        let writes = write && want == Want::Write && !inner.is_fixed();
+        // SAFETY: the caller's promise.
+        Ok(Some(unsafe { Self::hold_frame(platform, area, state, (index, write), frame) }))
+    }
+
+    /// Holds a page that is in this frame.
+    ///
+    /// # Safety
+    /// The area is alive, and the state is its own.
+    pub(super) unsafe fn hold_frame<'a>(
+        platform: &'a P,
+        area: NonNull<Self>,
+        state: &mut AreaState<P>,
+        (index, write): (u64, bool),
+        frame: Frame,
+    ) -> HeldPage<'a, P> {
+        // SAFETY: the caller's promise.
+        let inner = unsafe { area.as_ref() };
+        let writes = write && !matches!(inner.kind(), AreaKind::Paged { .. } | AreaKind::Fixed { .. });
         if writes {
             state.writers += 1;
         }
@@ -75,7 +92,7 @@ impl<P: Platform> AreaInner<P> {
         // As one of a gate's, so that nobody takes it for a handle.
         inner.add_window_reference();
         state.gate_count += 1;
-        Ok(Some(HeldPage { platform, area, index, frame, writes }))
+        HeldPage { platform, area, index, frame, writes }
     }
 }
 

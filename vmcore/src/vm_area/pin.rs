@@ -186,7 +186,10 @@ impl<P: Platform> Area<P> {
             reserve.charged = need.pages;
             let (mut done, mut refused) = (0, None);
             while done < count {
-                let answer = self.inner().page(platform, &mut state, first + done, Want::Write, &mut reserve);
+                let answer = match state.come_round(first, first + done) {
+                    Some(frame) => Answer::Page { frame, writable: true },
+                    None => self.inner().page(platform, &mut state, first + done, Want::Write, &mut reserve),
+                };
                 let frame = match answer {
                     Answer::Page { frame, .. } => frame,
                     Answer::Replaced { frame, old, .. } => {

@@ -13,6 +13,7 @@
 
 use super::ViewChange;
 use super::inner::AreaState;
+use crate::addr::Frame;
 use crate::frame::Need;
 use crate::paging::Pending;
 use crate::platform::Platform;
@@ -54,6 +55,15 @@ impl<P: Platform> AreaState<P> {
             return [(0, self.ring()), (0, 0)];
         }
         [(low, length), (second, second_length)]
+    }
+
+    /// The frame of page `index`, if an operation that began with page `first` came to it before, at its other place: it has made the page the area's
+    /// own, which others are told to wait for.
+    pub(super) fn come_round(&self, first: u64, index: u64) -> Option<Frame> {
+        if self.ring() == 0 || index.checked_sub(self.ring()).is_none_or(|before| before < first) {
+            return None;
+        }
+        self.resident_page(index)
     }
 
     /// What it takes to make `count` pages from `first` on resident. O(pages).

@@ -126,7 +126,8 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                         if self.first_guard(part.window, PageRange::from_checked(address, page_size::<P>())).is_some() {
                             return None;
                         }
-                        if part.area.awaits(&state, page) {
+                        // What has to be brought, and what waits for the flush of another memory type, is for faults to map.
+                        if part.area.awaits(&state, page) || part.area.first_refused(&state, page, 1).is_some() {
                             return None;
                         }
                         match part.area.page(platform, &mut state, page, Want::Settled(false), &mut reserve) {

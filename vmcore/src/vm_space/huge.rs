@@ -307,6 +307,16 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         if let (false, Some(frame)) = (promoted, frame) {
             reserve.put_block(frame);
         }
+        if promoted {
+            // What is left of the table would be in the way of the large leaf: it goes, here, where the index is held.
+            let mut gather = Gather::default();
+            let mut tables = inner.tables.lock(platform);
+            if tables.unmap(platform, place.range, &mut FrameList::new(), &mut gather, |_, _| {}).is_err() {
+                pending.note_lost();
+            }
+            drop(tables);
+            inner.absorb(platform, gather, pending);
+        }
         Step::Passed { next: place.range.last().checked_add(1), promoted }
     }
 }

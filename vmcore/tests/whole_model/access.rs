@@ -3,6 +3,8 @@
 //! What a CPU does through a translation that the tables do not hold any more is allowed only until the flush that takes it away is acknowledged
 //! ([`Stale`](crate::model::Stale)). What it does through one that is as the model says reads and writes what the model says.
 
+use std::collections::BTreeSet;
+
 use vmcore::paging::Access;
 use vmcore::sim::{SimFormat, Translation};
 use vmcore::vm_area::AreaKind;
@@ -10,7 +12,7 @@ use vmcore::vm_space::{Fault, Inherit, Resolution};
 
 use crate::model::{Effect, PAGE, PagedPage, Resident, Shown, WORD_AT};
 use crate::refusal::{Expected, Refusal};
-use crate::world::{CPU, Outcome, World, at, bytes_of};
+use crate::world::{CPU, Outcome, PLACES, World, at, bytes_of};
 
 impl<M: SimFormat> World<M> {
     pub(crate) fn access(&mut self, cpu: usize, page: u16, access: u8, word: usize) {
@@ -158,8 +160,23 @@ impl<M: SimFormat> World<M> {
         (self.refusals(page, &below(more), access), grown)
     }
 
-    /// An access went through.
-    fn accessed(&mut self, cpu: usize, slot: usize, page: u64, access: Access, word: usize, through: &Translation) {
+    /// What every CPU can do at the moment is allowed, page by page; and each remembers all that it finds.
+    pub(crate) fn probe(&self) {
+        for (cpu, slot) in self.loaded.iter().enumerate().filter_map(|(cpu, slot)| Some((cpu, (*slot)?))) {
+            let number = self.spaces[slot].as_ref().unwrap().1;
+            let mapped = self.model.spaces[number].pages.keys().copied();
+            let pages: BTreeSet<u64> = PLACES.into_iter().flatten().chain(mapped).collect();
+            for (page, access) in pages.into_iter().flat_map(|page| [(page, Access::READ), (page, Access::KERNEL_DATA)])
+            {
+                if let Ok(translation) = self.sim.access(cpu, at(page), access | Access::USER) {
+                    self.current(cpu, slot, page, access, &translation);
+                }
+            }
+        }
+    }
+
+    /// What an access that went through reached: what the model says, or what a CPU may remember.
+    fn current(&self, cpu: usize, slot: usize, page: u64, access: Access, through: &Translation) -> Option<Shown> {
         let number = self.spaces[slot].as_ref().unwrap().1;
         let shown = self.model.spaces[number].pages.get(&page).copied();
         let write = access.contains(Access::WRITE);
@@ -182,8 +199,20 @@ impl<M: SimFormat> World<M> {
                 let now = self.model.contents[shown.content].memory;
                 assert!(shown.gate.is_some() || through.memory != now, "used as {now} before it was flushed");
             }
-            return;
+            return None;
         };
+        if let Some(PagedPage::Here { dirty, .. }) = self.model.contents[shown.content].paged.get(&shown.page) {
+            let unseen =
+                self.model.effects.values().any(|effect| effect.writing.contains(&(shown.content, shown.page)));
+            assert!(!write || *dirty || unseen, "a write to page {page:#x} that nobody has seen");
+        }
+        Some(shown)
+    }
+
+    /// An access went through.
+    fn accessed(&mut self, cpu: usize, slot: usize, page: u64, access: Access, word: usize, through: &Translation) {
+        let write = access.contains(Access::WRITE);
+        let Some(shown) = self.current(cpu, slot, page, access, through) else { return };
         let (content, address) = (shown.content, at(page).checked_add(WORD_AT[word]).unwrap());
         if !write {
             if !access.contains(Access::EXECUTE) {
@@ -191,10 +220,6 @@ impl<M: SimFormat> World<M> {
                 assert_eq!(found, self.model.words(content, shown.page)[word], "word {word} of page {page:#x}");
             }
             return;
-        }
-        if let Some(PagedPage::Here { dirty, .. }) = self.model.contents[content].paged.get(&shown.page) {
-            let unseen = self.model.effects.values().any(|effect| effect.writing.contains(&(content, shown.page)));
-            assert!(*dirty || unseen, "a write to page {page:#x} that nobody has seen");
         }
         self.value += 1;
         self.sim.write_u64(cpu, address, true, self.value).unwrap();

@@ -36,7 +36,7 @@ fn run<M: SimFormat>(mmu: M) {
     let config = ProptestConfig {
         max_shrink_iters: 20_000,
         failure_persistence: None,
-        ..ProptestConfig::with_cases(300 * times)
+        ..ProptestConfig::with_cases(900 * times)
     };
     let exhausted = std::cell::Cell::new(0);
     let cases = (prop::collection::vec(step(), 1..150), any::<bool>());

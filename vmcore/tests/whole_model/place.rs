@@ -118,3 +118,42 @@ impl Wanted {
         fits && space.first_overlap(&(start..start + size)).is_none()
     }
 }
+
+/// A random place: each page where a block can begin is chosen as often as the others, and what is taken leads to the next gap above, or round to
+/// the lowest.
+#[test]
+fn entropy_chooses_every_start_as_often() {
+    use vmcore::Platform;
+    use vmcore::paging::Mmu;
+    use vmcore::sim::Sim;
+    use vmcore::vm_area::{Area, AreaKind};
+    use vmcore::vm_space::{MapRequest, Space};
+
+    const STARTS: u64 = 10;
+    let sim = Sim::builder().build();
+    let mmu = sim.machine().mmu();
+    let kernel = Space::kernel(&sim, mmu.range(0xffff_ff80_0000_0000, 0x80_0000_0000).unwrap(), None, ()).unwrap();
+    let area = Area::new(&sim, AreaKind::Open { size: 3 * PAGE }, 0).unwrap();
+    let within = mmu.range(0x40_0000, (STARTS + 2) * PAGE).unwrap();
+    for taken in [None, Some(4), Some(STARTS + 1)] {
+        let space = Space::user(&kernel, ()).unwrap();
+        if let Some(page) = taken {
+            space.map(&MapRequest::new(&area).size(PAGE).at(0x40_0000 + page * PAGE)).unwrap();
+        }
+        let mut found = [0; STARTS as usize];
+        for step in 0..STARTS * 7 {
+            let entropy = (u128::from(step) * (1 << 64) / u128::from(STARTS * 7)) as u64 + 1;
+            let place = Place::Random { entropy, within: Some(within) };
+            let range = space.map(&MapRequest::new(&area).place(place)).unwrap();
+            found[((range.start().as_u64() - 0x40_0000) / PAGE) as usize] += 1;
+            space.unmap(range).unwrap().complete();
+        }
+        let expected = match taken {
+            None => [7; STARTS as usize],
+            // Three starts would overlap the page: they lead to the gap behind it.
+            Some(4) => [7, 7, 0, 0, 0, 28, 7, 7, 7, 7],
+            _ => [14, 7, 7, 7, 7, 7, 7, 7, 7, 0],
+        };
+        assert_eq!(found, expected);
+    }
+}

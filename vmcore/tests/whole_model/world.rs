@@ -26,9 +26,10 @@ thread_local! {
 }
 
 /// Where windows are put: below and above the end of a leaf table, and far away.
-const PLACES: [Range<u64>; 2] = [0x1f8..0x208, 0x4_0000..0x4_0008];
+pub(crate) const PLACES: [Range<u64>; 2] = [0x1f8..0x208, 0x4_0000..0x4_0008];
 
 /// What comes out of a flush.
+#[allow(clippy::large_enum_variant, reason = "there are few at a time")]
 pub(crate) enum Outcome<M: SimFormat> {
     Nothing,
     Space(usize, usize, Space<Sim<M>>),
@@ -396,6 +397,9 @@ impl<M: SimFormat> World<M> {
                 }
             }
             Operation::Acknowledge { which } => self.acknowledge(which),
+        }
+        if step.late {
+            self.probe();
         }
         self.check();
     }
