@@ -3,11 +3,11 @@
 //! ```text
 //!   byte  0        1        2..4          4..8     8..12     12..16   16..24
 //!        +--------+--------+-------------+--------+---------+--------+-------------------+
-//!        |  use   | flags  | live, pins  | count  | account | family | link, or key      |
+//!        |  use   | flags  | live, pins  | count  | account | closer | link, or key      |
 //!        +--------+--------+-------------+--------+---------+--------+-------------------+
-//!         what it is for     entries of   leaf     who pays  of areas  next frame of the
-//!                            a table,     slots              sharing   list that holds it;
-//!                            pins of a page                            slots that hold a run
+//!         what it is for     entries of   leaf     who pays  who waits next frame of the
+//!                            a table,     slots              for a     list that holds it;
+//!                            pins of a page                  flush     slots that hold a run
 //! ```
 //!
 //! Use and live entries share one atomic word, so that "free it from the use it was allocated for" is one
@@ -83,7 +83,8 @@ pub struct FrameMeta {
     /// How many leaf slots of page trees hold the frame.
     count: AtomicU32,
     account: AtomicU32,
-    family: AtomicU32,
+    /// Of a closed page, who closed it.
+    closer: AtomicU32,
     link: [AtomicU32; 2],
 }
 
@@ -108,7 +109,7 @@ impl FrameMeta {
             state: AtomicU32::new(0),
             count: AtomicU32::new(0),
             account: AtomicU32::new(0),
-            family: AtomicU32::new(0),
+            closer: AtomicU32::new(0),
             link: [AtomicU32::new(0), AtomicU32::new(0)],
         }
     }
@@ -144,7 +145,7 @@ impl FrameMeta {
             .map_err(|state| FrameUse::from_code((state & USE_MASK) as u8))?;
         self.count.store(1, Ordering::Relaxed);
         self.account.store(0, Ordering::Relaxed);
-        self.family.store(0, Ordering::Relaxed);
+        self.closer.store(0, Ordering::Relaxed);
         Ok(())
     }
 
@@ -185,8 +186,15 @@ impl FrameMeta {
         self.state.load(Ordering::Relaxed) & CLOSED != 0
     }
 
-    /// Marks a page that nobody may touch before a flush. Called with its area locked, as is [`open`](Self::open).
-    pub(crate) fn close(&self) {
+    /// Whether nobody may touch the page before a flush, in the area that has this number.
+    #[inline]
+    pub(crate) fn is_closed_by(&self, closer: u32) -> bool {
+        self.is_closed() && self.closer.load(Ordering::Relaxed) == closer
+    }
+
+    /// Marks a page that nobody may touch before a flush, in the area that has this number. Called with it locked, as is [`open`](Self::open).
+    pub(crate) fn close(&self, closer: u32) {
+        self.closer.store(closer, Ordering::Relaxed);
         self.state.fetch_or(CLOSED, Ordering::Relaxed);
     }
 

@@ -20,7 +20,7 @@ use core::ptr::NonNull;
 use super::inner::{AreaInner, AreaState, release_area};
 use super::page::{drop_page, free_page, release_page};
 use crate::addr::Frame;
-use crate::frame::{FrameMeta, Reserve};
+use crate::frame::Reserve;
 use crate::paging::{Deferred, Pending, ReleaseStep};
 use crate::platform::Platform;
 
@@ -143,7 +143,7 @@ impl<P: Platform> AreaState<P> {
             Closed::Page { new, .. } => {
                 if let Some(meta) = new.and_then(|new| platform.frame_meta(new)) {
                     meta.add_reference();
-                    meta.close();
+                    meta.close(self.closer());
                 }
             }
             Closed::Writes { .. } => self.write_gates += 1,
@@ -194,7 +194,14 @@ impl<P: Platform> AreaState<P> {
     #[inline]
     pub(super) fn page_is_closed(&self, platform: &P, index: u64) -> bool {
         let page = || self.tree.get(index)?.held_frame().and_then(|frame| platform.frame_meta(frame));
-        self.gates.is_some() && (page().is_some_and(FrameMeta::is_closed) || self.is_in_closed_block(index))
+        self.gates.is_some()
+            && (page().is_some_and(|meta| meta.is_closed_by(self.closer())) || self.is_in_closed_block(index))
+    }
+
+    /// What tells the area from those that have pages in common with it: they may use a page that this one waits for. (Should two areas be so far apart in
+    /// memory that they have the same, they wait for one another.)
+    fn closer(&self) -> u32 {
+        (core::ptr::from_ref(self).addr() >> size_of::<usize>().trailing_zeros()) as u32
     }
 
     /// Whether the page with this index is being promoted. O(flushes outstanding), if any promotes something.

@@ -16,7 +16,7 @@ use crate::vm_space::edit::Part;
 use crate::vm_space::index::{Slot, page_size};
 use crate::vm_space::map::leaf_for;
 use crate::vm_space::protect::allows_anything;
-use crate::vm_space::unmap::clear_tables;
+use crate::vm_space::unmap::{clear_tables, unlink_empty_tables};
 use crate::vm_space::window::{Window, WindowFlags, WindowMarks, WindowState};
 use crate::vm_space::{Space, SpaceError};
 
@@ -304,6 +304,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                             give_up(platform, area, &mut state, (first, count), None, &mut reserve, &mut pending)
                         };
                         if given.is_ok() {
+                            unlink_empty_tables(platform, inner, middle, &mut gather, &mut pending);
                             continue;
                         }
                         // Another window went since it was counted: its pages stay.

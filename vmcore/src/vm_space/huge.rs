@@ -23,6 +23,7 @@ use crate::platform::Platform;
 use crate::vm_area::{AreaInner, AreaState, Promotion};
 use crate::vm_space::map::leaf_for;
 use crate::vm_space::protect::allows_anything;
+use crate::vm_space::unmap::unlink_empty_tables;
 use crate::vm_space::window::{Window, WindowFlags, WindowMarks, WindowState};
 use crate::vm_space::{Space, SpaceError};
 
@@ -308,13 +309,9 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             reserve.put_block(frame);
         }
         if promoted {
-            // What is left of the table would be in the way of the large leaf: it goes, here, where the index is held.
+            // What is left of the table would be in the way of the large leaf.
             let mut gather = Gather::default();
-            let mut tables = inner.tables.lock(platform);
-            if tables.unmap(platform, place.range, &mut FrameList::new(), &mut gather, |_, _| {}).is_err() {
-                pending.note_lost();
-            }
-            drop(tables);
+            unlink_empty_tables(platform, inner, place.range, &mut gather, pending);
             inner.absorb(platform, gather, pending);
         }
         Step::Passed { next: place.range.last().checked_add(1), promoted }

@@ -259,6 +259,21 @@ pub(super) fn clear_tables<P: Platform, M: Mmu>(
     }
 }
 
+/// Takes the tables away that an area left empty when it took its pages out of a part of a window. The index is locked, which the area's change does not
+/// count on; and the area, so that nothing is shown there.
+pub(super) fn unlink_empty_tables<P: Platform, M: Mmu>(
+    platform: &P,
+    inner: &SpaceInner<P, M>,
+    part: PageRange,
+    gather: &mut Gather,
+    pending: &mut Pending<P>,
+) {
+    let mut tables = inner.tables.lock(platform);
+    if tables.unmap(platform, part, &mut FrameList::new(), gather, |_, _| {}).is_err() {
+        pending.note_lost();
+    }
+}
+
 /// How many records and how many nodes of the index unmapping the range takes: a record for each part that is not the first to stay of its
 /// window, which is a new slot of the index as well; and whether guards may go with it.
 fn new_records<P: Platform, M: Mmu>(

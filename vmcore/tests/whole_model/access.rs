@@ -185,10 +185,11 @@ impl<M: SimFormat> World<M> {
             let content = &self.model.contents[shown.content];
             match self.space(slot).frame_at(at(page)) {
                 Some(frame) => frame == through.frame(),
-                // The zero frame stands for what nobody has written to, and nobody else may see.
+                // The zero frame stands for what nobody has written to, and nobody else may see; or it is what was there before, and is remembered.
                 None => {
                     let is_private = shown.inherit == Inherit::Copy || !content.plain;
-                    !write && is_private && !content.is_paged() && content.resident(shown.page) != Resident::Yes
+                    let is_zero = is_private && !content.is_paged() && content.resident(shown.page) != Resident::Yes;
+                    !write && is_zero && !self.model.may_be_stale(number, page, access)
                 }
             }
         });
