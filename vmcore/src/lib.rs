@@ -24,6 +24,7 @@
 //! | [`vm_area`] | what backs memory |
 //! | [`vm_space`] | windows, faults, and the table of calls and contexts |
 //! | [`inspect`] | what a person asks of a live space |
+#![cfg_attr(feature = "posix", doc = "| [`posix`] | the memory calls that programs know (feature `posix`) |")]
 #![cfg_attr(feature = "sim", doc = "| [`sim`] | a simulated machine for tests on a host (feature `sim`) |")]
 //!
 //! # Five promises
@@ -68,7 +69,7 @@
 //!
 //! # Features
 //!
-//! `spin` (default): `spin`'s locks can be used as a platform's. `sim`: the simulated machine, needs `alloc`, never `std`.
+//! `spin` (default): `spin`'s locks can be used as a platform's. `posix`: the memory calls that programs know, needs no `alloc`. `sim`: the simulated machine, needs `alloc`, never `std`.
 //! Without either, the crate depends on `lock_api`, `bitflags` and `static_assertions` alone.
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(not(test), warn(missing_docs))]
@@ -97,6 +98,8 @@ pub mod paging;
 #[cfg(loom)]
 pub mod pieces;
 mod platform;
+#[cfg(feature = "posix")]
+pub mod posix;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod static_vec;

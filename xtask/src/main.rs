@@ -12,6 +12,7 @@
 //! | `bench` | page tables, page trees and spaces beside other crates' |
 //! | `check_mmu` | page tables against an emulator's MMU |
 //! | `models` | the library's own code under model checkers |
+//! | `replay` | what Linux did, done again by the library |
 //! | `lint`, `no_panic`, `ci` | the commands that check the sources |
 
 mod bench;
@@ -31,6 +32,7 @@ mod no_panic;
 mod process;
 mod qemu;
 mod qmp;
+mod replay;
 mod session;
 mod setup;
 mod symbols;

@@ -209,6 +209,8 @@ pub(super) struct Memory {
     nowhere: Pages,
     free: Mutex<FreeList>,
     clock: AtomicU64,
+    /// Whether frames hold a pattern while nobody has them, which is looked for.
+    patterns: bool,
 }
 
 impl Memory {
@@ -247,7 +249,18 @@ impl Memory {
             nowhere: Pages::new(1, page_shift),
             free: Mutex::new(free),
             clock: AtomicU64::new(0),
+            patterns: true,
         }
+    }
+
+    /// The same, whose frames hold no pattern while nobody has them.
+    pub(super) fn without_patterns(self) -> Self {
+        Self { patterns: false, ..self }
+    }
+
+    /// Whether a frame that nobody has holds a pattern.
+    pub(super) const fn has_patterns(&self) -> bool {
+        self.patterns
     }
 
     fn index(&self, frame: u64) -> Option<usize> {
@@ -370,7 +383,8 @@ impl Memory {
             let frame = self.first + index as u64;
             let expected = if core::mem::replace(&mut free.used_before[index], true) { POISON } else { 0 };
             let Some(words) = self.pages.get(index) else { continue };
-            if let Some(at) = words.iter().position(|word| word.load(Ordering::Acquire) != expected) {
+            let written = || words.iter().position(|word| word.load(Ordering::Acquire) != expected);
+            if let Some(at) = self.patterns.then(written).flatten() {
                 let found = words[at].load(Ordering::Acquire);
                 problem = Some((
                     ViolationKind::WrittenWhileFree,
@@ -389,8 +403,11 @@ impl Memory {
                 ));
             }
             let fill = if request.zeroed { 0 } else { GARBAGE };
-            for word in words {
-                word.store(fill, Ordering::Relaxed);
+            // Without patterns what was never given out is zero still.
+            if self.patterns || (request.zeroed && expected == POISON) {
+                for word in words {
+                    word.store(fill, Ordering::Relaxed);
+                }
             }
             self.given_out[index].store(tick, Ordering::Release);
         }
@@ -411,7 +428,7 @@ impl Memory {
         // The lowest frame is given out first again.
         for frame in (first.number()..first.number() + count).rev() {
             let Some(index) = self.index(frame) else { continue };
-            for word in self.pages.get(index).unwrap_or_default() {
+            for word in self.pages.get(index).filter(|_| self.patterns).unwrap_or_default() {
                 word.store(POISON, Ordering::Relaxed);
             }
             self.given_out[index].store(0, Ordering::Release);
@@ -420,7 +437,7 @@ impl Memory {
     }
 
     fn objection(&self, first: u64, count: u64) -> Option<alloc::string::String> {
-        let what = format!("free_frames(frame {first:#x}, count {count})");
+        let what = format_args!("free_frames(frame {first:#x}, count {count})");
         if count == 0 {
             return Some(format!("{what} frees nothing"));
         }

@@ -32,12 +32,23 @@ type Key = (u16, u32, u64);
 #[derive(Default)]
 pub(super) struct StructureCache {
     pointers: BTreeMap<Key, Pointer>,
+    /// How many pointers lead to each table that some lead to.
+    tables: BTreeMap<u64, u32>,
 }
 
 /// The first address that an entry translates, and the last.
 fn covered((_, shift, prefix): Key) -> (u64, u64) {
     let first = prefix << shift;
     (first, first + ((1 << shift) - 1))
+}
+
+fn uncount(tables: &mut BTreeMap<u64, u32>, table: u64) {
+    if let Some(count) = tables.get_mut(&table) {
+        *count -= 1;
+        if *count == 0 {
+            tables.remove(&table);
+        }
+    }
 }
 
 impl StructureCache {
@@ -56,12 +67,17 @@ impl StructureCache {
 
     /// Remembers a pointer. True if it is new.
     pub(super) fn insert(&mut self, tag: u16, shift: u32, address: u64, pointer: Pointer) -> bool {
-        self.pointers.insert((tag, shift, address >> shift), pointer).is_none()
+        let old = self.pointers.insert((tag, shift, address >> shift), pointer);
+        *self.tables.entry(pointer.table).or_default() += 1;
+        if let Some(old) = &old {
+            uncount(&mut self.tables, old.table);
+        }
+        old.is_none()
     }
 
     /// Forgets what covers any address from `first` to `last`; of every tag where `tag` is `None`.
     pub(super) fn forget(&mut self, tag: Option<u16>, first: u64, last: u64) {
-        self.pointers.retain(|key, _| {
+        self.keep(|key| {
             let (from, to) = covered(*key);
             tag.is_some_and(|tag| tag != key.0) || to < first || last < from
         });
@@ -69,11 +85,28 @@ impl StructureCache {
 
     /// Forgets every pointer of a tag.
     pub(super) fn forget_tag(&mut self, tag: u16) {
-        self.pointers.retain(|key, _| key.0 != tag);
+        self.keep(|key| key.0 != tag);
     }
 
     pub(super) fn clear(&mut self) {
         self.pointers.clear();
+        self.tables.clear();
+    }
+
+    fn keep(&mut self, keep: impl Fn(&Key) -> bool) {
+        let tables = &mut self.tables;
+        self.pointers.retain(|key, pointer| {
+            let keeps = keep(key);
+            if !keeps {
+                uncount(tables, pointer.table);
+            }
+            keeps
+        });
+    }
+
+    /// Whether a pointer leads to one of the frames.
+    pub(super) fn lead_to(&self, first: u64, count: u64) -> bool {
+        self.tables.range(first..first.saturating_add(count)).next().is_some()
     }
 
     /// Every pointer: the tag, the entry's shift, the first address that it translates, and itself.

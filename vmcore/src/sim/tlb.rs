@@ -59,6 +59,10 @@ impl Cached {
 #[derive(Default)]
 pub(super) struct Tlb {
     entries: BTreeMap<(Owner, u64), Cached>,
+    /// How many entries of one page lead to each frame that some lead to: most frames that are freed are in none, which is not looked for among all.
+    frames: BTreeMap<u64, u32>,
+    /// How many entries have several pages.
+    large: usize,
 }
 
 impl Tlb {
@@ -85,8 +89,39 @@ impl Tlb {
             end = end.min(*after);
         }
         if from <= page && page < end {
-            self.entries.insert((owner, from), cached.part(from - first, end - from));
+            self.put((owner, from), cached.part(from - first, end - from));
         }
+    }
+
+    fn put(&mut self, key: (Owner, u64), cached: Cached) {
+        if let Some(old) = self.entries.insert(key, cached) {
+            self.count(&old, false);
+        }
+        self.count(&cached, true);
+    }
+
+    fn take(&mut self, key: &(Owner, u64)) -> Option<Cached> {
+        let old = self.entries.remove(key)?;
+        self.count(&old, false);
+        Some(old)
+    }
+
+    /// Counts an entry that came or went.
+    fn count(&mut self, cached: &Cached, came: bool) {
+        if cached.pages != 1 {
+            self.large = if came { self.large + 1 } else { self.large - 1 };
+            return;
+        }
+        let count = self.frames.entry(cached.frame).or_default();
+        *count = if came { *count + 1 } else { *count - 1 };
+        if *count == 0 {
+            self.frames.remove(&cached.frame);
+        }
+    }
+
+    /// Whether some entry may lead to one of the frames; if not, none does.
+    pub(super) fn may_lead_to(&self, first: u64, count: u64) -> bool {
+        self.large != 0 || self.frames.range(first..first.saturating_add(count)).next().is_some()
     }
 
     /// Forgets the pages from `first` to `last`, and no others.
@@ -97,24 +132,29 @@ impl Tlb {
         };
         let keys: Vec<_> = self.entries.range((owner, start)..=(owner, last)).map(|(key, _)| *key).collect();
         for key in keys {
-            let Some(entry) = self.entries.remove(&key) else { continue };
+            let Some(entry) = self.take(&key) else { continue };
             let (page, end) = (key.1, key.1 + entry.pages);
             if page < first {
-                self.entries.insert(key, entry.part(0, first - page));
+                self.put(key, entry.part(0, first - page));
             }
             if end - 1 > last {
-                self.entries.insert((owner, last + 1), entry.part(last + 1 - page, end - 1 - last));
+                self.put((owner, last + 1), entry.part(last + 1 - page, end - 1 - last));
             }
         }
     }
 
     /// Forgets every translation of `owner`.
     pub(super) fn forget_owner(&mut self, owner: Owner) {
-        self.entries.retain(|(each, _), _| *each != owner);
+        let keys: Vec<_> = self.entries.range((owner, 0)..=(owner, u64::MAX)).map(|(key, _)| *key).collect();
+        for key in keys {
+            self.take(&key);
+        }
     }
 
     pub(super) fn clear(&mut self) {
         self.entries.clear();
+        self.frames.clear();
+        self.large = 0;
     }
 
     /// Every entry: whose, its first page, and itself.

@@ -265,7 +265,8 @@ impl Walker<'_> {
 
     /// A table that a CPU begins to use must have been cleared: none of its words is the allocator's pattern.
     pub(super) fn check_cleared(&self, table: u64) {
-        for index in 0..self.memory.words() {
+        let words = if self.memory.has_patterns() { self.memory.words() } else { 0 };
+        for index in 0..words {
             let Some(word) = self.memory.word(table, index).map(|word| word.load(Ordering::Acquire)) else { return };
             if word == GARBAGE || word == POISON {
                 return self.judge.report(

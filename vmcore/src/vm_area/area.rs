@@ -136,6 +136,19 @@ impl<P: Platform> Area<P> {
         Ok(Self { platform: platform.clone(), inner, rights: Rights::all() })
     }
 
+    /// Another handle of an area, with every right.
+    ///
+    /// # Errors
+    /// There are too many.
+    ///
+    /// # Safety
+    /// The area is alive.
+    pub(crate) unsafe fn another(platform: &P, inner: NonNull<AreaInner<P>>) -> Result<Self, AreaError> {
+        // SAFETY: the caller's promise.
+        unsafe { inner.as_ref() }.add_reference()?;
+        Ok(Self::from_parts(platform.clone(), inner))
+    }
+
     /// A handle with every right, for a reference that the caller gives up to it.
     pub(super) fn from_parts(platform: P, inner: NonNull<AreaInner<P>>) -> Self {
         Self { platform, inner, rights: Rights::all() }

@@ -206,4 +206,4 @@ pub struct Section {
 }
 
 /// The size limit of an area in bytes: offsets stay far from overflow.
-const MAX_SIZE: u64 = 1 << 62;
+pub(crate) const MAX_SIZE: u64 = 1 << 62;

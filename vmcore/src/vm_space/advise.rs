@@ -8,7 +8,6 @@
 
 use crate::addr::PageRange;
 use crate::frame::{Need, Reserve};
-use crate::lock::Guard;
 use crate::paging::{Access, Flush, Gather, Mmu, Pending};
 use crate::platform::Platform;
 use crate::vm_area::{Answer, AreaError, AreaState, ViewChange, Want, give_up};
@@ -42,7 +41,7 @@ pub enum Advice {
 impl<P: Platform, M: Mmu> Space<P, M> {
     /// Takes advice about a range. All or nothing.
     ///
-    /// *Not needed* releases the pages of windows whose area has no handle any more (the caller mapped it and dropped its handle: anonymous
+    /// *Not needed* releases the pages of windows that are not [`SHARED`](WindowFlags::SHARED) and whose area has no handle any more (the caller mapped it and dropped its handle: anonymous
     /// memory) and that no other window shows, one that waits for its flush included; untracked pages always. Other pages are dropped from
     /// the tables alone, and those of fixed areas stay mapped. Released pages are free when the flush is complete.
     ///
@@ -323,14 +322,15 @@ impl<P: Platform, M: Mmu> Space<P, M> {
 }
 
 /// The area's pages that a part shows: the first and how many.
-fn pages_of<P: Platform, M: Mmu>(part: &Part<'_, P, M>) -> (u64, u64) {
+pub(super) fn pages_of<P: Platform, M: Mmu>(part: &Part<'_, P, M>) -> (u64, u64) {
     (part.window.area_page(part.range.start()), part.range.pages(P::PAGE_SHIFT))
 }
 
 /// Whether a part's pages can be reached by nothing but its window.
-fn is_released<P: Platform, M: Mmu>(part: &Part<'_, P, M>, state: &Guard<'_, P, AreaState<P>>) -> bool {
+pub(super) fn is_released<P: Platform, M: Mmu>(part: &Part<'_, P, M>, state: &AreaState<P>) -> bool {
     let (first, count) = pages_of(part);
-    part.area.is_open() && !part.area.has_handles(state) && state.is_shown_once(first, count)
+    let private = !part.window.flags.contains(WindowFlags::SHARED);
+    private && part.area.is_open() && !part.area.has_handles(state) && state.is_shown_once(first, count)
 }
 
 /// The first run of resident pages in a range, as addresses.

@@ -124,7 +124,7 @@ impl<P: Platform> Space<P> {
                 let is_private = slot.window.is_some_and(|window| {
                     // SAFETY: windows in the index are alive while it is locked.
                     let window = unsafe { window.as_ref() };
-                    window.state == WindowState::Live && window.inherit == Inherit::Copy
+                    window.state == WindowState::Live && window.inherited() == Inherit::Copy
                 });
                 if is_private {
                     let start = run.map_or_else(|| slot.range.start().align_down(top).max(barrier), |(start, _)| start);
@@ -155,7 +155,7 @@ impl<P: Platform> Space<P> {
             let Some(window) = slot.window else { continue };
             // SAFETY: windows in the index are alive while it is locked, and so are their areas.
             let (window, original) = unsafe { (window.as_ref(), window.as_ref().area) };
-            if window.state == WindowState::Gated || window.inherit == Inherit::Nothing {
+            if window.state == WindowState::Gated || window.inherited() == Inherit::Nothing {
                 continue;
             }
             let record = reserve.take_object::<Window<P, P::Mmu>>().ok_or(lacking)?;
@@ -212,7 +212,7 @@ impl<P: Platform> Space<P> {
         let platform = self.platform();
         // SAFETY: the caller's promise: the window keeps its area alive.
         let original = unsafe { area.as_ref() };
-        match window.inherit {
+        match window.inherited() {
             Inherit::Share | Inherit::Nothing => {
                 original.add_window_reference();
                 Ok(area)
@@ -246,12 +246,12 @@ fn need_to_clone<P: Platform, M: Mmu>(
         let Some(window) = slot.window else { continue };
         // SAFETY: windows in the index are alive while it is locked, and so are their areas.
         let (window, area) = unsafe { (window.as_ref(), window.as_ref().area.as_ref()) };
-        if window.state == WindowState::Gated || window.inherit == Inherit::Nothing {
+        if window.state == WindowState::Gated || window.inherited() == Inherit::Nothing {
             continue;
         }
         need.add_objects::<Window<P, M>>(1);
         windows += 1;
-        match window.inherit {
+        match window.inherited() {
             Inherit::Share if matches!(area.kind(), AreaKind::Untracked { .. }) => {
                 return Err(SpaceError::SingleWindow);
             }

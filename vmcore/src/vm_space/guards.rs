@@ -17,6 +17,7 @@ use crate::paging::{Access, Flush, Gather, Mmu, Pending};
 use crate::platform::Platform;
 use crate::static_vec::{StaticVec, StaticVecError};
 use crate::vm_space::index::page_size;
+use crate::vm_space::release::Windows;
 use crate::vm_space::unmap::clear_tables;
 use crate::vm_space::window::{Window, WindowMarks};
 use crate::vm_space::{Space, SpaceError};
@@ -177,6 +178,39 @@ impl<P: Platform, M: Mmu> Space<P, M> {
     /// # }
     /// ```
     pub fn install_guards(&self, range: PageRange) -> Result<Flush<P, ()>, SpaceError> {
+        self.guard(range, false)
+    }
+
+    /// As [`install_guards`](Self::install_guards); and pages that nothing but these windows reaches are released, as
+    /// [`Advice::NotNeeded`](crate::vm_space::Advice::NotNeeded) does: when the guard is removed, they read as zero. All or nothing.
+    ///
+    /// Cost: as `install_guards`, and an object and the nodes of two cut edges for each window.
+    ///
+    /// # Errors
+    /// As `install_guards`; a page that would be released is pinned.
+    ///
+    /// ```
+    /// # #[cfg(feature = "sim")] {
+    /// use vmcore::paging::{Access, Mmu};
+    /// use vmcore::vm_area::{Area, AreaKind};
+    /// use vmcore::vm_space::{MapRequest, Space};
+    /// use vmcore::{Platform, sim::Sim};
+    /// let sim = Sim::builder().build();
+    /// let bounds = sim.machine().mmu().range(0xffff_ff80_0000_0000, 0x80_0000_0000).unwrap();
+    /// let kernel = Space::kernel(&sim, bounds, None, Default::default()).unwrap();
+    /// let space = Space::user(&kernel, Default::default()).unwrap();
+    /// let area = Area::new(&sim, AreaKind::Open { size: 0x4000 }, Default::default()).unwrap();
+    /// let range = space.map(&MapRequest::new(&area).at(0x40_0000).populated()).unwrap();
+    /// drop(area); // from here on the window alone keeps it
+    /// space.install_guards_and_release(space.range(0x40_1000, 0x1000).unwrap()).unwrap().complete();
+    /// assert_eq!(space.window_after(range.start()).unwrap().resident_pages, 3);
+    /// # }
+    /// ```
+    pub fn install_guards_and_release(&self, range: PageRange) -> Result<Flush<P, ()>, SpaceError> {
+        self.guard(range, true)
+    }
+
+    fn guard(&self, range: PageRange, release: bool) -> Result<Flush<P, ()>, SpaceError> {
         let (platform, inner) = (self.platform(), self.inner());
         self.check_range(range)?;
         let mut reserve = Reserve::new(platform);
@@ -191,6 +225,9 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                 need.tables += inner.tables.lock(platform).check_access_change(platform, part.range, |_| true)?;
                 Ok(())
             })?;
+            if release {
+                need.merge(&self.need_to_release(&index, range, Windows::Stay)?);
+            }
             if !reserve.covers(&need) {
                 continue;
             }
@@ -200,6 +237,9 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             let (mut pending, mut gather) = (Pending::new(), Gather::default());
             for slot in index.overlapping(range) {
                 let (Some(window), Some(middle)) = (slot.window, slot.range.intersection(range)) else { continue };
+                if release {
+                    self.release_part(&slot, range, Windows::Stay, &mut reserve, &mut pending);
+                }
                 // SAFETY: windows in the index are alive while it is locked, and so are their areas.
                 let area = unsafe { window.as_ref().area.as_ref() };
                 let state = area.lock(platform);
@@ -238,6 +278,13 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         }
         guards.remove(range);
         Ok(())
+    }
+
+    /// Whether something in the range is guarded.
+    #[cfg(feature = "posix")]
+    pub(crate) fn is_guarded(&self, range: PageRange) -> bool {
+        let _index = self.inner().lock_index(self.platform());
+        self.inner().guards.lock(self.platform()).first_in(range).is_some()
     }
 
     /// The lowest guarded address in a part of a window. The index is locked.

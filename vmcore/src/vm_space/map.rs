@@ -7,7 +7,7 @@ use crate::frame::{Need, Reserve};
 use crate::lock::Guard;
 use crate::paging::{Access, Flush, Gather, Leaf, Mmu, Pending, Tables};
 use crate::platform::Platform;
-use crate::vm_area::{Answer, Area, AreaInner, AreaKind, AreaState, PageWait, Rights, Want};
+use crate::vm_area::{Answer, Area, AreaInner, AreaKind, AreaState, MAX_SIZE, PageWait, Rights, Want};
 use crate::vm_space::huge::{BlockPlace, block_shift, blocks_to_make, make_large, raise_large};
 use crate::vm_space::index::{Index, Slot, page_size};
 use crate::vm_space::inner::SpaceInner;
@@ -63,12 +63,14 @@ pub struct MapRequest<'a, P: Platform> {
     pub(super) place: Place,
     offset: u64,
     size: Option<u64>,
-    access: Access,
+    pub(super) access: Access,
     pub(super) inherit: Inherit,
     pub(super) populate: bool,
     /// As a power of two; 0 if not asked for.
     alignment: u32,
     within: Option<PageRange>,
+    past_end: bool,
+    pub(super) flags: WindowFlags,
 }
 
 impl<P: Platform> Clone for MapRequest<'_, P> {
@@ -92,7 +94,28 @@ impl<'a, P: Platform> MapRequest<'a, P> {
             populate: false,
             alignment: 0,
             within: None,
+            past_end: false,
+            flags: WindowFlags::empty(),
         }
+    }
+
+    /// As far as its size says, also past the area's end: there nothing can be accessed ([`SpaceError::OutsideArea`]) before the area is made larger. (A file whose last pages are mapped before they
+    /// exist.) Not of fixed areas.
+    pub const fn past_end(mut self) -> Self {
+        self.past_end = true;
+        self
+    }
+
+    /// With its memory meant to be shared ([`WindowFlags::SHARED`]), though nobody may have a handle of it.
+    pub const fn shared(mut self) -> Self {
+        self.flags = self.flags.union(WindowFlags::SHARED);
+        self
+    }
+
+    /// With these flags.
+    pub(crate) const fn flags(mut self, flags: WindowFlags) -> Self {
+        self.flags = flags;
+        self
     }
 
     /// At exactly this address, in bytes.
@@ -186,12 +209,20 @@ impl<P: Platform, M: Mmu> Space<P, M> {
     /// # }
     /// ```
     pub fn map(&self, request: &MapRequest<'_, P>) -> Result<PageRange, SpaceError> {
+        self.map_with(request, &mut Reserve::new(self.platform()))
+    }
+
+    /// Makes a window out of a reserve.
+    pub(crate) fn map_with(
+        &self,
+        request: &MapRequest<'_, P>,
+        reserve: &mut Reserve<P>,
+    ) -> Result<PageRange, SpaceError> {
         let (platform, inner) = (self.platform(), self.inner());
         let area = request.area.inner();
         let mut access = self.check_request(request)?;
         access.set(Access::USER, !inner.global);
         let mut need = Need::object::<Window<P, M>>();
-        let mut reserve = Reserve::new(platform);
         loop {
             reserve.top_up(&need)?;
             let mut index = inner.lock_index(platform);
@@ -222,7 +253,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             if populate {
                 let charged = (first, need.pages);
                 let filled = match state.charge_ahead(need.pages) {
-                    Ok(()) => fill.run_charged(platform, &mut state, &mut tables, range, charged, &mut reserve),
+                    Ok(()) => fill.run_charged(platform, &mut state, &mut tables, range, charged, reserve),
                     Err(error) => Err(error.into()),
                 };
                 if let Err(error) = filled {
@@ -236,11 +267,11 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             unsafe { self.link_window(&mut state, object, request, (range, first, access)) };
             let has_neighbours = state.view_count > 1;
             drop(state);
-            let inserted = index.insert(Slot { range, window: Some(object) }, &mut reserve);
+            let inserted = index.insert(Slot { range, window: Some(object) }, reserve);
             debug_assert!(inserted, "its nodes were counted");
             inner.tally.change((1, range.pages(P::PAGE_SHIFT)), (0, 0));
             if has_neighbours {
-                self.join(&mut index, range, &mut reserve);
+                self.join(&mut index, range, reserve);
             }
             return Ok(range);
         }
@@ -283,7 +314,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         // SAFETY: the caller's promise; the window is linked nowhere, holds the reference that was just counted, and stays where it is
         // until its release.
         unsafe {
-            object.write(window.limited_to(request.area.rights().access()));
+            object.write(window.limited_to(request.area.rights().access()).flagged(request.flags));
             state.link_view(object.cast());
         }
     }
@@ -313,7 +344,9 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             return bad(RangeFault::Unaligned);
         }
         match request.offset.checked_add(size) {
-            Some(end) if end <= total => Ok((request.offset >> P::PAGE_SHIFT, size)),
+            Some(end) if end <= total || (request.past_end && end < MAX_SIZE && !request.area.inner().is_fixed()) => {
+                Ok((request.offset >> P::PAGE_SHIFT, size))
+            }
             _ => Err(crate::vm_area::AreaError::Outside { offset: request.offset, size, area: total }.into()),
         }
     }

@@ -9,7 +9,7 @@ use crate::vm_area::{Area, AreaKind, AreaState};
 use crate::vm_space::index::{Index, Slot};
 use crate::vm_space::map::{Fill, Inherit, MapRequest, Place};
 use crate::vm_space::protect::allows_anything;
-use crate::vm_space::window::{Window, WindowFlags, WindowState};
+use crate::vm_space::window::{Window, WindowState};
 use crate::vm_space::{Space, SpaceError};
 
 impl<P: Platform, M: Mmu> Space<P, M> {
@@ -225,33 +225,50 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         inherit: Inherit,
         data: P::AreaData,
     ) -> Result<PageRange, SpaceError> {
-        let (platform, inner) = (self.platform(), self.inner());
-        let area = Area::new(platform, AreaKind::Open { size }, data)?;
+        let area = Area::new(self.platform(), AreaKind::Open { size }, data)?;
         let request = MapRequest::new(&area).place(place).access(access).inherit(inherit);
-        let mut reserve = Reserve::new(platform);
+        self.map_anonymous_with(&request, size, &mut Reserve::new(self.platform()))
+    }
+
+    /// Maps an area that nothing else knows, of so many bytes, or has a neighbour take its place, out of a reserve.
+    pub(crate) fn map_anonymous_with(
+        &self,
+        request: &MapRequest<'_, P>,
+        size: u64,
+        reserve: &mut Reserve<P>,
+    ) -> Result<PageRange, SpaceError> {
+        let (platform, inner) = (self.platform(), self.inner());
+        let access = request.access;
         let mut index = inner.lock_index(platform);
-        let range = self.find_place(&index, &inner.tables.lock(platform), area.inner(), &place.into(), 0, size)?;
+        let area = request.area.inner();
+        let range = self.find_place(&index, &inner.tables.lock(platform), area, &request.wanted(), 0, size)?;
         let before = range.start().as_u64().checked_sub(1).and_then(|last| index.find(VirtAddr::new(last)));
         if let Some(slot) = before {
             let mut wanted = access;
             wanted.set(Access::USER, !inner.global);
-            if let Some(pages) = self.pages_if_extended(&slot, wanted, inherit, size) {
+            if let Some(pages) = self.pages_if_extended(&slot, wanted, request, size) {
                 self.check_write_execute(wanted, range)?;
                 inner.tally.check(0, range.pages(P::PAGE_SHIFT), P::PAGE_SHIFT)?;
-                self.extend(&mut index, slot, range, pages, &mut reserve);
+                self.extend(&mut index, slot, range, pages, reserve);
                 return Ok(range);
             }
         }
         drop(index);
-        self.map(&request)
+        self.map_with(request, reserve)
     }
 
     /// How many pages the area of a window has with so many bytes more, if anonymous memory that follows upon it can be a part of it.
-    fn pages_if_extended(&self, slot: &Slot<Window<P, M>>, access: Access, inherit: Inherit, size: u64) -> Option<u64> {
+    fn pages_if_extended(
+        &self,
+        slot: &Slot<Window<P, M>>,
+        access: Access,
+        request: &MapRequest<'_, P>,
+        size: u64,
+    ) -> Option<u64> {
         // SAFETY: windows in the index are alive while it is locked (which the caller sees to), and so are their areas.
         let (window, area) = unsafe { (slot.window?.as_ref(), slot.window?.as_ref().area.as_ref()) };
         let agrees = (window.state, window.access, window.inherit, window.flags, window.limit)
-            == (WindowState::Live, access, inherit, WindowFlags::empty(), Access::all());
+            == (WindowState::Live, access, request.inherit, request.flags, Access::all());
         if !agrees || !area.is_open() {
             return None;
         }

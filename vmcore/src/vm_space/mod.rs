@@ -52,6 +52,7 @@
 //! | [`Space::map`] | system calls | index, area, tables | a record, nodes of the index; populated: the pages, tables, nodes | log windows; populated: pages |
 //! | [`Space::populate`] | system calls | index, area, tables | the pages, tables, nodes | pages |
 //! | [`Space::unmap`] | system calls | index, area, tables, CPUs | nothing for whole windows; records, a block of the index and tables where parts stay | windows and tables |
+//! | [`Space::unmap_and_release`] | system calls | index, area, tables, CPUs | as `unmap`; an object and nodes of cut edges where pages are released | windows, tables, pages |
 //! | [`Space::protect`] | system calls | index, area, tables, CPUs | records and a block of the index where windows are cut, tables where a large leaf is split | windows and tables |
 //! | [`Space::map_many`], [`Space::map_anonymous`] | system calls | as `map` | as `map` for each; an object for the area | as `map` for each |
 //! | [`Space::page_states`] | any but NMI | index, area, tables | no | windows and pages |
@@ -62,6 +63,8 @@
 //! | [`Space::promote`] | system calls, a background thread | index, area, tables, CPUs of each space that shows it | for each block a record and a run of frames; by who completes the flush: nodes | windows and pages |
 //! | [`Space::relocate`] | system calls | index, area, tables, CPUs | records, a block of the index, tables at the new place; in place: no | tables and leaves |
 //! | [`Space::relocate_leaving`] | system calls | index, area, tables, CPUs, guards | records, an area, a block of the index, tables at the new place | tables and leaves |
+//! | [`Space::install_guards_and_release`] | system calls | index, area, tables, CPUs, guards | as `install_guards`; an object and nodes of cut edges for each window | windows, leaves, guards, pages |
+//! | [`Space::keep_from_clones`], [`Space::wipe_in_clones`] | system calls | index, area | records and a block of the index where windows are cut | windows |
 //! | [`Space::install_guards`] | system calls | index, area, tables, CPUs, guards | a block of the guards, tables where a large leaf is split | windows, leaves, guards |
 //! | [`Space::remove_guards`] | system calls | index, guards | a block of the guards where one is cut in two | windows, guards |
 //! | [`Space::seal`], [`Space::unlock_pages`] | system calls | index, area, tables | records and a block of the index where windows are cut, tables where a large leaf is | windows |
@@ -159,6 +162,7 @@ mod grow;
 mod guards;
 mod huge;
 mod index;
+mod inherit;
 mod inner;
 mod limits;
 mod map;
@@ -166,8 +170,11 @@ mod map_many;
 mod page_state;
 mod place;
 mod protect;
+mod release;
 mod relocate;
 mod seal;
+#[cfg(feature = "posix")]
+mod steps;
 mod unmap;
 mod window;
 
@@ -188,6 +195,8 @@ pub use self::limits::{SpaceCounters, SpaceLimit, SpaceLimits};
 pub use self::map::{Inherit, MapRequest, Place};
 pub use self::page_state::PageState;
 pub use self::relocate::Destination;
+#[cfg(feature = "posix")]
+pub(crate) use self::steps::Step;
 pub use self::window::WindowFlags;
 use self::window::WindowState;
 use crate::addr::{Frame, PageRange, PhysAddr, RangeError, RangeFault, VirtAddr};

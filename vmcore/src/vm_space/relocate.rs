@@ -95,11 +95,11 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             Destination::InPlace => self.resize_in_place(range, size),
             Destination::Anywhere => match self.resize_in_place(range, size) {
                 Err(SpaceError::Conflict(_) | SpaceError::Range(_)) => {
-                    self.move_to(range, size, Place::FirstGap, false)
+                    self.move_with(range, size, Place::FirstGap, false, &mut Reserve::new(self.platform()))
                 }
                 result => result,
             },
-            Destination::To(place) => self.move_to(range, size, place, false),
+            Destination::To(place) => self.move_with(range, size, place, false, &mut Reserve::new(self.platform())),
         }
     }
 
@@ -143,7 +143,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
     /// ```
     pub fn relocate_leaving(&self, range: PageRange, place: Place) -> Result<Flush<P, PageRange>, SpaceError> {
         self.check_range(range)?;
-        self.move_to(range, range.size(), place, true)
+        self.move_with(range, range.size(), place, true, &mut Reserve::new(self.platform()))
     }
 
     fn resize_in_place(&self, range: PageRange, size: u64) -> Result<Flush<P, PageRange>, SpaceError> {
@@ -201,16 +201,16 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         self.join(index, grown, reserve);
     }
 
-    /// Shows a part of a window at another place. If it is to be left, as many pages as before, it stays as a window of its own where it was.
-    fn move_to(
+    /// Shows a part of a window at another place, out of a reserve. If it is to be left, as many pages as before, it stays as a window of its own where it was.
+    pub(super) fn move_with(
         &self,
         range: PageRange,
         size: u64,
         place: Place,
         leave: bool,
+        reserve: &mut Reserve<P>,
     ) -> Result<Flush<P, PageRange>, SpaceError> {
         let (platform, inner) = (self.platform(), self.inner());
-        let mut reserve = Reserve::new(platform);
         let mut need = Need::default();
         loop {
             reserve.top_up(&need)?;
@@ -276,11 +276,11 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             }
             let ticket = inner.next_ticket();
             let at = (area, &mut *state);
-            let mut parts = self.gate_live(slot, window, range, ticket, at, &mut reserve, &mut gather, &mut pending);
+            let mut parts = self.gate_live(slot, window, range, ticket, at, reserve, &mut gather, &mut pending);
             if let Some(stays) = stays {
                 // As many objects were reserved.
                 if let [_, Some(Slot { window: Some(gated), .. }), _] = parts {
-                    let left = Self::leave(gated, (area, &mut state), stays, &mut reserve);
+                    let left = Self::leave(gated, (area, &mut state), stays, reserve);
                     parts[1] = left.map(|left| Slot { range, window: Some(left) }).or(parts[1]);
                 }
             }
@@ -288,13 +288,13 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             if let Some(rest) = rest {
                 clear_tables(platform, inner, slot, rest, &mut reserve.tables, &mut gather, &mut pending);
             }
-            index.replace(&slot, parts, &mut reserve);
-            let inserted = index.insert(Slot { range: to, window: Some(object) }, &mut reserve);
+            index.replace(&slot, parts, reserve);
+            let inserted = index.insert(Slot { range: to, window: Some(object) }, reserve);
             debug_assert!(inserted, "its nodes were counted");
             inner.tally.change((1, to.pages(P::PAGE_SHIFT)), (0, 0));
-            self.join(&mut index, to, &mut reserve);
+            self.join(&mut index, to, reserve);
             if leave {
-                self.join(&mut index, range, &mut reserve);
+                self.join(&mut index, range, reserve);
             }
             inner.absorb(platform, gather, &mut pending);
             drop(index);

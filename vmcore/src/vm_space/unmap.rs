@@ -10,6 +10,7 @@ use crate::platform::Platform;
 use crate::vm_area::{AreaInner, AreaState};
 use crate::vm_space::index::{Index, Slot, page_size};
 use crate::vm_space::inner::SpaceInner;
+use crate::vm_space::release::Windows;
 use crate::vm_space::window::{Window, WindowFlags, WindowMarks, WindowState};
 use crate::vm_space::{Space, SpaceError};
 
@@ -26,11 +27,52 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         self.unmap_if(range, |_| Ok(()))
     }
 
+    /// As [`unmap`](Self::unmap); and pages that nothing can reach any more (their area has no handle, and no other window shows them) are released with the flush.
+    /// What a program unmaps of its own memory is gone. All or nothing.
+    ///
+    /// Cost: as `unmap`, and an object and the nodes of two cut edges for each window.
+    ///
+    /// # Errors
+    /// As `unmap`; a page that would be released is pinned; out of frames.
+    ///
+    /// ```
+    /// # #[cfg(feature = "sim")] {
+    /// use vmcore::paging::{Access, Mmu};
+    /// use vmcore::vm_area::{Area, AreaKind};
+    /// use vmcore::vm_space::{MapRequest, Space};
+    /// use vmcore::{Platform, sim::Sim};
+    /// let sim = Sim::builder().build();
+    /// let bounds = sim.machine().mmu().range(0xffff_ff80_0000_0000, 0x80_0000_0000).unwrap();
+    /// let kernel = Space::kernel(&sim, bounds, None, Default::default()).unwrap();
+    /// let space = Space::user(&kernel, Default::default()).unwrap();
+    /// let area = Area::new(&sim, AreaKind::Open { size: 0x4000 }, Default::default()).unwrap();
+    /// space.map(&MapRequest::new(&area).at(0x40_0000).populated()).unwrap();
+    /// drop(area); // from here on the window alone keeps it
+    /// let free = sim.free_frame_count();
+    /// space.unmap_and_release(space.range(0x40_1000, 0x3000).unwrap()).unwrap().complete();
+    /// assert_eq!(sim.free_frame_count(), free + 3);
+    /// # }
+    /// ```
+    pub fn unmap_and_release(&self, range: PageRange) -> Result<Flush<P, ()>, SpaceError> {
+        self.unmap_with(range, true, |_| Ok(()), &mut Reserve::new(self.platform()))
+    }
+
     /// Unmaps the range, unless `check` refuses.
     pub(super) fn unmap_if(
         &self,
         range: PageRange,
         check: impl Fn(&Index<P, Window<P, M>>) -> Result<(), SpaceError>,
+    ) -> Result<Flush<P, ()>, SpaceError> {
+        self.unmap_with(range, false, check, &mut Reserve::new(self.platform()))
+    }
+
+    /// Unmaps the range out of a reserve, unless `check` refuses.
+    pub(super) fn unmap_with(
+        &self,
+        range: PageRange,
+        release: bool,
+        check: impl Fn(&Index<P, Window<P, M>>) -> Result<(), SpaceError>,
+        reserve: &mut Reserve<P>,
     ) -> Result<Flush<P, ()>, SpaceError> {
         let (platform, inner) = (self.platform(), self.inner());
         let page_mask = page_size::<P>() - 1;
@@ -38,31 +80,45 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             let fault = RangeFault::OutsideSpace;
             return Err(RangeError { fault, start: range.start().as_u64(), size: range.size() }.into());
         }
-        let mut reserve = Reserve::new(platform);
         let mut need = Need::default();
         loop {
             reserve.top_up(&need)?;
             let index = inner.lock_index(platform);
             check(&index)?;
-            let (records, nodes, guarded) = new_records(&index, range)?;
-            // Unmapping whole windows takes nothing, so that it works when nothing else does.
-            inner.tally.check(records, 0, P::PAGE_SHIFT)?;
-            if guarded {
-                let mut guards = inner.guards.lock(platform);
-                if guards.splits(range) {
-                    guards.reserve(1)?;
-                }
-            }
-            need = Need::default();
-            index.add_need(nodes, &mut need);
-            need.add_objects::<Window<P, M>>(records);
-            need.tables = inner.tables.lock(platform).tables_to_split(platform, range);
+            need = self.need_to_unmap(&index, range, release)?;
             if !reserve.covers(&need) {
                 continue;
             }
             self.check_tables(need.tables)?;
-            return Ok(self.commit_unmap(index, range, &mut reserve));
+            return Ok(self.commit_unmap(index, range, release, reserve));
         }
+    }
+
+    /// What unmapping the range takes, of what is refused for another reason.
+    pub(super) fn need_to_unmap(
+        &self,
+        index: &Index<P, Window<P, M>>,
+        range: PageRange,
+        release: bool,
+    ) -> Result<Need, SpaceError> {
+        let (platform, inner) = (self.platform(), self.inner());
+        let (records, nodes, guarded) = new_records(index, range)?;
+        // Unmapping whole windows takes nothing, so that it works when nothing else does.
+        inner.tally.check(records, 0, P::PAGE_SHIFT)?;
+        if guarded {
+            let mut guards = inner.guards.lock(platform);
+            if guards.splits(range) {
+                guards.reserve(1)?;
+            }
+        }
+        let mut need = Need::default();
+        index.add_need(nodes, &mut need);
+        need.add_objects::<Window<P, M>>(records);
+        need.tables = inner.tables.lock(platform).tables_to_split(platform, range);
+        if release {
+            need.merge(&self.need_to_release(index, range, Windows::Go)?);
+        }
+        Ok(need)
     }
 
     /// Everything is reserved: from here on nothing fails.
@@ -70,6 +126,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         &self,
         mut index: ExclusiveGuard<'_, P, Index<P, Window<P, M>>>,
         range: PageRange,
+        release: bool,
         reserve: &mut Reserve<P>,
     ) -> Flush<P, ()> {
         let (platform, inner) = (self.platform(), self.inner());
@@ -81,6 +138,9 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         while let Some(slot) = next.and_then(|address| index.first_from(address)).filter(overlaps) {
             // One window is looked up once, where the range ends with it.
             next = slot.range.last().checked_add(1).filter(|next| range.contains(*next));
+            if release {
+                self.release_part(&slot, range, Windows::Go, reserve, &mut pending);
+            }
             // First the window is gated, so that what its area gives up from here on is flushed here too; then its tables
             // are cleared.
             let parts = self.gate(slot, range, ticket, reserve, &mut gather, &mut pending);

@@ -36,6 +36,12 @@ bitflags::bitflags! {
         const HUGE = 4;
         /// Large pages are not wanted: the window gets no large leaf, also of pages that would do.
         const NEVER_HUGE = 8;
+        /// Its memory is meant to be shared: pages that are not needed here any more are not released.
+        const SHARED = 16;
+        /// A clone gets nothing of it, whatever it was made for.
+        const NOT_INHERITED = 32;
+        /// A clone gets zeros of it, whatever it was made for.
+        const INHERITED_AS_ZERO = 64;
     }
 }
 
@@ -118,6 +124,11 @@ impl<P: Platform, M: Mmu> Window<P, M> {
     /// The same window with another limit.
     pub(crate) fn limited_to(self, limit: Access) -> Self {
         Self { limit, ..self }
+    }
+
+    /// The same window with these flags.
+    pub(crate) fn flagged(self, flags: WindowFlags) -> Self {
+        Self { flags, ..self }
     }
 
     /// A window like this one, that shows of it the part at `range`. Linked nowhere.

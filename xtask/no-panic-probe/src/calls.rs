@@ -27,6 +27,7 @@ mod formats;
 mod frames;
 mod page_tree;
 mod paging;
+mod posix;
 mod spaces;
 mod static_vec;
 

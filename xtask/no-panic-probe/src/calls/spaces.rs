@@ -28,6 +28,7 @@ pub(super) fn all() {
     match Space::user(&kernel, ()) {
         Ok(user) => {
             one(&user);
+            super::posix::all(&user);
             match user.destroy() {
                 Ok(flush) => finished(flush),
                 Err((space, error)) => {

@@ -1,0 +1,154 @@
+//! `mlock` and its like, `mincore`, `msync`.
+
+use crate::addr::PageRange;
+use crate::platform::Platform;
+use crate::posix::map::bounds;
+use crate::posix::regions::RegionFlags;
+use crate::posix::{Errno, Memory, SyncFlags};
+use crate::vm_space::{PageState, Space, SpaceError};
+
+/// How many pages `mincore` asks for at a time.
+const PIECE: usize = 64;
+
+impl<P: Platform> Memory<P> {
+    /// `mlock`: the pages of the range are there, and stay.
+    ///
+    /// # Errors
+    /// [`Errno::NoMemory`] where nothing is mapped, where nothing may be accessed, and when memory runs out. Nothing was changed.
+    pub fn mlock(&mut self, space: &Space<P>, address: u64, length: u64) -> Result<(), Errno> {
+        let Some(range) = self.around(space, address, length)? else { return Ok(()) };
+        self.lock_range(space, range)
+    }
+
+    /// `munlock`: the pages of the range need not stay any more.
+    ///
+    /// # Errors
+    /// [`Errno::NoMemory`] where nothing is mapped. Nothing was changed.
+    pub fn munlock(&mut self, space: &Space<P>, address: u64, length: u64) -> Result<(), Errno> {
+        let Some(range) = self.around(space, address, length)? else { return Ok(()) };
+        self.unlock_range(space, range)
+    }
+
+    /// `mlockall`: everything that is mapped (`current`), and all that will be (`future`), is there and stays.
+    ///
+    /// # Errors
+    /// [`Errno::Invalid`] for neither; [`Errno::NoMemory`] when memory runs out: what lies below is locked then.
+    pub fn mlockall(&mut self, space: &Space<P>, current: bool, future: bool) -> Result<(), Errno> {
+        if !current && !future {
+            return Err(Errno::Invalid);
+        }
+        let mut next = if current { 0 } else { u64::MAX };
+        while let Some((start, end, empty)) = self.next_region(next) {
+            next = end;
+            if let (Ok(range), false) = (space.range(start, end - start), empty) {
+                self.lock_range(space, range)?;
+            }
+        }
+        self.locks_new = future;
+        Ok(())
+    }
+
+    /// `munlockall`: nothing needs to stay any more.
+    ///
+    /// # Errors
+    /// [`Errno::NoMemory`] when memory runs out: what lies below is unlocked then.
+    pub fn munlockall(&mut self, space: &Space<P>) -> Result<(), Errno> {
+        self.locks_new = false;
+        let mut next = 0;
+        while let Some((start, end, _)) = self.next_region(next) {
+            next = end;
+            if let Ok(range) = space.range(start, end - start) {
+                self.unlock_range(space, range)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The next region, and whether nothing may be accessed in it.
+    fn next_region(&self, from: u64) -> Option<(u64, u64, bool)> {
+        self.regions.from(from).map(|region| (region.start, region.end, region.protection.is_empty()))
+    }
+
+    /// Every page that some of the bytes lie in.
+    fn around(&mut self, space: &Space<P>, address: u64, length: u64) -> Result<Option<PageRange>, Errno> {
+        let start = address & !(Self::PAGE - 1);
+        let length = length.checked_add(address - start).ok_or(Errno::Invalid)?;
+        let range = self.checked(space, start, length)?;
+        if let Some((start, end)) = range.map(bounds) {
+            self.follow_stacks(space, start, end);
+        }
+        match range.map(bounds) {
+            Some((start, end)) if !self.regions.covers(start, end) => Err(Errno::NoMemory),
+            _ => Ok(range),
+        }
+    }
+
+    fn lock_range(&mut self, space: &Space<P>, range: PageRange) -> Result<(), Errno> {
+        let (start, end) = bounds(range);
+        let count = self.regions.overlapping(start, end).count();
+        self.regions.reserve(2 * count)?;
+        self.refresh(space, start, end);
+        match space.lock_pages(range) {
+            Ok(flush) => flush.complete(),
+            Err(SpaceError::Denied { .. } | SpaceError::Guard(_) | SpaceError::OutsideArea(_)) => {
+                return Err(Errno::NoMemory);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        self.regions.change(start, end, |region| region.flags.insert(RegionFlags::LOCKED));
+        Ok(())
+    }
+
+    fn unlock_range(&mut self, space: &Space<P>, range: PageRange) -> Result<(), Errno> {
+        let (start, end) = bounds(range);
+        let count = self.regions.overlapping(start, end).count();
+        self.regions.reserve(2 * count)?;
+        self.refresh(space, start, end);
+        space.unlock_pages(range)?;
+        self.regions.change(start, end, |region| region.flags.remove(RegionFlags::LOCKED));
+        Ok(())
+    }
+
+    /// `mincore`: says of each page, in order, whether it is resident (1) or not (0), as far as `into` has room.
+    ///
+    /// # Errors
+    /// [`Errno::Invalid`] for an address that is not aligned; [`Errno::NoMemory`] where nothing is mapped.
+    pub fn mincore(&mut self, space: &Space<P>, address: u64, length: u64, into: &mut [u8]) -> Result<(), Errno> {
+        let Some(range) = self.checked(space, address, length)? else { return Ok(()) };
+        let (start, end) = bounds(range);
+        self.follow_stacks(space, start, end);
+        if !self.regions.covers(start, end) {
+            return Err(Errno::NoMemory);
+        }
+        let mut next = start;
+        for piece in into.chunks_mut(PIECE) {
+            let Ok(rest) = space.range(next, end.saturating_sub(next)) else { break };
+            let mut states = [PageState::empty(); PIECE];
+            let count = space.page_states(rest, &mut states)?;
+            for (byte, state) in piece.iter_mut().zip(states.iter().take(count)) {
+                *byte = u8::from(state.contains(PageState::RESIDENT));
+            }
+            next = next.saturating_add((count as u64) << P::PAGE_SHIFT);
+        }
+        Ok(())
+    }
+
+    /// `msync`: checks what is asked. Write-back is whose area it is.
+    ///
+    /// # Errors
+    /// [`Errno::Invalid`] for an address that is not aligned, or both ways at once; [`Errno::NoMemory`] where nothing is mapped; [`Errno::Busy`] if what is
+    /// locked is to be invalidated.
+    pub fn msync(&mut self, space: &Space<P>, address: u64, length: u64, flags: SyncFlags) -> Result<(), Errno> {
+        if flags.contains(SyncFlags::ASYNC | SyncFlags::SYNC) {
+            return Err(Errno::Invalid);
+        }
+        let Some(range) = self.checked(space, address, length)? else { return Ok(()) };
+        let (start, end) = bounds(range);
+        self.follow_stacks(space, start, end);
+        let locked = self.regions.overlapping(start, end).any(|region| region.flags.contains(RegionFlags::LOCKED));
+        if locked && flags.contains(SyncFlags::INVALIDATE) {
+            return Err(Errno::Busy);
+        }
+        if self.regions.covers(start, end) { Ok(()) } else { Err(Errno::NoMemory) }
+    }
+}

@@ -1,0 +1,72 @@
+//! `mprotect`, `mseal`.
+
+use crate::platform::Platform;
+use crate::posix::map::bounds;
+use crate::posix::regions::RegionFlags;
+use crate::posix::{Errno, Memory, Protection};
+use crate::vm_space::Space;
+
+impl<P: Platform> Memory<P> {
+    /// `mprotect`: gives the range this protection.
+    ///
+    /// # Errors
+    /// [`Errno::Invalid`] for an address that is not aligned; [`Errno::NoMemory`] where nothing is mapped; [`Errno::Access`] for what the file was not opened for;
+    /// [`Errno::Permission`] for what is sealed. Nothing was changed.
+    pub fn mprotect(
+        &mut self,
+        space: &Space<P>,
+        address: u64,
+        length: u64,
+        protection: Protection,
+    ) -> Result<(), Errno> {
+        let range = match self.checked(space, address, length) {
+            Ok(None) => return Ok(()),
+            Ok(Some(range)) => range,
+            // A length that leads past the end of all addresses.
+            Err(error) => return Err(if Self::is_aligned(address) { Errno::NoMemory } else { error }),
+        };
+        let (start, end) = bounds(range);
+        self.follow_stacks(space, start, end);
+        if !self.regions.covers(start, end) {
+            return Err(Errno::NoMemory);
+        }
+        let access = self.access(space, protection)?;
+        let count = self.regions.overlapping(start, end).count();
+        self.regions.reserve(2 * count)?;
+        self.refresh(space, start, end);
+        space.protect(range, access)?.complete();
+        self.regions.change(start, end, |region| {
+            if region.protection == protection {
+                return;
+            }
+            region.protection = protection;
+            if protection.contains(Protection::WRITE) {
+                let kept = RegionFlags::SHARED | RegionFlags::NO_RESERVE;
+                region.flags.set(RegionFlags::PROMISED, !region.flags.intersects(kept));
+            } else if region.is_anonymous_private() && region.line == 0 {
+                // What was promised and never used is promised no more.
+                region.flags.remove(RegionFlags::PROMISED);
+            }
+        });
+        Ok(())
+    }
+
+    /// `mseal`: nothing of the range is unmapped, protected, moved or discarded any more.
+    ///
+    /// # Errors
+    /// [`Errno::Invalid`] for an address that is not aligned; [`Errno::NoMemory`] where nothing is mapped. Nothing was changed.
+    pub fn mseal(&mut self, space: &Space<P>, address: u64, length: u64) -> Result<(), Errno> {
+        let Some(range) = self.checked(space, address, length)? else { return Ok(()) };
+        let (start, end) = bounds(range);
+        self.follow_stacks(space, start, end);
+        if !self.regions.covers(start, end) {
+            return Err(Errno::NoMemory);
+        }
+        let count = self.regions.overlapping(start, end).count();
+        self.regions.reserve(2 * count)?;
+        self.refresh(space, start, end);
+        space.seal(range)?;
+        self.regions.change(start, end, |region| region.flags.insert(RegionFlags::SEALED));
+        Ok(())
+    }
+}

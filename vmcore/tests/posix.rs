@@ -1,0 +1,332 @@
+//! The POSIX face, case by case: what each call refuses and with which errno, what it does, and what became of the regions. What Linux makes of random operations and of
+//! whole programs is compared by the replay of recordings.
+
+mod common;
+
+use common::{PAGE, World, load, store};
+use vmcore::paging::Access;
+use vmcore::posix::{Advice, Backing, Errno, MapFlags, Memory, Protection, RemapFlags, Signal, SyncFlags};
+use vmcore::sim::Sim;
+use vmcore::vm_area::{Area, AreaKind, Rights};
+use vmcore::vm_space::{Fault, Space};
+
+const A: u64 = 0x40_0000;
+const DATA: Protection = Protection::READ.union(Protection::WRITE);
+const PRIVATE: MapFlags = MapFlags::PRIVATE.union(MapFlags::ANONYMOUS);
+const SHARED: MapFlags = MapFlags::SHARED.union(MapFlags::ANONYMOUS);
+const MOVE: RemapFlags = RemapFlags::MAY_MOVE.union(RemapFlags::FIXED);
+
+/// A program that runs on CPU 0.
+struct Program {
+    world: World,
+    space: Space<Sim>,
+    memory: Memory<Sim>,
+}
+
+const fn page(number: u64) -> u64 {
+    A + number * PAGE
+}
+
+impl Program {
+    fn new() -> Self {
+        let world = World::new(1);
+        let space = world.user();
+        world.enter(0, &space);
+        let memory = Memory::new(&world.sim, 0);
+        Self { world, space, memory }
+    }
+
+    fn map(&mut self, first: u64, pages: u64, protection: Protection, flags: MapFlags) {
+        let flags = flags | MapFlags::FIXED;
+        let backing = Backing::Anonymous;
+        assert_eq!(
+            self.memory.mmap(&self.space, page(first), pages * PAGE, protection, flags, backing),
+            Ok(page(first))
+        );
+    }
+
+    fn unmap(&mut self, first: u64, pages: u64) {
+        self.memory.munmap(&self.space, page(first), pages * PAGE).unwrap();
+    }
+
+    fn protect(&mut self, first: u64, pages: u64, protection: Protection) -> Result<(), Errno> {
+        self.memory.mprotect(&self.space, page(first), pages * PAGE, protection)
+    }
+
+    fn advise(&mut self, first: u64, pages: u64, advice: Advice) -> Result<(), Errno> {
+        self.memory.madvise(&self.space, page(first), pages * PAGE, advice)
+    }
+
+    fn remap(&mut self, old: (u64, u64), pages: u64, flags: RemapFlags, new: u64) -> Result<u64, Errno> {
+        self.memory.mremap(&self.space, page(old.0), old.1 * PAGE, pages * PAGE, flags, page(new))
+    }
+
+    fn store(&self, number: u64, value: u64) {
+        store(&self.world.sim, 0, &self.space, page(number), value).unwrap();
+    }
+
+    fn load(&self, number: u64) -> u64 {
+        load(&self.world.sim, 0, &self.space, page(number)).unwrap()
+    }
+
+    fn signal(&mut self, number: u64, access: Access) -> Option<Signal> {
+        let fault = Fault::new(page(number), access | Access::USER);
+        self.memory.signal(&self.space, fault, self.space.fault(fault).err()?)
+    }
+
+    /// The regions, in pages.
+    fn regions(&self) -> Vec<(u64, u64, u32)> {
+        let pages = |address: u64| (address - A) / PAGE;
+        self.memory
+            .regions()
+            .map(|region| (pages(region.start), pages(region.start + region.size), region.protection.bits()))
+            .collect()
+    }
+
+    fn end(self) {
+        self.world.sim.check_translations();
+        self.world.leave(0, &self.space);
+        drop((self.space, self.memory));
+        self.world.finish();
+    }
+}
+
+#[test]
+fn mmap_refuses_what_linux_refuses() {
+    let mut program = Program::new();
+    let Program { space, memory, .. } = &mut program;
+    let mut map = |address, length, flags| memory.mmap(space, address, length, DATA, flags, Backing::Anonymous);
+    let fixed = PRIVATE | MapFlags::FIXED;
+    assert_eq!(map(A, 0, fixed), Err(Errno::Invalid));
+    assert_eq!(map(A + 1, PAGE, fixed), Err(Errno::Invalid));
+    assert_eq!(map(A, PAGE, MapFlags::ANONYMOUS | MapFlags::FIXED), Err(Errno::Invalid), "neither private nor shared");
+    assert_eq!(map(A, u64::MAX, fixed), Err(Errno::NoMemory));
+    assert_eq!(map(A, 1 << 47, fixed), Err(Errno::NoMemory));
+    assert_eq!(map(1 << 47, PAGE, fixed), Err(Errno::NoMemory));
+    assert_eq!(map(0, PAGE, fixed), Err(Errno::Permission), "the lowest page");
+    assert_eq!(map(A, PAGE, fixed), Ok(A));
+    assert_eq!(map(A, 3 * PAGE, PRIVATE | MapFlags::FIXED_NO_REPLACE), Err(Errno::Exists));
+    let beside = map(A, PAGE, PRIVATE).unwrap();
+    assert_ne!(beside, A, "a hint is not followed where something is");
+    let file = Area::new(&program.world.sim, AreaKind::Paged { size: 2 * PAGE, key: 1 }, 0).unwrap();
+    let mut map = |area: &Area<Sim>, offset, protection, flags| {
+        let Program { space, memory, .. } = &mut program;
+        memory.mmap(space, page(8), PAGE, protection, flags | MapFlags::FIXED, Backing::Area { area, offset })
+    };
+    assert_eq!(map(&file, 1, DATA, MapFlags::SHARED), Err(Errno::Invalid));
+    let reader = file.handle(Rights::MAP | Rights::READ).unwrap();
+    assert_eq!(map(&reader, 0, DATA, MapFlags::SHARED), Err(Errno::Access));
+    assert_eq!(map(&reader, 0, DATA, MapFlags::PRIVATE), Ok(page(8)), "what is written stays the program's own");
+    let nobody = file.handle(Rights::MAP).unwrap();
+    assert_eq!(map(&nobody, 0, Protection::READ, MapFlags::PRIVATE), Err(Errno::Access));
+    drop((file, reader, nobody));
+    program.end();
+}
+
+#[test]
+fn the_others_refuse_what_linux_refuses() {
+    let mut program = Program::new();
+    program.map(0, 4, DATA, PRIVATE);
+    program.map(4, 2, DATA, SHARED);
+    program.map(8, 2, DATA, PRIVATE);
+    let Program { space, memory, .. } = &mut program;
+    assert_eq!(memory.munmap(space, A + 1, PAGE), Err(Errno::Invalid));
+    assert_eq!(memory.munmap(space, A, 0), Err(Errno::Invalid));
+    assert_eq!(memory.munmap(space, A, u64::MAX), Err(Errno::Invalid));
+    assert_eq!(memory.mprotect(space, A + 1, PAGE, DATA), Err(Errno::Invalid));
+    assert_eq!(memory.mprotect(space, A, u64::MAX - A, DATA), Err(Errno::NoMemory));
+    assert_eq!(memory.madvise(space, A, u64::MAX, Advice::DontNeed), Err(Errno::Invalid));
+    assert_eq!(memory.mremap(space, A, PAGE, 0, RemapFlags::empty(), 0), Err(Errno::Invalid));
+    assert_eq!(memory.mremap(space, A + 1, PAGE, PAGE, RemapFlags::empty(), 0), Err(Errno::Invalid));
+    assert_eq!(memory.mlockall(space, false, false), Err(Errno::Invalid));
+    assert_eq!(memory.msync(space, A, PAGE, SyncFlags::ASYNC | SyncFlags::SYNC), Err(Errno::Invalid));
+    assert_eq!(memory.msync(space, A, 7 * PAGE, SyncFlags::SYNC), Err(Errno::NoMemory));
+    assert_eq!(memory.msync(space, A, 6 * PAGE, SyncFlags::SYNC), Ok(()));
+    let before = program.regions();
+    assert_eq!(program.protect(3, 4, Protection::READ), Err(Errno::NoMemory), "a hole, and nothing is changed");
+    assert_eq!(program.advise(3, 6, Advice::DontNeed), Err(Errno::NoMemory));
+    assert_eq!(program.advise(0, 6, Advice::WipeOnFork), Err(Errno::Invalid), "of shared memory");
+    assert_eq!(program.advise(4, 1, Advice::Free), Err(Errno::Invalid));
+    assert_eq!(program.remap((6, 1), 1, RemapFlags::empty(), 0), Err(Errno::Fault));
+    assert_eq!(program.remap((0, 2), 3, RemapFlags::empty(), 0), Err(Errno::NoMemory), "in the middle of a region");
+    assert_eq!(program.remap((0, 5), 6, MOVE, 20), Err(Errno::Fault), "of two regions");
+    assert_eq!(program.remap((0, 2), 2, RemapFlags::FIXED, 20), Err(Errno::Invalid));
+    assert_eq!(program.remap((0, 2), 2, MOVE, 1), Err(Errno::Invalid), "onto itself");
+    assert_eq!(program.remap((0, 2), 3, MOVE | RemapFlags::DONT_UNMAP, 20), Err(Errno::Invalid));
+    assert_eq!(program.regions(), before);
+    program.end();
+}
+
+#[test]
+fn regions_become_one_as_on_linux() {
+    let mut program = Program::new();
+    // The one in between joins both; nothing of them was written to.
+    program.map(0, 2, DATA, PRIVATE);
+    program.map(4, 2, DATA, PRIVATE);
+    program.map(2, 2, DATA, PRIVATE);
+    assert_eq!(program.regions(), [(0, 6, 3)]);
+    assert_eq!(program.remap((0, 6), 8, RemapFlags::empty(), 0), Ok(page(0)), "so all of it can grow at once");
+    // Written to before they met, they are two.
+    program.map(20, 2, DATA, PRIVATE);
+    program.map(24, 2, DATA, PRIVATE);
+    program.store(20, 1);
+    program.store(24, 2);
+    program.map(22, 2, DATA, PRIVATE);
+    assert_eq!(program.regions(), [(0, 8, 3), (20, 24, 3), (24, 26, 3)]);
+    assert_eq!(program.remap((20, 6), 8, MOVE, 40), Err(Errno::Fault));
+    assert_eq!(program.remap((20, 6), 6, MOVE, 40), Ok(page(40)), "several keep their size");
+    assert_eq!((program.load(40), program.load(44)), (1, 2));
+    // A protection that is taken back leaves nothing behind.
+    program.protect(2, 2, Protection::READ).unwrap();
+    assert_eq!(program.regions().len(), 5);
+    program.protect(2, 2, DATA).unwrap();
+    assert_eq!(program.regions()[0], (0, 8, 3));
+    // A child's lines are its own: what is mapped beside them stays apart.
+    program.store(0, 5);
+    let (space, memory) = program.memory.fork(&program.space, ()).unwrap();
+    let parent = (core::mem::replace(&mut program.space, space), core::mem::replace(&mut program.memory, memory));
+    program.map(8, 2, DATA, PRIVATE);
+    assert_eq!(program.regions()[..2], [(0, 8, 3), (8, 10, 3)]);
+    let child = (core::mem::replace(&mut program.space, parent.0), core::mem::replace(&mut program.memory, parent.1));
+    program.map(8, 2, DATA, PRIVATE);
+    assert_eq!(program.regions()[0], (0, 10, 3));
+    drop(child);
+    program.end();
+}
+
+#[test]
+fn what_is_given_up_is_gone() {
+    let mut program = Program::new();
+    program.map(0, 8, DATA, PRIVATE);
+    (0..8).for_each(|number| program.store(number, number + 1));
+    let free = program.world.sim.free_frame_count();
+    program.unmap(2, 3);
+    assert_eq!(program.world.sim.free_frame_count(), free + 3);
+    // Shrunk and grown again, it is zero.
+    program.remap((5, 3), 1, RemapFlags::empty(), 0).unwrap();
+    program.remap((5, 1), 3, RemapFlags::empty(), 0).unwrap();
+    assert_eq!((program.load(5), program.load(6), program.load(7)), (6, 0, 0));
+    program.advise(0, 1, Advice::DontNeed).unwrap();
+    assert_eq!((program.load(0), program.load(1)), (0, 2));
+    program.advise(1, 1, Advice::GuardInstall).unwrap();
+    assert_eq!(program.signal(1, Access::READ), Some(Signal::NotMapped));
+    program.advise(1, 1, Advice::GuardRemove).unwrap();
+    assert_eq!(program.load(1), 0);
+    // Shared memory is not given up.
+    program.map(10, 2, DATA, SHARED);
+    program.store(10, 7);
+    program.advise(10, 2, Advice::DontNeed).unwrap();
+    assert_eq!(program.load(10), 7);
+    program.advise(10, 1, Advice::GuardInstall).unwrap();
+    program.advise(10, 1, Advice::GuardRemove).unwrap();
+    assert_eq!(program.load(10), 7);
+    program.end();
+}
+
+#[test]
+fn a_child_gets_what_it_is_to_get() {
+    let mut program = Program::new();
+    program.map(0, 5, DATA, PRIVATE);
+    program.map(6, 1, DATA, SHARED);
+    [0, 1, 2, 4, 6].into_iter().for_each(|number| program.store(number, number + 1));
+    program.advise(1, 1, Advice::WipeOnFork).unwrap();
+    program.advise(2, 1, Advice::DontFork).unwrap();
+    program.advise(3, 1, Advice::GuardInstall).unwrap();
+    program.advise(4, 1, Advice::DontFork).unwrap();
+    program.advise(4, 1, Advice::DoFork).unwrap();
+    let (space, mut memory) = program.memory.fork(&program.space, ()).unwrap();
+    program.store(0, 77);
+    program.store(6, 78);
+    let mut read = |number| {
+        let mut word = [0; 8];
+        memory.copy_in(&space, page(number), &mut word).map(|_| u64::from_ne_bytes(word))
+    };
+    let found = [0, 1, 2, 3, 4, 5, 6].map(&mut read);
+    assert_eq!(
+        found,
+        [Ok(1), Ok(0), Err(Errno::Fault), Err(Errno::Fault), Ok(5), Err(Errno::Fault), Ok(78)],
+        "copied, wiped, kept, guarded, copied, nothing, shared"
+    );
+    drop((space, memory));
+    program.end();
+}
+
+#[test]
+fn files_stacks_and_the_break() {
+    let mut program = Program::new();
+    let file = Area::new(&program.world.sim, AreaKind::Paged { size: 2 * PAGE, key: 1 }, 0).unwrap();
+    let request = file.request(0, 2 * PAGE).unwrap().unwrap();
+    file.supply(request.token, 0, &[3; 2 * PAGE as usize]).unwrap();
+    for (first, flags) in [(0, MapFlags::PRIVATE), (4, MapFlags::SHARED)] {
+        let Program { space, memory, .. } = &mut program;
+        let backing = Backing::Area { area: &file, offset: PAGE };
+        memory.mmap(space, page(first), 3 * PAGE, DATA, flags | MapFlags::FIXED, backing).unwrap();
+        assert_eq!(program.signal(first + 1, Access::READ), Some(Signal::NothingBehind), "past the end of the file");
+    }
+    let word = u64::from_ne_bytes([3; 8]);
+    assert_eq!((program.load(0), program.load(4)), (word, word));
+    program.store(0, 1);
+    assert_eq!((program.load(0), program.load(4)), (1, word), "the program's own");
+    program.store(4, 2);
+    assert_eq!((program.load(0), program.load(4)), (1, 2));
+    program.advise(0, 1, Advice::DontNeed).unwrap();
+    assert_eq!(program.load(0), 2, "the file shows again");
+    // A stack comes down to what is touched, and its region with it.
+    program.map(512, 1, DATA, PRIVATE | MapFlags::GROWS_DOWN);
+    program.store(500, 9);
+    assert_eq!(program.protect(499, 14, DATA), Err(Errno::NoMemory));
+    assert_eq!(program.protect(500, 2, Protection::READ), Ok(()));
+    assert_eq!(program.regions()[2..], [(500, 502, 1), (502, 513, 3)]);
+    // The heap.
+    program.memory.set_heap(page(20));
+    let mut brk = |number: u64| program.memory.brk(&program.space, page(number));
+    assert_eq!([brk(0), brk(23), brk(21), brk(600), brk(22)], [20, 23, 21, 21, 22].map(page));
+    drop(file);
+    program.end();
+}
+
+#[test]
+fn locked_sealed_and_asked_about() {
+    let mut program = Program::new();
+    program.map(0, 4, DATA, PRIVATE);
+    program.map(4, 1, Protection::empty(), PRIVATE);
+    let Program { space, memory, .. } = &mut program;
+    assert_eq!(memory.mlock(space, A + 5, 2 * PAGE - 10), Ok(()));
+    let mut resident = [9; 8];
+    assert_eq!(memory.mincore(space, A, 5 * PAGE, &mut resident), Ok(()));
+    assert_eq!(resident, [1, 1, 0, 0, 0, 9, 9, 9]);
+    assert_eq!(memory.mincore(space, A, 6 * PAGE, &mut resident), Err(Errno::NoMemory));
+    assert_eq!(memory.mlock(space, page(3), 2 * PAGE), Err(Errno::NoMemory), "nothing may be accessed there");
+    assert_eq!(memory.msync(space, A, PAGE, SyncFlags::INVALIDATE), Err(Errno::Busy));
+    assert_eq!(program.advise(0, 1, Advice::DontNeed), Err(Errno::Invalid));
+    assert_eq!(program.advise(0, 1, Advice::GuardInstall), Err(Errno::Invalid));
+    assert_eq!(program.regions().len(), 3);
+    program.memory.munlockall(&program.space).unwrap();
+    assert_eq!(program.regions().len(), 2);
+    program.memory.mseal(&program.space, page(1), PAGE).unwrap();
+    assert_eq!(program.protect(0, 3, Protection::READ), Err(Errno::Permission));
+    assert_eq!(program.memory.munmap(&program.space, page(1), PAGE), Err(Errno::Permission));
+    assert_eq!(program.remap((1, 1), 1, MOVE, 20), Err(Errno::Permission));
+    assert_eq!(program.remap((0, 1), 1, MOVE, 1), Err(Errno::Permission), "over what is sealed");
+    assert_eq!(program.advise(1, 1, Advice::DontNeed), Err(Errno::Permission));
+    program.end();
+}
+
+#[test]
+fn copies_stop_at_what_is_not_allowed() {
+    let mut program = Program::new();
+    program.map(0, 2, DATA, PRIVATE);
+    program.map(2, 1, Protection::READ, PRIVATE);
+    program.map(3, 1, Protection::WRITE, PRIVATE);
+    let Program { space, memory, .. } = &mut program;
+    let mut bytes = vec![1; 5 * PAGE as usize];
+    assert_eq!(memory.copy_out(space, page(1) + 8, &bytes), Ok(PAGE as usize - 8));
+    assert_eq!(memory.copy_in(space, page(1), &mut bytes), Ok(2 * PAGE as usize));
+    assert_eq!((bytes[7], bytes[8], bytes[PAGE as usize]), (0, 1, 0));
+    assert_eq!(memory.copy_in(space, page(3), &mut bytes), Err(Errno::Fault), "what can only be written");
+    assert_eq!(memory.copy_out(space, page(4), &bytes), Err(Errno::Fault));
+    assert_eq!(program.load(3), 0, "though the processor lets it be read");
+    assert_eq!(program.signal(2, Access::WRITE), Some(Signal::Denied));
+    assert_eq!(program.signal(4, Access::READ), Some(Signal::NotMapped));
+    program.end();
+}

@@ -1,0 +1,764 @@
+//! Recordings of random operations, with the full state after each.
+//!
+//! All is compared: results, errnos, regions, which pages are resident, bytes that are read. Two things are told apart as the recordings' own description says:
+//! *private* pages that were ever written are resident exactly where Linux has them, others are not compared; *shared* pages count as resident where the space touched them, and
+//! what a child has of those after a fork is taken over.
+//!
+//! Linux is not all or nothing: a call that is refused may have done a part of its work. Then it is checked first that nothing was changed here, and the part is done
+//! by calls of its own, so that the states can be compared again.
+
+use anyhow::{Context as _, Result, bail};
+use vmcore::addr::PageRange;
+use vmcore::paging::Access;
+use vmcore::posix::{Advice, Backing, Errno, MapFlags, Memory, Protection, RegionInfo, RemapFlags};
+use vmcore::sim::Sim;
+use vmcore::vm_space::{Inherit, PageState, Space, WindowFlags};
+
+use crate::input::{number, numbers};
+use crate::report::Report;
+use crate::world::{Outcome, PAGE, Process, World};
+
+/// Where the window lies in which all happens, and how many pages it has.
+const BASE: u64 = 0x1000_0000_0000;
+const PAGES: u64 = 64;
+/// How many processes there are at a time.
+const PROCESSES: usize = 8;
+const FRAMES: usize = 4096;
+
+/// A region: first page, page behind the last, protection, whether shared.
+type Shown = (u64, u64, u32, bool);
+
+/// What is recorded of a process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct State {
+    regions: Vec<Shown>,
+    /// A bit for each page that is private and resident; and shared.
+    private: u64,
+    shared: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Call {
+    Map { address: u64, length: u64, protection: u32, flags: u32 },
+    Unmap { address: u64, length: u64 },
+    Protect { address: u64, length: u64, protection: u32 },
+    Advise { address: u64, length: u64, advice: u32 },
+    Remap { old: u64, old_length: u64, new_length: u64, flags: u32, new: u64 },
+    Write { address: u64, value: u64 },
+    Read { address: u64 },
+    CopyIn { address: u64, length: u64 },
+    CopyOut { address: u64, length: u64, pattern: u64 },
+    Fork { child: usize },
+    Exit,
+}
+
+/// What came of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Expected {
+    /// What the call returned; and the hash of what was copied.
+    Value(u64, u64),
+    Errno(i32),
+    Access(Outcome),
+    Nothing,
+}
+
+struct Step {
+    line: usize,
+    process: usize,
+    call: Call,
+    expected: Expected,
+    state: State,
+    child: State,
+}
+
+/// A recording.
+pub(crate) struct Recording {
+    lines: Vec<String>,
+    steps: Vec<Step>,
+}
+
+impl Recording {
+    pub(crate) fn parse(text: &str) -> Result<Self> {
+        let mut recording = Self { lines: Vec::new(), steps: Vec::new() };
+        for (line, words) in text.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
+            recording.take(line, words).with_context(|| format!("line {}: {words}", line + 1))?;
+        }
+        Ok(recording)
+    }
+
+    fn take(&mut self, number: usize, line: &str) -> Result<()> {
+        if let Some(rest) = line.strip_prefix(' ') {
+            let step = self.steps.last_mut().context("a state without an operation")?;
+            let (kind, rest) = rest.split_at(1);
+            match kind {
+                "R" => step.state.regions = regions(rest)?,
+                "r" => step.child.regions = regions(rest)?,
+                "P" => (step.state.private, step.state.shared) = residency(rest)?,
+                "p" => (step.child.private, step.child.shared) = residency(rest)?,
+                _ => bail!("not a state"),
+            }
+            return Ok(());
+        }
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        let [_, process, name, rest @ ..] = words.as_slice() else { bail!("too few words") };
+        let end = rest.iter().position(|word| *word == "=").unwrap_or(rest.len());
+        let (arguments, result) = rest.split_at(end);
+        let call = call(name, arguments)?;
+        let expected = expected(&call, result.get(1..).unwrap_or_default())?;
+        let process = slot(process)?;
+        self.steps.push(Step {
+            line: self.lines.len(),
+            process,
+            call,
+            expected,
+            state: State::default(),
+            child: State::default(),
+        });
+        self.lines.push(format!("line {}: {line}", number + 1));
+        Ok(())
+    }
+}
+
+fn slot(word: &str) -> Result<usize> {
+    let slot: usize = word.strip_prefix('s').context("not a process")?.parse()?;
+    if slot < PROCESSES { Ok(slot) } else { bail!("there are {PROCESSES} processes at the most") }
+}
+
+fn regions(text: &str) -> Result<Vec<Shown>> {
+    let mut all = Vec::new();
+    for word in text.split_ascii_whitespace() {
+        let (range, letters) = word.split_once(':').context("not a region")?;
+        let (first, end) = range.split_once('-').context("not a range")?;
+        let protection =
+            "rwx".chars().zip(0..).filter(|(letter, _)| letters.contains(*letter)).map(|(_, bit)| 1 << bit);
+        all.push((first.parse()?, end.parse()?, protection.sum(), letters.ends_with('s')));
+    }
+    Ok(all)
+}
+
+fn residency(text: &str) -> Result<(u64, u64)> {
+    let (mut private, mut shared) = (0, 0);
+    for (page, letter) in text.trim().chars().enumerate() {
+        match letter {
+            'p' => private |= 1 << page,
+            's' => shared |= 1 << page,
+            '.' => {}
+            _ => bail!("{letter:?} is no state of a page"),
+        }
+    }
+    Ok((private, shared))
+}
+
+fn call(name: &str, words: &[&str]) -> Result<Call> {
+    let short = |word: u64| u32::try_from(word).context("too large a number");
+    Ok(match name {
+        "mmap" => {
+            let [address, length, protection, flags] = numbers(words)?;
+            Call::Map { address, length, protection: short(protection)?, flags: short(flags)? }
+        }
+        "munmap" => {
+            let [address, length] = numbers(words)?;
+            Call::Unmap { address, length }
+        }
+        "mprotect" => {
+            let [address, length, protection] = numbers(words)?;
+            Call::Protect { address, length, protection: short(protection)? }
+        }
+        "madvise" => {
+            let [address, length, advice] = numbers(words)?;
+            Call::Advise { address, length, advice: short(advice)? }
+        }
+        "mremap" => {
+            let [old, old_length, new_length, flags, new] = numbers(words)?;
+            Call::Remap { old, old_length, new_length, flags: short(flags)?, new }
+        }
+        "write" => {
+            let [address, value] = numbers(words)?;
+            Call::Write { address, value }
+        }
+        "read" => {
+            let [address] = numbers(words)?;
+            Call::Read { address }
+        }
+        "copyin" | "copyout" => {
+            let [address, length] = numbers(words)?;
+            let pattern = words.get(2).and_then(|word| word.strip_prefix("pat=")).context("no pattern")?;
+            let pattern = u64::from_str_radix(pattern, 16)?;
+            if name == "copyin" { Call::CopyIn { address, length } } else { Call::CopyOut { address, length, pattern } }
+        }
+        "fork" => Call::Fork { child: slot(words.get(1).context("no child")?)? },
+        "exit" => Call::Exit,
+        _ => bail!("an unknown operation"),
+    })
+}
+
+fn expected(call: &Call, words: &[&str]) -> Result<Expected> {
+    let errno = words.iter().find_map(|word| word.strip_prefix('e')).map_or(Ok(0), str::parse::<i32>)?;
+    let hash = words.iter().find_map(|word| word.strip_prefix("h=")).map(|word| u64::from_str_radix(word, 16));
+    Ok(match (call, words) {
+        (Call::Fork { .. } | Call::Exit, _) => Expected::Nothing,
+        (_, ["ok", value, ..]) if !value.starts_with('e') => Expected::Access(Outcome::Done(number(value)?)),
+        (Call::Write { value, .. }, ["ok", ..]) => Expected::Access(Outcome::Done(*value)),
+        (_, ["maperr", ..]) => Expected::Access(Outcome::NotMapped),
+        (_, ["accerr", ..]) => Expected::Access(Outcome::Denied),
+        (_, ["bus", ..]) => Expected::Access(Outcome::Bus),
+        (_, ["-1", ..]) => Expected::Errno(errno),
+        (_, [value, ..]) => Expected::Value(number(value)?, hash.transpose()?.unwrap_or(0)),
+        (_, []) => bail!("no result"),
+    })
+}
+
+/// All that is seen of a process, to be compared with what is recorded, and with what it is later.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Seen {
+    windows: Vec<(PageRange, Access, Inherit, WindowFlags)>,
+    regions: Vec<RegionInfo>,
+    resident: u64,
+    dirty: u64,
+    guarded: u64,
+}
+
+impl Seen {
+    fn of(process: &Process) -> Self {
+        let mut seen = Self::default();
+        let windows = process.space.windows();
+        seen.windows.extend(windows.map(|window| (window.range, window.access, window.inherit, window.flags)));
+        seen.regions.extend(process.memory.regions());
+        for (page, states) in page_states(&process.space).into_iter().enumerate() {
+            seen.resident |= u64::from(states.contains(PageState::RESIDENT)) << page;
+            seen.dirty |= u64::from(states.contains(PageState::DIRTY)) << page;
+            seen.guarded |= u64::from(states.contains(PageState::GUARDED)) << page;
+        }
+        seen
+    }
+
+    /// Whether nothing but what other processes change is different: pages of shared memory.
+    fn is_as(&self, other: &Self, shared: u64) -> bool {
+        let pages = |seen: &Self| (seen.resident & !shared, seen.dirty & !shared, seen.guarded);
+        pages(self) == pages(other) && self.regions == other.regions && self.windows == other.windows
+    }
+}
+
+/// A process, and what the comparison knows of it.
+struct Actor {
+    process: Process,
+    /// What was seen of it last.
+    seen: Seen,
+    /// The private pages that were written, the shared ones that were touched, and those that a child gets wiped: a bit for each.
+    written: u64,
+    touched: u64,
+    wiped: u64,
+    kept: u64,
+    /// How many calls it made.
+    calls: u64,
+}
+
+/// The bits of the pages from `first` to before `end`, as far as they are in the window.
+fn bits(first: u64, end: u64) -> u64 {
+    let below = |page: u64| if page >= PAGES { u64::MAX } else { (1 << page) - 1 };
+    if first >= end { 0 } else { below(end) & !below(first) }
+}
+
+/// The pages that a range of bytes covers; relative to the window.
+fn pages(address: u64, length: u64) -> (u64, u64) {
+    let end = address.saturating_add(length).saturating_add(PAGE - 1) / PAGE;
+    (address / PAGE, end)
+}
+
+fn bits_of(address: u64, length: u64) -> u64 {
+    let (first, end) = pages(address, length);
+    bits(first, end)
+}
+
+/// Replays a recording.
+pub(crate) fn replay(recording: &Recording) -> Report {
+    let world = World::new(FRAMES, PROCESSES);
+    let mut report = Report::default();
+    let mut actors: [Option<Actor>; PROCESSES] = [const { None }; PROCESSES];
+    for step in &recording.steps {
+        if actors[step.process].is_none() {
+            let space = Space::user(&world.kernel, ()).expect("there are frames for a root");
+            let memory = Memory::new(&world.sim, 0);
+            let process = Process::new(&world, space, memory, step.process);
+            actors[step.process] =
+                Some(Actor { process, seen: Seen::default(), written: 0, touched: 0, wiped: 0, kept: 0, calls: 0 });
+        }
+        match step.call {
+            Call::Exit => {
+                if let Some(actor) = actors[step.process].take() {
+                    actor.process.exit(&world);
+                }
+                report.operations += 1;
+                continue;
+            }
+            Call::Fork { child } => {
+                report.operations += 1;
+                let Some(actor) = &mut actors[step.process] else { continue };
+                match actor.fork(&world, child, &step.child) {
+                    Ok(made) => {
+                        made.compare(&step.child, &recording.lines[step.line], &mut report);
+                        actors[child] = Some(made);
+                    }
+                    Err(error) => {
+                        report.differ(|| format!("{}\n  the fork was refused: {error}", recording.lines[step.line]))
+                    }
+                }
+            }
+            _ => {
+                let Some(actor) = &mut actors[step.process] else { continue };
+                actor.step(&world, step, &recording.lines[step.line], &mut report);
+            }
+        }
+        if let Some(actor) = &actors[step.process] {
+            actor.compare(&step.state, &recording.lines[step.line], &mut report);
+        }
+    }
+    for actor in actors.into_iter().flatten() {
+        actor.process.exit(&world);
+    }
+    report
+}
+
+impl Actor {
+    fn step(&mut self, world: &World, step: &Step, line: &str, report: &mut Report) {
+        self.process.run();
+        match step.call {
+            Call::Write { address, value } => {
+                report.accesses += 1;
+                let outcome = self.process.store(world, BASE + address, value);
+                if matches!(outcome, Outcome::Done(_)) {
+                    self.note_access(address, true);
+                }
+                self.see_page(address);
+                self.judge(Expected::Access(outcome), step, line, report);
+            }
+            Call::Read { address } => {
+                report.accesses += 1;
+                let outcome = self.process.load(world, BASE + address);
+                if matches!(outcome, Outcome::Done(_)) {
+                    self.note_access(address, false);
+                }
+                self.see_page(address);
+                self.judge(Expected::Access(outcome), step, line, report);
+            }
+            _ => {
+                report.operations += 1;
+                let mapped = self.mapped();
+                let result = self.call(step.call);
+                let found = match result {
+                    Ok((value, hash)) => Expected::Value(value, hash),
+                    Err(errno) => Expected::Errno(errno.number()),
+                };
+                self.judge(found, step, line, report);
+                if let Expected::Errno(_) = found {
+                    let shared = self.shared();
+                    let (before, after) = (std::mem::take(&mut self.seen), Seen::of(&self.process));
+                    if !before.is_as(&after, shared) {
+                        let what = "it was refused and changed something";
+                        report.differ(|| format!("{line}\n  {what}\n  before {before:?}\n  after  {after:?}"));
+                    }
+                    self.seen = after;
+                    self.do_part(step.call, &step.state);
+                } else {
+                    self.note(step.call, found, mapped);
+                    self.seen = Seen::of(&self.process);
+                }
+            }
+        }
+    }
+
+    fn judge(&self, found: Expected, step: &Step, line: &str, report: &mut Report) {
+        if found != step.expected {
+            report.differ(|| {
+                format!("{line}\n  found {found:?}, expected {:?}\n  {:?}", step.expected, self.process.memory)
+            });
+        }
+    }
+
+    /// Makes a call; gives what it returned, and the hash of what was copied.
+    fn call(&mut self, call: Call) -> Result<(u64, u64), Errno> {
+        self.calls += 1;
+        let Process { space, memory, .. } = &mut self.process;
+        let at = |address: u64| BASE.wrapping_add(address);
+        match call {
+            Call::Map { address, length, protection, flags } => {
+                let (protection, flags) =
+                    (Protection::from_bits_truncate(protection), MapFlags::from_bits_truncate(flags));
+                let start = memory.mmap(space, at(address), length, protection, flags, Backing::Anonymous)?;
+                Ok((start - BASE, 0))
+            }
+            Call::Unmap { address, length } => memory.munmap(space, at(address), length).map(|()| (0, 0)),
+            Call::Protect { address, length, protection } => {
+                let protection = Protection::from_bits(protection).ok_or(Errno::Invalid)?;
+                memory.mprotect(space, at(address), length, protection).map(|()| (0, 0))
+            }
+            Call::Advise { address, length, advice } => {
+                let advice = Advice::from_number(advice).ok_or(Errno::Invalid)?;
+                memory.madvise(space, at(address), length, advice).map(|()| (0, 0))
+            }
+            Call::Remap { old, old_length, new_length, flags, new } => {
+                let flags = RemapFlags::from_bits(flags).ok_or(Errno::Invalid)?;
+                let start = memory.mremap(space, at(old), old_length, new_length, flags, at(new))?;
+                Ok((start - BASE, 0))
+            }
+            Call::CopyIn { address, length } => {
+                let mut bytes = vec![0; usize::try_from(length).map_err(|_| Errno::Invalid)?];
+                let count = memory.copy_in(space, at(address), &mut bytes)?;
+                Ok((count as u64, fnv(&bytes[..count])))
+            }
+            Call::CopyOut { address, length, pattern } => {
+                let bytes: Vec<u8> = (0..length).map(|byte| (pattern >> (8 * (byte % 8))) as u8).collect();
+                let count = memory.copy_out(space, at(address), &bytes)?;
+                Ok((count as u64, 0))
+            }
+            Call::Write { .. } | Call::Read { .. } | Call::Fork { .. } | Call::Exit => Ok((0, 0)),
+        }
+    }
+
+    fn fork(&mut self, world: &World, child: usize, state: &State) -> Result<Self, Errno> {
+        self.process.run();
+        let (space, memory) = self.process.memory.fork(&self.process.space, ())?;
+        let process = Process::new(world, space, memory, child);
+        let seen = Seen::of(&process);
+        let mapped = state.regions.iter().map(|(first, end, _, _)| bits(*first, *end)).fold(0, |all, more| all | more);
+        let inherited = mapped & !self.wiped & !self.kept;
+        Ok(Self {
+            process,
+            seen,
+            written: self.written & inherited,
+            touched: state.shared,
+            wiped: self.wiped & mapped,
+            kept: 0,
+            calls: 0,
+        })
+    }
+
+    fn note_access(&mut self, address: u64, write: bool) {
+        let page = bits_of(address, 1);
+        if self.shared() & page == 0 {
+            self.written |= if write { page } else { 0 };
+        } else if write {
+            self.touched |= page;
+        } else {
+            self.note_shared_reads(page);
+        }
+    }
+
+    /// Notes shared pages that were read, one after another. Linux maps those around a page that faults, too: those of the 16 from its block's first or its region's
+    /// first, whichever comes later, that the object has.
+    fn note_shared_reads(&mut self, pages: u64) {
+        let mut resident = 0;
+        for (page, states) in page_states(&self.process.space).into_iter().enumerate() {
+            resident |= u64::from(states.contains(PageState::RESIDENT)) << page;
+        }
+        for page in (0..PAGES).filter(|page| pages & (1 << page) != 0) {
+            if self.touched & (1 << page) != 0 {
+                continue;
+            }
+            let mut regions = self.process.memory.regions();
+            let address = BASE + page * PAGE;
+            let Some(region) = regions.find(|region| (region.start..region.start + region.size).contains(&address))
+            else {
+                continue;
+            };
+            let (first, end) = crate::random::pages(region.start - BASE, region.size);
+            let low = first.max(page & !15);
+            self.touched |= (bits(low, end.min(low + 16)) & resident & !self.guarded()) | (1 << page);
+        }
+    }
+
+    /// The guarded pages.
+    fn guarded(&self) -> u64 {
+        let states = page_states(&self.process.space).into_iter().enumerate();
+        states.fold(0, |all, (page, states)| all | (u64::from(states.contains(PageState::GUARDED)) << page))
+    }
+
+    /// The shared pages.
+    fn shared(&self) -> u64 {
+        let regions = self.process.memory.regions().filter(|region| region.shared);
+        regions.fold(0, |all, region| all | bits_of(region.start - BASE, region.size))
+    }
+
+    /// The pages that are mapped.
+    fn mapped(&self) -> u64 {
+        self.process.memory.regions().fold(0, |all, region| all | bits_of(region.start - BASE, region.size))
+    }
+
+    /// The pages of regions that allow something.
+    fn allowed(&self, protection: Protection) -> u64 {
+        let regions = self.process.memory.regions().filter(|region| region.protection.intersects(protection));
+        regions.fold(0, |all, region| all | bits_of(region.start - BASE, region.size))
+    }
+
+    fn clear(&mut self, pages: u64) {
+        for set in [&mut self.written, &mut self.touched, &mut self.wiped, &mut self.kept] {
+            *set &= !pages;
+        }
+    }
+
+    /// Notes what a call did that succeeded. `mapped` is what was mapped before.
+    fn note(&mut self, call: Call, found: Expected, mapped: u64) {
+        match call {
+            Call::Map { address, length, flags, .. } => {
+                let pages = bits_of(address, length);
+                self.clear(pages);
+                if flags & MapFlags::POPULATE.bits() != 0 {
+                    let shared = self.shared();
+                    self.note_shared_reads(pages & shared & self.allowed(Protection::all()));
+                    self.written |= pages & !shared & self.allowed(Protection::WRITE);
+                }
+            }
+            Call::Unmap { address, length } => self.clear(bits_of(address, length)),
+            Call::Advise { address, length, advice } => {
+                let pages = bits_of(address, length);
+                let shared = self.shared();
+                match Advice::from_number(advice) {
+                    Some(Advice::DontNeed | Advice::GuardInstall) => {
+                        self.written &= !pages;
+                        self.touched &= !pages;
+                    }
+                    Some(Advice::PopulateRead) => self.note_shared_reads(pages & shared),
+                    Some(Advice::PopulateWrite) => {
+                        self.touched |= pages & shared;
+                        self.written |= pages & !shared;
+                    }
+                    Some(Advice::WipeOnFork) => self.wiped |= pages,
+                    Some(Advice::KeepOnFork) => self.wiped &= !pages,
+                    Some(Advice::DontFork) => self.kept |= pages,
+                    Some(Advice::DoFork) => self.kept &= !pages,
+                    _ => {}
+                }
+            }
+            Call::Remap { old, old_length, new_length, flags, new } => {
+                self.note_move((old, old_length), (new, new_length), flags, mapped)
+            }
+            Call::CopyIn { address, .. } | Call::CopyOut { address, .. } => {
+                let Expected::Value(length, _) = found else { return };
+                let (pages, shared) = (bits_of(address, length), self.shared());
+                if matches!(call, Call::CopyOut { .. }) {
+                    self.touched |= pages & shared;
+                    self.written |= pages & !shared;
+                    return;
+                }
+                for page in (0..PAGES).filter(|page| pages & shared & (1 << page) != 0) {
+                    // Where Linux reads shared memory, the object gets its page; here a copy makes none.
+                    self.process.touch(BASE + page * PAGE);
+                }
+                self.note_shared_reads(pages & shared);
+            }
+            Call::Protect { .. } | Call::Write { .. } | Call::Read { .. } | Call::Fork { .. } | Call::Exit => {}
+        }
+    }
+
+    fn note_move(&mut self, (old, old_length): (u64, u64), (new, new_length): (u64, u64), flags: u32, sources: u64) {
+        let (from, from_end) = pages(old, old_length);
+        let (to, to_end) = pages(new, new_length);
+        let (old_pages, new_pages) = (bits(from, from_end), to_end - to);
+        if flags & (RemapFlags::FIXED | RemapFlags::DONT_UNMAP).bits() == 0 {
+            let end = from + new_pages;
+            self.clear(bits(end, from_end));
+            // What grows is what it was.
+            if let Some(last) = from_end.checked_sub(1).filter(|_| end > from_end) {
+                let spread = |set: &mut u64| {
+                    if *set & bits(last, last + 1) != 0 {
+                        *set |= bits(from_end, end)
+                    }
+                };
+                spread(&mut self.wiped);
+                spread(&mut self.kept);
+            }
+            return;
+        }
+        let shown = old_pages & bits(from, from + new_pages);
+        let keeps = flags & RemapFlags::DONT_UNMAP.bits() != 0;
+        for set in [&mut self.written, &mut self.touched] {
+            let moved = shift(*set & shown, from, to);
+            let replaced = shift(sources & shown, from, to) | bits(to + (from_end - from).min(new_pages), to_end);
+            *set = (*set & !replaced & !old_pages) | moved;
+        }
+        for set in [&mut self.wiped, &mut self.kept] {
+            let mut moved = shift(*set & shown, from, to);
+            if new_pages > from_end - from && *set & bits(from, from + 1) != 0 {
+                moved |= bits(to, to_end);
+            }
+            let replaced = shift(sources & shown, from, to) | bits(to + (from_end - from).min(new_pages), to_end);
+            let left = if keeps { *set } else { *set & !old_pages };
+            *set = (left & !replaced) | moved;
+        }
+    }
+}
+
+impl Actor {
+    /// What Linux has done of a call before it refused it, done by calls that succeed.
+    fn do_part(&mut self, call: Call, state: &State) {
+        let operations = self.calls;
+        let parts = |actor: &Self, address: u64, length: u64| -> Vec<(u64, u64)> {
+            let (first, end) = pages(address, length);
+            if BASE.checked_add(address).and_then(|start| start.checked_add(length)).is_none() || address % PAGE != 0 {
+                return Vec::new();
+            }
+            let regions = actor.process.memory.regions();
+            let parts =
+                regions.map(|region| ((region.start - BASE) / PAGE, (region.start - BASE + region.size) / PAGE));
+            let parts = parts.map(|(low, high)| (low.max(first), high.min(end)));
+            parts.filter(|(low, high)| low < high).collect()
+        };
+        match call {
+            Call::Protect { address, length, protection } => {
+                // As far as there is no gap.
+                let mut next = address / PAGE;
+                for (first, end) in parts(self, address, length) {
+                    let part = Call::Protect { address: first * PAGE, length: (end - first) * PAGE, protection };
+                    if first != next || self.call(part).is_err() {
+                        break;
+                    }
+                    next = end;
+                }
+            }
+            Call::Advise { address, length, advice } => {
+                let populates =
+                    matches!(Advice::from_number(advice), Some(Advice::PopulateRead | Advice::PopulateWrite));
+                let mut next = address / PAGE;
+                for (first, end) in parts(self, address, length) {
+                    if populates && first != next {
+                        break;
+                    }
+                    next = end;
+                    // Populating stops at a page.
+                    let step = if populates { 1 } else { end - first };
+                    let mut done = true;
+                    for page in (first..end).step_by(step as usize) {
+                        let part = Call::Advise { address: page * PAGE, length: step * PAGE, advice };
+                        let mapped = self.mapped();
+                        match self.call(part) {
+                            Ok((value, hash)) => self.note(part, Expected::Value(value, hash), mapped),
+                            Err(_) => done = false,
+                        }
+                        if !done {
+                            break;
+                        }
+                    }
+                    if !done {
+                        break;
+                    }
+                }
+            }
+            Call::Remap { .. } => {
+                // What it has unmapped is not to be had again.
+                let recorded = state.regions.iter().fold(0, |all, (first, end, _, _)| all | bits(*first, *end));
+                let gone = self.mapped() & !recorded;
+                for page in (0..PAGES).filter(|page| gone & (1 << page) != 0) {
+                    let part = Call::Unmap { address: page * PAGE, length: PAGE };
+                    if self.call(part).is_ok() {
+                        self.clear(1 << page);
+                    }
+                }
+            }
+            _ => {}
+        }
+        if self.calls != operations {
+            self.seen = Seen::of(&self.process);
+        }
+    }
+
+    /// Compares what was seen last with what is recorded.
+    fn compare(&self, state: &State, line: &str, report: &mut Report) {
+        let Seen { regions, windows, resident, dirty, .. } = &self.seen;
+        let mut found: Vec<Shown> = Vec::with_capacity(state.regions.len());
+        for region in regions {
+            let (first, end) = pages(region.start - BASE, region.size);
+            join(&mut found, (first, end.min(PAGES), region.protection.bits(), region.shared));
+        }
+        if found != state.regions {
+            report.differ(|| format!("{line}\n  regions  {found:?}\n  expected {:?}", state.regions));
+        }
+        // What the space shows must be that. The processor lets whatever is allowed be read.
+        let readable = |access: u32| if access == 0 { 0 } else { access | Protection::READ.bits() };
+        let mut shown: Vec<Shown> = Vec::with_capacity(state.regions.len());
+        for (range, access, _, flags) in windows {
+            let (first, end) = pages(range.start().as_u64() - BASE, range.size());
+            let access = access.difference(Access::USER).bits();
+            join(&mut shown, (first, end.min(PAGES), u32::from(access), flags.contains(WindowFlags::SHARED)));
+        }
+        let mut wanted: Vec<Shown> = Vec::with_capacity(state.regions.len());
+        for (first, end, protection, shared) in &state.regions {
+            join(&mut wanted, (*first, *end, readable(*protection), *shared));
+        }
+        if shown != wanted {
+            report.differ(|| format!("{line}\n  windows  {shown:?}\n  expected {wanted:?}"));
+        }
+        let (mut mapped, mut shared) = (0, 0);
+        for (first, end, _, is_shared) in &state.regions {
+            let pages = bits(*first, *end);
+            mapped |= pages;
+            shared |= if *is_shared { pages } else { 0 };
+        }
+        report.pages += u64::from(mapped.count_ones());
+        let private = mapped & !shared;
+        let written = self.written & private;
+        if state.private & written != written || resident & written != written || dirty & private & !written != 0 {
+            report.differ(|| {
+                let [resident, dirty] = [resident & private, dirty & private].map(map);
+                let (written, expected) = (map(written), map(state.private));
+                format!("{line}\n  private, resident {resident}\n  dirty             {dirty}\n  written           {written}\n  expected          {expected}")
+            });
+        }
+        let touched = self.touched & shared;
+        if touched != state.shared {
+            report.differ(|| {
+                format!("{line}\n  shared, touched {}\n  expected        {}", map(touched), map(state.shared))
+            });
+        }
+    }
+
+    /// Sees anew what an access can have changed: its page.
+    fn see_page(&mut self, address: u64) {
+        let page = address / PAGE;
+        let mut state = [PageState::empty()];
+        let range = self.process.space.range(BASE + page * PAGE, PAGE);
+        if page >= PAGES || !range.is_ok_and(|range| self.process.space.page_states(range, &mut state).is_ok()) {
+            return;
+        }
+        let [state] = state;
+        for (set, flag) in [(&mut self.seen.resident, PageState::RESIDENT), (&mut self.seen.dirty, PageState::DIRTY)] {
+            *set = *set & !(1 << page) | u64::from(state.contains(flag)) << page;
+        }
+    }
+}
+
+/// What is known of each page of the window.
+fn page_states(space: &Space<Sim>) -> [PageState; PAGES as usize] {
+    let mut states = [PageState::empty(); PAGES as usize];
+    let range = space.range(BASE, PAGES * PAGE).expect("the window lies in the space");
+    let _ = space.page_states(range, &mut states);
+    states
+}
+
+/// Adds a region, as a part of the one before it if they agree.
+fn join(all: &mut Vec<Shown>, next: Shown) {
+    let (first, end, protection, shared) = next;
+    if first >= end {
+        return;
+    }
+    match all.last_mut() {
+        Some(last) if (last.1, last.2, last.3) == (first, protection, shared) => last.1 = end,
+        _ => all.push(next),
+    }
+}
+
+/// A line with a letter for each page.
+fn map(set: u64) -> String {
+    (0..PAGES).map(|page| if set & (1 << page) != 0 { '#' } else { '.' }).collect()
+}
+
+/// Bits at pages from `from` on, as they are from `to` on.
+fn shift(set: u64, from: u64, to: u64) -> u64 {
+    let wide = u128::from(set);
+    let moved = if to >= from { wide << (to - from).min(127) } else { wide >> (from - to).min(127) };
+    moved as u64
+}
+
+/// The 64-bit FNV-1a hash, from the basis that the recordings have (a digit short of the usual one).
+fn fnv(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(1_469_598_103_934_665_603, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
+}

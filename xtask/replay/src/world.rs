@@ -1,0 +1,158 @@
+//! The machine, and processes whose accesses fault.
+
+use std::cell::Cell;
+
+use vmcore::Platform as _;
+use vmcore::addr::VirtAddr;
+use vmcore::paging::{Access, Mmu as _};
+use vmcore::posix::{Memory, Signal};
+use vmcore::sim::Sim;
+use vmcore::vm_area::{Area, PageRequest};
+use vmcore::vm_space::{Fault, Resolution, Space, SpaceError};
+
+pub(crate) const PAGE: u64 = 0x1000;
+
+const KERNEL_START: u64 = 0xffff_ff80_0000_0000;
+const KERNEL_SIZE: u64 = 0x80_0000_0000;
+
+thread_local! {
+    /// The CPU that acts.
+    static CPU: Cell<usize> = const { Cell::new(0) };
+}
+
+fn cpu() -> usize {
+    CPU.get()
+}
+
+/// A machine with a kernel's space, on every CPU.
+pub(crate) struct World {
+    pub(crate) sim: Sim,
+    pub(crate) kernel: Space<Sim>,
+}
+
+/// How an access of a program ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Outcome {
+    /// It was made, with this value.
+    Done(u64),
+    /// Nothing is mapped there, or a guard.
+    NotMapped,
+    /// It is not allowed.
+    Denied,
+    /// There is nothing behind what is mapped.
+    Bus,
+    /// What Linux has no word for.
+    Refused(SpaceError),
+}
+
+impl World {
+    pub(crate) fn new(frames: usize, cpus: usize) -> Self {
+        let sim = Sim::builder().frames(frames).cpus(cpus).cpu_of_caller(cpu).without_patterns().build();
+        let bounds = sim.machine().mmu().range(KERNEL_START, KERNEL_SIZE).expect("the bounds are the MMU's");
+        let kernel = Space::kernel(&sim, bounds, None, ()).expect("there are frames for the kernel");
+        for cpu in 0..cpus {
+            CPU.set(cpu);
+            sim.activate(cpu, &kernel.activate(cpu));
+        }
+        CPU.set(0);
+        Self { sim, kernel }
+    }
+}
+
+/// What a page of a file begins with.
+pub(crate) const fn word_of(key: u64, offset: u64) -> u64 {
+    key << 48 | offset | 1
+}
+
+/// A process: its space, on a CPU of its own.
+pub(crate) struct Process {
+    pub(crate) space: Space<Sim>,
+    pub(crate) memory: Memory<Sim>,
+    pub(crate) cpu: usize,
+    /// The files that it maps, by their keys.
+    pub(crate) files: Vec<Area<Sim>>,
+}
+
+impl Process {
+    /// A process, on a CPU that no other is on.
+    pub(crate) fn new(world: &World, space: Space<Sim>, memory: Memory<Sim>, cpu: usize) -> Self {
+        CPU.set(cpu);
+        world.sim.activate(cpu, &space.activate(cpu));
+        Self { space, memory, cpu, files: Vec::new() }
+    }
+
+    /// Has the process act from here on.
+    pub(crate) fn run(&self) {
+        CPU.set(self.cpu);
+    }
+
+    /// Ends it: its CPU goes back to the kernel.
+    pub(crate) fn exit(self, world: &World) {
+        self.run();
+        world.sim.activate(self.cpu, &world.kernel.activate(self.cpu));
+        // SAFETY: the kernel's root was loaded on that CPU.
+        unsafe { self.space.deactivate(self.cpu) };
+    }
+
+    /// Makes an access as a CPU with a fault handler does.
+    fn access(
+        &mut self,
+        address: u64,
+        access: Access,
+        mut attempt: impl FnMut() -> Result<u64, vmcore::sim::SimFault>,
+    ) -> Outcome {
+        for _ in 0..4 {
+            let fault = match attempt() {
+                Ok(value) => return Outcome::Done(value),
+                Err(fault) => fault,
+            };
+            let fault = Fault::new(address, access | Access::USER).present(fault.is_present());
+            match self.space.fault(fault) {
+                Ok(flush) => {
+                    if let Resolution::Request(request) = flush.complete() {
+                        self.bring(request);
+                    }
+                }
+                Err(error) => match self.memory.signal(&self.space, fault, error) {
+                    Some(Signal::NotMapped) => return Outcome::NotMapped,
+                    Some(Signal::Denied) => return Outcome::Denied,
+                    Some(Signal::NothingBehind) => return Outcome::Bus,
+                    _ => return Outcome::Refused(error),
+                },
+            }
+        }
+        panic!(
+            "the fault at {address:#x} repeats although it was resolved:\n{}",
+            self.space.walk(VirtAddr::new(address))
+        );
+    }
+
+    /// Brings pages of a file: each begins with a word that says which it is.
+    fn bring(&self, request: PageRequest) {
+        let Some(file) = usize::try_from(request.key).ok().and_then(|key| self.files.get(key)) else { return };
+        for offset in (request.offset..request.offset + request.size).step_by(PAGE as usize) {
+            let word = word_of(request.key, offset).to_ne_bytes();
+            file.supply(request.token, offset, &word).expect("the request was just made");
+        }
+    }
+
+    /// Has a page be there for reading, as a fault on it does.
+    pub(crate) fn touch(&self, address: u64) {
+        self.run();
+        let _ = self.space.fault(Fault::new(address, Access::READ | Access::USER)).map(|flush| flush.complete());
+    }
+
+    /// An aligned load of a word.
+    pub(crate) fn load(&mut self, world: &World, address: u64) -> Outcome {
+        let at = VirtAddr::new(address);
+        let cpu = self.cpu;
+        self.access(address, Access::READ, || world.sim.read_u64(cpu, at, true))
+    }
+
+    /// An aligned store of a word.
+    pub(crate) fn store(&mut self, world: &World, address: u64, value: u64) -> Outcome {
+        let at = VirtAddr::new(address);
+        let cpu = self.cpu;
+        self.access(address, Access::WRITE, || world.sim.write_u64(cpu, at, true, value).map(|()| value))
+    }
+}
