@@ -143,6 +143,7 @@ impl<P: Platform> Area<P> {
     ///
     /// # Safety
     /// The area is alive.
+    #[cfg(feature = "posix")]
     pub(crate) unsafe fn another(platform: &P, inner: NonNull<AreaInner<P>>) -> Result<Self, AreaError> {
         // SAFETY: the caller's promise.
         unsafe { inner.as_ref() }.add_reference()?;

@@ -53,21 +53,23 @@ impl<P: Platform> Area<P> {
         let (first, count) = self.contents_range(offset, bytes.len())?;
         let mut reserve = Reserve::new(platform);
         let makes_pages = !matches!(self.inner().kind(), AreaKind::Fixed { .. } | AreaKind::Paged { .. });
-        // All that it takes is there before the first byte is written.
-        while makes_pages {
-            let mut state = self.inner().lock(platform);
-            let mut need = state.need_for(first, count);
-            need.merge(&state.need_to_own(platform, first, count));
-            if state.is_closed(first, count) {
-                return Err(AreaError::Retry);
+        if makes_pages {
+            // All that it takes is there before the first byte is written.
+            loop {
+                let mut state = self.inner().lock(platform);
+                let mut need = state.need_for(first, count);
+                need.merge(&state.need_to_own(platform, first, count));
+                if state.is_closed(first, count) {
+                    return Err(AreaError::Retry);
+                }
+                if reserve.covers(&need) {
+                    state.charge_ahead(need.pages)?;
+                    reserve.charged = need.pages;
+                    break;
+                }
+                drop(state);
+                reserve.top_up(&need)?;
             }
-            if reserve.covers(&need) {
-                state.charge_ahead(need.pages)?;
-                reserve.charged = need.pages;
-                break;
-            }
-            drop(state);
-            reserve.top_up(&need)?;
         }
         let written = self.each_piece(offset, bytes.len(), |index, within, done, count| {
             let Some(chunk) = bytes.get(done..done + count) else { return Ok(()) };

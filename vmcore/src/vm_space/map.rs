@@ -113,6 +113,7 @@ impl<'a, P: Platform> MapRequest<'a, P> {
     }
 
     /// With these flags.
+    #[cfg(feature = "posix")]
     pub(crate) const fn flags(mut self, flags: WindowFlags) -> Self {
         self.flags = flags;
         self

@@ -594,7 +594,9 @@ impl Actor {
         let operations = self.calls;
         let parts = |actor: &Self, address: u64, length: u64| -> Vec<(u64, u64)> {
             let (first, end) = pages(address, length);
-            if BASE.checked_add(address).and_then(|start| start.checked_add(length)).is_none() || address % PAGE != 0 {
+            if BASE.checked_add(address).and_then(|start| start.checked_add(length)).is_none()
+                || address & (PAGE - 1) != 0
+            {
                 return Vec::new();
             }
             let regions = actor.process.memory.regions();

@@ -199,8 +199,7 @@ impl<M: Mmu> Tables<M> {
             if !cursor.forward() {
                 forget.finish(gather);
                 // Nothing is mapped there any more: this only unlinks what is empty.
-                if from.pages(self.mmu.page_shift()) == 1 {
-                    self.unlink_empty(frames, from.start(), gather);
+                if from.pages(self.mmu.page_shift()) == 1 && self.is_absent(frames, from.start(), gather) {
                     return Ok(());
                 }
                 return self.unmap(frames, from, spare, gather, |_, _| {});
