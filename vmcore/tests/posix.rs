@@ -147,6 +147,10 @@ fn the_others_refuse_what_linux_refuses() {
     assert_eq!(program.advise(3, 6, Advice::DontNeed), Err(Errno::NoMemory));
     assert_eq!(program.advise(0, 6, Advice::WipeOnFork), Err(Errno::Invalid), "of shared memory");
     assert_eq!(program.advise(4, 1, Advice::Free), Err(Errno::Invalid));
+    assert_eq!(program.advise(5, 2, Advice::PopulateRead), Err(Errno::NoMemory));
+    program.advise(5, 1, Advice::GuardInstall).unwrap();
+    assert_eq!(program.advise(5, 2, Advice::PopulateRead), Err(Errno::Fault), "the guard comes first");
+    assert_eq!(program.advise(7, 2, Advice::PopulateWrite), Err(Errno::NoMemory));
     assert_eq!(program.remap((6, 1), 1, RemapFlags::empty(), 0), Err(Errno::Fault));
     assert_eq!(program.remap((0, 2), 3, RemapFlags::empty(), 0), Err(Errno::NoMemory), "in the middle of a region");
     assert_eq!(program.remap((0, 5), 6, MOVE, 20), Err(Errno::Fault), "of two regions");
@@ -234,6 +238,9 @@ fn a_child_gets_what_it_is_to_get() {
     program.advise(3, 1, Advice::GuardInstall).unwrap();
     program.advise(4, 1, Advice::DontFork).unwrap();
     program.advise(4, 1, Advice::DoFork).unwrap();
+    program.map(7, 1, DATA, PRIVATE);
+    program.advise(7, 1, Advice::WipeOnFork).unwrap();
+    program.advise(7, 1, Advice::GuardInstall).unwrap();
     let (space, mut memory) = program.memory.fork(&program.space, ()).unwrap();
     program.store(0, 77);
     program.store(6, 78);
@@ -241,11 +248,11 @@ fn a_child_gets_what_it_is_to_get() {
         let mut word = [0; 8];
         memory.copy_in(&space, page(number), &mut word).map(|_| u64::from_ne_bytes(word))
     };
-    let found = [0, 1, 2, 3, 4, 5, 6].map(&mut read);
+    let found = [0, 1, 2, 3, 4, 5, 6, 7].map(&mut read);
     assert_eq!(
         found,
-        [Ok(1), Ok(0), Err(Errno::Fault), Err(Errno::Fault), Ok(5), Err(Errno::Fault), Ok(78)],
-        "copied, wiped, kept, guarded, copied, nothing, shared"
+        [Ok(1), Ok(0), Err(Errno::Fault), Err(Errno::Fault), Ok(5), Err(Errno::Fault), Ok(78), Ok(0)],
+        "copied, wiped, kept, guarded, copied, nothing, shared, wiped with its guard"
     );
     drop((space, memory));
     program.end();
@@ -263,6 +270,11 @@ fn files_stacks_and_the_break() {
         memory.mmap(space, page(first), 3 * PAGE, DATA, flags | MapFlags::FIXED, backing).unwrap();
         assert_eq!(program.signal(first + 1, Access::READ), Some(Signal::NothingBehind), "past the end of the file");
     }
+    assert_eq!(
+        program.advise(0, 7, Advice::PopulateRead),
+        Err(Errno::Fault),
+        "the end of the file comes before the gap"
+    );
     let word = u64::from_ne_bytes([3; 8]);
     assert_eq!((program.load(0), program.load(4)), (word, word));
     program.store(0, 1);

@@ -68,9 +68,7 @@ impl<P: Platform> Memory<P> {
         let mut next = start;
         while let Some(region) = self.regions.from(next).copied().filter(|region| region.start < end) {
             next = region.end;
-            if region.is_anonymous_private() {
-                self.regions.note_written(region.start);
-            }
+            self.regions.note_written(region.start);
         }
     }
 
@@ -82,15 +80,15 @@ impl<P: Platform> Memory<P> {
         // The lowest address at which something is wrong decides.
         for region in self.regions.overlapping(start, end) {
             if region.start > next {
-                return Err(Errno::NoMemory);
+                return Err(Self::first_fault(space, start, next).unwrap_or(Errno::NoMemory));
             }
             if !region.protection.contains(wanted) {
-                return Err(self.first_guard(space, start, next).unwrap_or(Errno::Invalid));
+                return Err(Self::first_fault(space, start, next).unwrap_or(Errno::Invalid));
             }
             next = region.end;
         }
         if next < end {
-            return Err(self.first_guard(space, start, next).unwrap_or(Errno::NoMemory));
+            return Err(Self::first_fault(space, start, next).unwrap_or(Errno::NoMemory));
         }
         self.refresh(space, start, end);
         let access = if write { Access::READ | Access::WRITE } else { Access::READ };
@@ -103,10 +101,10 @@ impl<P: Platform> Memory<P> {
         Ok(())
     }
 
-    /// What populating meets in a range before its end: a guard.
-    fn first_guard(&self, space: &Space<P>, start: u64, end: u64) -> Option<Errno> {
+    /// What populating meets in a range before its end: a guard, or nothing behind what is mapped.
+    fn first_fault(space: &Space<P>, start: u64, end: u64) -> Option<Errno> {
         let range = space.range(start, end.checked_sub(start)?).ok()?;
-        space.is_guarded(range).then_some(Errno::Fault)
+        space.refuses_some(range).then_some(Errno::Fault)
     }
 }
 

@@ -182,7 +182,9 @@ impl<P: Platform> Space<P> {
                 area.as_ref().lock(platform).link_view(record.cast());
             }
             self.inner().tally.change((1, slot.range.pages(P::PAGE_SHIFT)), (0, 0));
-            if window.marks.contains(WindowMarks::GUARDED) {
+            // What is wiped later than it was made begins without guards, too.
+            let wiped = window.flags.contains(WindowFlags::INHERITED_AS_ZERO);
+            if window.marks.contains(WindowMarks::GUARDED) && !wiped {
                 let mut guarded = self.inner().guards.lock_unshared();
                 for guard in parent.guards.lock(platform).within(slot.range) {
                     guarded.insert(guard);

@@ -280,13 +280,6 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         Ok(())
     }
 
-    /// Whether something in the range is guarded.
-    #[cfg(feature = "posix")]
-    pub(crate) fn is_guarded(&self, range: PageRange) -> bool {
-        let _index = self.inner().lock_index(self.platform());
-        self.inner().guards.lock(self.platform()).first_in(range).is_some()
-    }
-
     /// The lowest guarded address in a part of a window. The index is locked.
     pub(super) fn first_guard(&self, window: &Window<P, M>, range: PageRange) -> Option<VirtAddr> {
         if !window.marks.contains(WindowMarks::GUARDED) {

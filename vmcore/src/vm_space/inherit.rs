@@ -52,7 +52,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         self.set_flag(range, WindowFlags::NOT_INHERITED, keep)
     }
 
-    /// Has clones get windows onto zeros for those in the range ([`WindowFlags::INHERITED_AS_ZERO`]), or what each [was made for](Inherit) again; cut, joined, all or
+    /// Has clones get windows onto zeros, without guards, for those in the range ([`WindowFlags::INHERITED_AS_ZERO`]), or what each [was made for](Inherit) again; cut, joined, all or
     /// nothing, at the cost and with the errors of [`keep_from_clones`](Self::keep_from_clones).
     ///
     /// ```

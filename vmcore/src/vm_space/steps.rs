@@ -159,6 +159,19 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         Some(PageRange::from_checked(start, size))
     }
 
+    /// Whether a page of the range is refused to every access: it is guarded, or past the end of its area.
+    pub(crate) fn refuses_some(&self, range: PageRange) -> bool {
+        let platform = self.platform();
+        let index = self.inner().lock_index(platform);
+        index.overlapping(range).any(|slot| {
+            let (Some(window), Some(part)) = (slot.window, slot.range.intersection(range)) else { return false };
+            // SAFETY: windows in the index are alive while it is locked, and so are their areas.
+            let (window, area) = unsafe { (window.as_ref(), window.as_ref().area.as_ref()) };
+            let (first, count) = (window.area_page(part.start()), part.pages(P::PAGE_SHIFT));
+            self.first_guard(window, part).is_some() || area.first_refused(&area.lock(platform), first, count).is_some()
+        })
+    }
+
     /// Whether a private page of the range was written to, since its area exists.
     pub(crate) fn was_written(&self, range: PageRange) -> bool {
         let platform = self.platform();
