@@ -26,8 +26,9 @@ use crate::paging::{Access, Leaf, Mmu, Tables};
 use crate::platform::Platform;
 use crate::static_vec::{StaticVec, StaticVecError};
 use crate::vm_area::{Area, AreaError, AreaInner, AreaKind, release_area};
+use crate::vm_space::fill::{check_encoding, largest, leaf_for};
 use crate::vm_space::index::{Slot, page_size};
-use crate::vm_space::map::{Place, check_encoding, largest, leaf_for};
+use crate::vm_space::map::Place;
 use crate::vm_space::window::Window;
 use crate::vm_space::{Inherit, Space, SpaceError};
 

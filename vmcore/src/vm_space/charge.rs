@@ -6,8 +6,8 @@ use crate::lock::Guard;
 use crate::paging::{Mmu, Tables};
 use crate::platform::Platform;
 use crate::vm_area::{AreaInner, AreaState};
+use crate::vm_space::fill::Fill;
 use crate::vm_space::index::{Index, Slot};
-use crate::vm_space::map::Fill;
 use crate::vm_space::window::Window;
 use crate::vm_space::{Space, SpaceError};
 

@@ -21,7 +21,7 @@ use crate::frame::{FrameList, Need, Reserve};
 use crate::paging::{Access, Flush, Found, Gather, Leaf, MemoryType, Mmu, Pending, TableError, Tables};
 use crate::platform::Platform;
 use crate::vm_area::{AreaInner, AreaState, Promotion};
-use crate::vm_space::map::leaf_for;
+use crate::vm_space::fill::leaf_for;
 use crate::vm_space::protect::allows_anything;
 use crate::vm_space::unmap::unlink_empty_tables;
 use crate::vm_space::window::{Window, WindowFlags, WindowMarks, WindowState};

@@ -17,8 +17,8 @@ use crate::paging::{Access, EncodeError, Flush, Gather, Leaf, Mmu, Pending, Tabl
 use crate::platform::Platform;
 use crate::vm_area::{AreaInner, Rights};
 use crate::vm_space::edit::Part;
+use crate::vm_space::fill::check_encoding;
 use crate::vm_space::inner::SpaceInner;
-use crate::vm_space::map::check_encoding;
 use crate::vm_space::window::{Window, WindowMarks};
 use crate::vm_space::{Space, SpaceError};
 

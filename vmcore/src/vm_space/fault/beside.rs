@@ -25,8 +25,8 @@ use crate::addr::PageRange;
 use crate::frame::Reserve;
 use crate::paging::{Access, Mmu, Pending};
 use crate::platform::Platform;
+use crate::vm_space::fill::leaf_for;
 use crate::vm_space::index::page_size;
-use crate::vm_space::map::leaf_for;
 use crate::vm_space::window::{WindowMarks, WindowState};
 use crate::vm_space::{Space, SpaceError};
 
