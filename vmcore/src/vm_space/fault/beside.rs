@@ -33,11 +33,11 @@ use crate::vm_space::{Space, SpaceError};
 use super::{Attempt, Fault, Resolution, Supplied, allows, around, supplied, wanted};
 
 impl<P: Platform, M: Mmu> Space<P, M> {
-    /// Resolves a fault beside others; `None` where it takes the index exclusively: no leaf table is there, something is refused, replaced,
+    /// Resolves a fault beside others; `None` where it takes the index exclusively: no window or leaf table is there, something is replaced,
     /// forbidden above or guarded, or somebody changes the space.
     ///
     /// # Errors
-    /// What the area answers ([`fault`](Space::fault)).
+    /// What the window refuses, and what the area answers ([`fault`](Space::fault)).
     pub(super) fn attempt_beside(
         &self,
         fault: Fault,
@@ -49,9 +49,17 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let Some(window) = index.find(address).and_then(|slot| slot.window) else { return Ok(None) };
         // SAFETY: windows in the index are alive while it is held, and so are their areas; they are changed with it held exclusively.
         let (window, area) = unsafe { (window.as_ref(), window.as_ref().area.as_ref()) };
-        let usual = window.state == WindowState::Live && !window.marks.contains(WindowMarks::GUARDED);
+        if window.state == WindowState::Gated {
+            return Err(SpaceError::Retry(address));
+        }
         // Where what is shown is limited, it is counted with the index exclusive.
-        if !usual || area.is_fixed() || inner.tally.limits_shown() || !allows(window, fault.access) {
+        if window.marks.contains(WindowMarks::GUARDED) || inner.tally.limits_shown() {
+            return Ok(None);
+        }
+        if !allows(window, fault.access) {
+            return Err(SpaceError::Denied { address, wanted: fault.access, allowed: window.access });
+        }
+        if area.is_fixed() {
             return Ok(None);
         }
         let tables = &inner.leaf_tables;
