@@ -1113,3 +1113,23 @@ fn near_takes_the_address_itself_at_an_alignment_of_no_leaf() {
     drop(area);
     end(world, space);
 }
+
+/// Each page of untracked memory is shown at one address, also after its window was cut in two.
+#[test]
+fn an_untracked_window_does_not_grow_over_its_other_part() {
+    let world = World::new(1);
+    let space = world.user();
+    let area = common::area(&world.sim, AreaKind::Untracked { size: 8 * PAGE }).unwrap();
+    common::map(&space, &area, 0x10_0000, 0, 8);
+    space.protect(space.range(0x10_0000, 3 * PAGE).unwrap(), Access::READ).unwrap().complete();
+    let part = space.range(0x10_0000, 3 * PAGE).unwrap();
+    let grown = space.relocate(part, 4 * PAGE, Destination::Anywhere).map(|flush| flush.complete());
+    assert_eq!(grown, Err(SpaceError::SingleWindow));
+    common::unmap(&space, 0x10_3000, 5);
+    assert!(
+        space.relocate(part, 4 * PAGE, Destination::Anywhere).is_ok_and(|flush| flush.complete().size() == 4 * PAGE)
+    );
+    drop(area);
+    drop(space);
+    world.finish();
+}

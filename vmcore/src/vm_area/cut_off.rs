@@ -192,6 +192,11 @@ impl<P: Platform> AreaState<P> {
         Need::object::<CutOff<P>>().with_nodes(nodes)
     }
 
+    /// Whether a window shows some of the pages, one that waits for its flush included. O(views).
+    pub(crate) fn is_shown(&self, first: u64, count: u64) -> bool {
+        self.views_that_show(first, count) != 0
+    }
+
     /// Whether at most one view shows some of the pages. O(views).
     pub(crate) fn is_shown_once(&self, first: u64, count: u64) -> bool {
         self.views_that_show(first, count) <= 1

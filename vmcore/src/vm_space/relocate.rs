@@ -349,7 +349,8 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             }
             let first = window.area_page(range.start());
             let state = area.lock(self.platform());
-            let pages = if grows { grown::<P>(area, &state, first, size)? } else { state.pages() };
+            let shown = range.pages(P::PAGE_SHIFT);
+            let pages = if grows { grown::<P>(area, &state, (first, shown), size)? } else { state.pages() };
             found = Some(pages);
             Ok(())
         })?;
@@ -386,9 +387,18 @@ impl Stays {
     }
 }
 
-/// How many pages an area has to have for a window of `size` bytes from page `first` on.
-fn grown<P: Platform>(area: &AreaInner<P>, state: &AreaState<P>, first: u64, size: u64) -> Result<u64, SpaceError> {
-    let end = first.saturating_add(size >> P::PAGE_SHIFT);
+/// How many pages an area has to have for a window of `size` bytes from page `first` on, that shows so many now.
+fn grown<P: Platform>(
+    area: &AreaInner<P>,
+    state: &AreaState<P>,
+    (first, shown): (u64, u64),
+    size: u64,
+) -> Result<u64, SpaceError> {
+    let (now, end) = (first.saturating_add(shown), first.saturating_add(size >> P::PAGE_SHIFT));
+    if area.is_untracked() && state.is_shown(now, end.saturating_sub(now)) {
+        // Another part of what was one window: of pages that only tables know, each is shown at one address.
+        return Err(SpaceError::SingleWindow);
+    }
     if end <= state.pages() {
         return Ok(state.pages());
     }

@@ -24,7 +24,7 @@ mod refusal;
 mod world;
 
 use proptest::prelude::*;
-use proptest::test_runner::TestRunner;
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use vmcore::paging::{AArch64, Granule4K, Half, RiscV64, X86_64};
 use vmcore::sim::SimFormat;
 
@@ -40,7 +40,8 @@ fn run<M: SimFormat>(mmu: M) {
     };
     let exhausted = std::cell::Cell::new(0);
     let cases = (prop::collection::vec(step(), 1..150), any::<bool>());
-    TestRunner::new(config)
+    // The same cases every time, and more of them with the variable.
+    TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha))
         .run(&cases, |(steps, spaces_first)| {
             let mut world = World::new(mmu);
             for step in &steps {

@@ -383,6 +383,11 @@ impl<M: SimFormat> World<M> {
             if grows && shown.flags.contains(WindowFlags::LOCKED) {
                 refusals.push(Refusal::Locked(page));
             }
+            let more = shown.page + (pages.end - pages.start)..shown.page + size;
+            let is_shown = |other: &Shown| other.content == shown.content && more.contains(&other.page);
+            if grows && page == pages.start && content.is_untracked() && space.pages.values().any(is_shown) {
+                refusals.push(Refusal::SingleWindow);
+            }
             if grows && page == pages.start && shown.page + size > content.pages {
                 if !content.is_open() || content.handles != 0 {
                     refusals.push(Refusal::Outside);
