@@ -48,7 +48,7 @@ use core::ptr::NonNull;
 
 use super::cut_off::give_up;
 use super::inner::{Answer, AreaInner, AreaState};
-use super::{Area, AreaError, AreaKind, MAX_SIZE, Page, Rights, TreeSupply, ViewChange, release_page};
+use super::{Area, AreaError, AreaKind, MAX_SIZE, Page, Rights, ViewChange};
 use crate::addr::Frame;
 use crate::frame::{Need, OutOfFrames, Reserve};
 use crate::paging::Pending;
@@ -236,28 +236,13 @@ impl<P: Platform> AreaState<P> {
         if !write {
             return Answer::Page { frame: old, writable: false };
         }
-        let need = self.need_to_copy(index);
-        // Gates and nodes may be of one class: it is their sum that must be there.
-        if !reserve.covers(&need) {
-            return Answer::Short(need);
-        }
-        let frame = match self.new_page(platform, reserve) {
-            Ok(frame) => frame,
-            Err(answer) => return answer,
-        };
-        // SAFETY: the new frame is nobody else's yet; the old one is held by the paged area's tree, whose lock is held. Whoever writes to the file meanwhile
-        // writes before or after the copy of each byte, as to memory that programs share.
-        unsafe { platform.copy_frame(old, frame) };
-        match self.tree.insert(index, Page::new(frame).dirty(), &mut TreeSupply { platform, reserve }) {
-            Ok(_) => {
+        match self.put_copy(platform, index, old, reserve) {
+            Ok((frame, _)) => {
                 // Views may show it: it is to outlive the flush, whatever becomes of it below.
                 platform.frame_meta(old).inspect(|meta| meta.add_reference());
                 Answer::Replaced { frame, writable: true, old: Some(old) }
             }
-            Err(_) => {
-                release_page(platform, frame);
-                Answer::Short(need)
-            }
+            Err(answer) => answer,
         }
     }
 

@@ -136,23 +136,34 @@ impl<P: Platform> AreaState<P> {
             // The frame may be held by who writes to it, and by nobody else; and what it writes belongs to this area.
             return Answer::Retry;
         }
+        match self.put_copy(platform, index, page.frame(), reserve) {
+            Ok((frame, old)) => Answer::Replaced { frame, writable: true, old: old.map(Page::frame) },
+            Err(answer) => answer,
+        }
+    }
+
+    /// Puts a copy of a frame, which somebody whose lock is held has, into the place of a page: the area's own, dirty. Gives its frame, and the page that was there.
+    pub(super) fn put_copy(
+        &mut self,
+        platform: &P,
+        index: u64,
+        from: Frame,
+        reserve: &mut Reserve<P>,
+    ) -> Result<(Frame, Option<Page>), Answer> {
         let need = self.need_to_copy(index);
         // Gates and nodes may be of one class: it is their sum that must be there.
         if !reserve.covers(&need) {
-            return Answer::Short(need);
+            return Err(Answer::Short(need));
         }
-        let frame = match self.new_page(platform, reserve) {
-            Ok(frame) => frame,
-            Err(answer) => return answer,
-        };
-        // SAFETY: the new frame is nobody else's yet; the old one is held by the tree.
-        unsafe { platform.copy_frame(page.frame(), frame) };
-        let copy = Page::new(frame).dirty();
-        match self.tree.insert(index, copy, &mut TreeSupply { platform, reserve }) {
-            Ok(old) => Answer::Replaced { frame, writable: true, old: old.map(Page::frame) },
+        let frame = self.new_page(platform, reserve)?;
+        // SAFETY: the new frame is nobody else's yet; the old one is held by a tree whose lock is held. Whoever writes to a file's page meanwhile writes
+        // before or after the copy of each byte, as to memory that programs share.
+        unsafe { platform.copy_frame(from, frame) };
+        match self.tree.insert(index, Page::new(frame).dirty(), &mut TreeSupply { platform, reserve }) {
+            Ok(old) => Ok((frame, old)),
             Err(_) => {
                 release_page(platform, frame);
-                Answer::Short(need)
+                Err(Answer::Short(need))
             }
         }
     }

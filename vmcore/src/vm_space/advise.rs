@@ -10,11 +10,12 @@ use crate::addr::PageRange;
 use crate::frame::{Need, Reserve};
 use crate::paging::{Access, Flush, Gather, Mmu, Pending};
 use crate::platform::Platform;
-use crate::vm_area::{Answer, AreaError, AreaState, ViewChange, Want, give_up};
+use crate::vm_area::{Answer, AreaState, ViewChange, Want, give_up};
 use crate::vm_space::edit::Part;
 use crate::vm_space::fill::leaf_for;
 use crate::vm_space::index::{Slot, page_size};
 use crate::vm_space::protect::allows_anything;
+use crate::vm_space::release::need_for_part;
 use crate::vm_space::unmap::{clear_tables, unlink_empty_tables};
 use crate::vm_space::window::{Window, WindowFlags, WindowMarks, WindowState};
 use crate::vm_space::{Space, SpaceError};
@@ -264,11 +265,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                 }
                 let state = part.area.lock(platform);
                 if is_released(&part, &state) {
-                    let (first, count) = pages_of(&part);
-                    if let Some(page) = state.first_pinned(platform, first, count) {
-                        return Err(AreaError::Pinned(page << P::PAGE_SHIFT).into());
-                    }
-                    need.merge(&state.need_to_give_up(first, count));
+                    need.merge(&need_for_part(platform, &part, &state)?);
                 } else {
                     need.tables += inner.tables.lock(platform).tables_to_split(platform, part.range);
                 }

@@ -41,11 +41,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                 && is_released(&part, &state)
                 && !(windows == Windows::Go && goes_whole(&slot, &part, &state))
             {
-                let (first, count) = pages_of(&part);
-                if let Some(page) = state.first_pinned(self.platform(), first, count) {
-                    return Err(AreaError::Pinned(page << P::PAGE_SHIFT).into());
-                }
-                need.merge(&state.need_to_give_up(first, count));
+                need.merge(&need_for_part(self.platform(), &part, &state)?);
             }
         }
         Ok(need)
@@ -74,6 +70,22 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         // Another window went since it was counted, if it is refused: its pages stay.
         // SAFETY: the window holds a reference to the area, which is locked.
         let _ = unsafe { give_up(self.platform(), area, &mut state, pages, None, reserve, pending) };
+    }
+}
+
+/// What it takes to release the pages of a part, which nothing else reaches.
+///
+/// # Errors
+/// A page is pinned.
+pub(super) fn need_for_part<P: Platform, M: Mmu>(
+    platform: &P,
+    part: &Part<'_, P, M>,
+    state: &AreaState<P>,
+) -> Result<Need, SpaceError> {
+    let (first, count) = pages_of(part);
+    match state.first_pinned(platform, first, count) {
+        Some(page) => Err(AreaError::Pinned(page << P::PAGE_SHIFT).into()),
+        None => Ok(state.need_to_give_up(first, count)),
     }
 }
 
