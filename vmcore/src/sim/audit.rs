@@ -57,8 +57,7 @@ impl Cpu {
                 }
             }
         }
-        let remembered = self.tlb.may_lead_to(first, count).then(|| self.tlb.entries());
-        for (owner, page, cached) in remembered.into_iter().flatten() {
+        for (owner, page, cached) in self.tlb.entries() {
             let overlaps = cached.frame < first.saturating_add(count) && first < cached.frame + cached.pages;
             if overlaps && !self.is_dormant_owner(owner) {
                 let frame = cached.frame.max(first);
@@ -71,8 +70,7 @@ impl Cpu {
                 }
             }
         }
-        let pointers = self.structures.lead_to(first, count).then(|| self.structures.pointers());
-        for (tag, shift, address, pointer) in pointers.into_iter().flatten() {
+        for (tag, shift, address, pointer) in self.structures.pointers() {
             if freed(pointer.table) && !self.is_dormant(tag) {
                 into.push(format!(
                     "the table in frame {:#x} is freed while CPU {cpu} still has a cached pointer to it for \

@@ -9,6 +9,7 @@ use super::cpu::Cpu;
 use super::judge::Judge;
 use super::lock::Mutex;
 use super::memory::Memory;
+use super::references::References;
 use super::regime::pat_type;
 use super::{Hardware, Shared, Sim, SimFormat};
 use crate::addr::FrameRange;
@@ -131,11 +132,13 @@ impl<M: SimFormat> SimBuilder<M> {
         }
         assert!(hardware.regime().page_shift() == M::PAGE_SHIFT, "the hardware's pages are of another size");
         let memory = Memory::new(self.first_frame, self.frames, &self.devices, self.seed, M::PAGE_SHIFT);
+        let references = Arc::new(References::new(self.first_frame, self.frames));
         let shared = Shared {
             memory: if self.patterns { memory } else { memory.without_patterns() },
             machine: Machine::new(self.mmu),
             judge: Judge::new(!self.records),
-            cpus: (0..self.cpus).map(|number| Mutex::new(Cpu::new(number, hardware))).collect(),
+            cpus: (0..self.cpus).map(|number| Mutex::new(Cpu::new(number, hardware, references.clone()))).collect(),
+            references,
             lasting: Mutex::new(Vec::new()),
             flushes: Mutex::new(VecDeque::new()),
             flush_count: AtomicU64::new(0),

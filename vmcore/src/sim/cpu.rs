@@ -12,12 +12,14 @@
 
 use alloc::format;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
 use super::hardware::Hardware;
 use super::judge::{Judge, ViolationKind};
 use super::memory::{FrameState, Memory};
+use super::references::References;
 use super::structures::{Pointer, StructureCache};
 use super::tlb::{Cached, Owner, Tlb};
 use super::walker::{Found, Start, Stop, Walker};
@@ -150,23 +152,27 @@ pub(super) struct Cpu {
     pub(super) tlb: Tlb,
     pub(super) structures: StructureCache,
     pub(super) absences: Vec<Absence>,
+    references: Arc<References>,
 }
 
 /// A walker on a CPU.
 pub(super) fn walker<'a>(hardware: &'a Hardware, around: Surroundings<'a>, cpu: usize) -> Walker<'a> {
-    Walker { memory: around.memory, judge: around.judge, regime: hardware.regime(), cpu }
+    let regime = hardware.regime();
+    let (page_shift, is_narrow) = (regime.page_shift(), regime.is_narrow());
+    Walker { memory: around.memory, judge: around.judge, regime, cpu, page_shift, is_narrow }
 }
 
 impl Cpu {
-    pub(super) fn new(number: usize, hardware: Hardware) -> Self {
+    pub(super) fn new(number: usize, hardware: Hardware, references: Arc<References>) -> Self {
         Self {
             number,
             hardware,
             root: None,
             top_registers: None,
-            tlb: Tlb::default(),
-            structures: StructureCache::default(),
+            tlb: Tlb::new(references.clone()),
+            structures: StructureCache::new(references.clone()),
             absences: Vec::new(),
+            references,
         }
     }
 
@@ -225,19 +231,38 @@ impl Cpu {
                 ),
             );
         }
-        self.root = Some((root, tag));
+        self.set_root(Some((root, tag)));
         walker(&self.hardware, around, self.number).check_cleared(root);
         self.read_top(around);
     }
 
+    fn set_root(&mut self, root: Option<(u64, u16)>) {
+        if let Some((new, _)) = root {
+            self.references.add(new);
+        }
+        if let Some((old, _)) = core::mem::replace(&mut self.root, root) {
+            self.references.remove(old);
+        }
+    }
+
+    fn set_top_registers(&mut self, registers: Option<[u64; 4]>) {
+        match (self.top_registers.is_some(), registers.is_some()) {
+            (false, true) => self.references.add_elsewhere(),
+            (true, false) => self.references.remove_elsewhere(),
+            _ => {}
+        }
+        self.top_registers = registers;
+    }
+
     /// Reads the root's entries into registers, where the hardware has such.
     fn read_top(&mut self, around: Surroundings<'_>) {
-        self.top_registers = match self.root {
+        let registers = match self.root {
             Some((root, _)) if self.hardware.regime().has_top_registers() => Some(core::array::from_fn(|index| {
                 around.memory.entry(root, index).map_or(0, |word| word.load(Ordering::Acquire))
             })),
             _ => None,
         };
+        self.set_top_registers(registers);
     }
 
     /// Whether what is remembered under the tag cannot be used at the moment: another is loaded.
@@ -259,8 +284,8 @@ impl Cpu {
 
     /// Leaves the root that was loaded, as a CPU that is switched off does: nothing is remembered.
     pub(super) fn unload(&mut self) {
-        self.root = None;
-        self.top_registers = None;
+        self.set_root(None);
+        self.set_top_registers(None);
         self.forget_everything();
     }
 

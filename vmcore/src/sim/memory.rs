@@ -12,6 +12,8 @@
 //!
 //! Each frame remembers the tick of a clock at which it was given out (0 while it is free). Frames given out together
 //! share their tick, and what was remembered of a frame before its tick is about an earlier life of it.
+//!
+//! What is kept of each frame costs the host memory only from the first time on that the frame is given out.
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -20,6 +22,7 @@ use core::alloc::Layout;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use super::hollow::{Contents, Hollow};
 use super::judge::{Judge, ViolationKind};
 use super::lock::Mutex;
 use crate::addr::{Frame, FrameRange};
@@ -30,6 +33,23 @@ use crate::word;
 pub(super) const POISON: u64 = 0x6b6b_6b6b_6b6b_6b6b;
 /// What fills a frame that was not asked for zeroed.
 pub(super) const GARBAGE: u64 = 0xa5a5_a5a5_a5a5_a5a5;
+
+/// So many values whose bytes are all zero, backed by the host only when touched.
+///
+/// # Safety
+/// Zeros are a valid `T`.
+pub(super) unsafe fn zeroed<T>(count: usize) -> Box<[T]> {
+    let layout = Layout::array::<T>(count).expect("more frames than the host can address");
+    if layout.size() == 0 {
+        return Box::default();
+    }
+    // SAFETY: the layout is not of size 0.
+    let Some(start) = NonNull::new(unsafe { alloc::alloc::alloc_zeroed(layout) }) else {
+        alloc::alloc::handle_alloc_error(layout)
+    };
+    // SAFETY: just allocated with the layout of such a slice, as boxes are, and valid as the caller says.
+    unsafe { Box::from_raw(core::ptr::slice_from_raw_parts_mut(start.as_ptr().cast(), count)) }
+}
 
 /// The bytes of frames, which everybody reaches as atomic words; zero at first, and backed by the host only when touched.
 struct Pages {
@@ -100,14 +120,17 @@ enum FailurePlan {
     Once(u64),
 }
 
+/// What stands for a frame in [`FreeList::serial`] while it is given out.
+const GIVEN_OUT: u64 = u64::MAX;
+
 /// The frames that are free, in the order in which they are given out.
 struct FreeList {
     /// Index of a frame and the serial number of its freeing; an entry whose number is not the frame's is outdated.
     order: Vec<(usize, u64)>,
-    /// Per frame the number of its latest freeing; 0 while it is given out.
-    serial: Vec<u64>,
-    /// Per frame whether it was ever given out: before that it is zero, not poisoned.
-    used_before: Vec<bool>,
+    /// Those from here on are free behind all others, unless they were given out in a run.
+    fresh: usize,
+    /// Per frame the number of its latest freeing: 0 before it was given out for the first time.
+    serial: Box<[u64]>,
     next_serial: u64,
     count: u64,
     random: Option<u64>,
@@ -121,6 +144,12 @@ impl FreeList {
         self.serial[index] = self.next_serial;
         self.order.push((index, self.next_serial));
         self.count += 1;
+    }
+
+    /// Takes a frame that is free; true for the first time.
+    fn take(&mut self, index: usize) -> bool {
+        self.count -= 1;
+        core::mem::replace(&mut self.serial[index], GIVEN_OUT) == 0
     }
 
     /// Whether this request is one that shall fail.
@@ -149,8 +178,8 @@ impl FreeList {
         Some(*state)
     }
 
-    /// Takes a single frame: the one freed last, or a random one.
-    fn take_one(&mut self) -> Option<usize> {
+    /// Finds a single frame: the one freed last, or a random one.
+    fn find_one(&mut self) -> Option<usize> {
         while !self.order.is_empty() {
             if let Some(random) = self.next_random() {
                 let last = self.order.len() - 1;
@@ -159,29 +188,43 @@ impl FreeList {
             }
             let (index, serial) = self.order.pop()?;
             if self.serial[index] == serial {
-                self.serial[index] = 0;
-                self.count -= 1;
                 return Some(index);
             }
         }
-        None
+        while *self.serial.get(self.fresh)? != 0 {
+            self.fresh += 1;
+        }
+        Some(self.fresh)
     }
 
-    /// Takes the lowest run of `count` free frames whose first number is a multiple of 2^`alignment`.
-    fn take_run(&mut self, first: u64, count: u64, alignment: u32) -> Option<usize> {
+    /// Finds the lowest run of `count` free frames whose first number is a multiple of 2^`alignment`.
+    fn find_run(&self, first: u64, count: u64, alignment: u32) -> Option<usize> {
         let step = 1_u64.checked_shl(alignment)?;
         let total = self.serial.len() as u64;
         let mut candidate = first.checked_next_multiple_of(step)? - first;
         while candidate.checked_add(count)? <= total {
             let run = candidate as usize..(candidate + count) as usize;
-            if self.serial[run.clone()].iter().all(|serial| *serial != 0) {
-                self.serial[run].fill(0);
-                self.count -= count;
+            if self.serial[run].iter().all(|serial| *serial != GIVEN_OUT) {
                 return Some(candidate as usize);
             }
             candidate = candidate.checked_add(step)?;
         }
         None
+    }
+}
+
+/// Reads bytes out of words.
+fn read_words(word: impl Fn(usize) -> u64, offset: usize, into: &mut [u8]) {
+    let mut position = offset;
+    let mut rest = into;
+    while !rest.is_empty() {
+        let within = position % 8;
+        let count = rest.len().min(8 - within);
+        let bytes = word(position / 8).to_ne_bytes();
+        let (now, later) = rest.split_at_mut(count);
+        now.copy_from_slice(&bytes[within..within + count]);
+        rest = later;
+        position += count;
     }
 }
 
@@ -209,8 +252,8 @@ pub(super) struct Memory {
     nowhere: Pages,
     free: Mutex<FreeList>,
     clock: AtomicU64,
-    /// Whether frames hold a pattern while nobody has them, which is looked for.
-    patterns: bool,
+    /// Which frames have no bytes. Only where frames hold no pattern while nobody has them, for which they need some.
+    hollow: Option<Hollow>,
 }
 
 impl Memory {
@@ -223,25 +266,28 @@ impl Memory {
                 "the device memory {device:?} overlaps other memory"
             );
         }
+        // SAFETY: zeros are valid numbers and atomics, and valid records of free frames.
+        let (serial, meta, given_out) = unsafe { (zeroed::<u64>(count), zeroed(count), zeroed(count)) };
         let mut free = FreeList {
             order: Vec::new(),
-            serial: alloc::vec![0; count],
-            used_before: alloc::vec![false; count],
+            fresh: 0,
+            serial,
             next_serial: 0,
-            count: 0,
+            count: count as u64,
             // The generator stays at 0 for ever.
             random: seed.map(|seed| seed | 1),
             plan: FailurePlan::Never,
             requests: 0,
         };
-        for index in (0..count).rev() {
-            free.push(index);
+        if seed.is_some() {
+            // All are in the order, of which a random one is taken.
+            free.order.extend((0..count).rev().map(|index| (index, 0)));
         }
         Self {
             first,
             pages: Pages::new(count, page_shift),
-            meta: (0..count).map(|_| FrameMeta::new()).collect(),
-            given_out: (0..count).map(|_| AtomicU64::new(0)).collect(),
+            meta,
+            given_out,
             devices: devices
                 .iter()
                 .map(|frames| Device { frames: *frames, pages: Pages::new(frames.count() as usize, page_shift) })
@@ -249,18 +295,18 @@ impl Memory {
             nowhere: Pages::new(1, page_shift),
             free: Mutex::new(free),
             clock: AtomicU64::new(0),
-            patterns: true,
+            hollow: None,
         }
     }
 
     /// The same, whose frames hold no pattern while nobody has them.
     pub(super) fn without_patterns(self) -> Self {
-        Self { patterns: false, ..self }
+        Self { hollow: Some(Hollow::new(self.pages.len())), ..self }
     }
 
     /// Whether a frame that nobody has holds a pattern.
     pub(super) const fn has_patterns(&self) -> bool {
-        self.patterns
+        self.hollow.is_none()
     }
 
     fn index(&self, frame: u64) -> Option<usize> {
@@ -270,7 +316,11 @@ impl Memory {
 
     fn page(&self, frame: u64) -> Option<&[AtomicU64]> {
         if let Some(index) = self.index(frame) {
-            return self.pages.get(index);
+            let bytes = self.pages.get(index)?;
+            if let Some(hollow) = &self.hollow {
+                hollow.fill(index, bytes);
+            }
+            return Some(bytes);
         }
         let device = self.devices.iter().find(|device| device.frames.contains(Frame::new(frame)))?;
         device.pages.get((frame - device.frames.first().number()) as usize)
@@ -332,23 +382,24 @@ impl Memory {
 
     /// Reads bytes of a frame as a CPU does: never torn within a byte, whoever else writes.
     pub(super) fn read(&self, frame: u64, offset: usize, into: &mut [u8]) {
-        let Some(page) = self.page(frame) else { return into.fill(0xff) };
-        let mut position = offset;
-        let mut rest = into;
-        while !rest.is_empty() {
-            let within = position % 8;
-            let count = rest.len().min(8 - within);
-            let bytes = page[position / 8].load(Ordering::Acquire).to_ne_bytes();
-            let (now, later) = rest.split_at_mut(count);
-            now.copy_from_slice(&bytes[within..within + count]);
-            rest = later;
-            position += count;
+        match self.hollow_contents(frame) {
+            Some(contents) => read_words(|index| contents.word(index), offset, into),
+            None => match self.page(frame) {
+                Some(page) => read_words(|index| page[index].load(Ordering::Acquire), offset, into),
+                None => into.fill(0xff),
+            },
         }
     }
 
     /// Writes bytes of a frame as a CPU does: neighbouring bytes that others write keep what the others wrote.
     pub(super) fn write(&self, frame: u64, offset: usize, from: &[u8]) {
+        if self.store_hollow(frame, offset, from) {
+            return;
+        }
         let Some(page) = self.page(frame) else { return };
+        if let (0, Ok(word)) = (offset % 8, from.try_into()) {
+            return page[offset / 8].store(u64::from_ne_bytes(word), Ordering::Release);
+        }
         let mut position = offset;
         let mut rest = from;
         while !rest.is_empty() {
@@ -366,25 +417,47 @@ impl Memory {
         }
     }
 
+    /// What a frame holds that has no bytes.
+    pub(super) fn hollow_contents(&self, frame: u64) -> Option<Contents> {
+        self.hollow.as_ref()?.contents(self.index(frame)?)
+    }
+
+    /// Writes to a frame that has no bytes and needs none for it. False if it has, or does.
+    pub(super) fn store_hollow(&self, frame: u64, offset: usize, from: &[u8]) -> bool {
+        let (Some(hollow), Some(index), Ok(word)) = (&self.hollow, self.index(frame), from.try_into()) else {
+            return false;
+        };
+        offset % 8 == 0 && hollow.store(index, offset / 8, u64::from_ne_bytes(word))
+    }
+
+    /// Copies a frame that has no bytes. False if it has.
+    pub(super) fn copy_hollow(&self, from: u64, to: u64) -> bool {
+        match (&self.hollow, self.index(from), self.index(to)) {
+            (Some(hollow), Some(from), Some(to)) => hollow.copy(from, to),
+            _ => false,
+        }
+    }
+
     pub(super) fn allocate(&self, request: FrameRequest, judge: &Judge) -> Option<Frame> {
         let mut free = self.free.lock();
         if free.fails() || request.count == 0 {
             return None;
         }
         let start = if request.count == 1 && request.alignment == 0 {
-            free.take_one()?
+            free.find_one()?
         } else {
-            free.take_run(self.first, request.count, request.alignment)?
+            free.find_run(self.first, request.count, request.alignment)?
         };
         let run = start..start + request.count as usize;
         let tick = self.clock.fetch_add(1, Ordering::AcqRel) + 1;
         let mut problem = None;
         for index in run {
             let frame = self.first + index as u64;
-            let expected = if core::mem::replace(&mut free.used_before[index], true) { POISON } else { 0 };
+            let first_time = free.take(index);
+            let expected = if first_time { 0 } else { POISON };
             let Some(words) = self.pages.get(index) else { continue };
             let written = || words.iter().position(|word| word.load(Ordering::Acquire) != expected);
-            if let Some(at) = self.patterns.then(written).flatten() {
+            if let Some(at) = self.has_patterns().then(written).flatten() {
                 let found = words[at].load(Ordering::Acquire);
                 problem = Some((
                     ViolationKind::WrittenWhileFree,
@@ -402,12 +475,21 @@ impl Memory {
                     format!("frame {frame:#x} is recorded as {recorded:?} although it was free: nobody allocated it"),
                 ));
             }
-            let fill = if request.zeroed { 0 } else { GARBAGE };
-            // Without patterns what was never given out is zero still.
-            if self.patterns || (request.zeroed && expected == POISON) {
-                for word in words {
-                    word.store(fill, Ordering::Relaxed);
+            match &self.hollow {
+                None => {
+                    let fill = if request.zeroed { 0 } else { GARBAGE };
+                    for word in words {
+                        word.store(fill, Ordering::Relaxed);
+                    }
                 }
+                Some(hollow) if request.zeroed => {
+                    hollow.clear(index, first_time);
+                    // The library reaches whatever is not a page by its pointer, and others beside it.
+                    if request.purpose != FrameUse::Page {
+                        hollow.fill(index, words);
+                    }
+                }
+                Some(hollow) => hollow.fill(index, words),
             }
             self.given_out[index].store(tick, Ordering::Release);
         }
@@ -428,7 +510,7 @@ impl Memory {
         // The lowest frame is given out first again.
         for frame in (first.number()..first.number() + count).rev() {
             let Some(index) = self.index(frame) else { continue };
-            for word in self.pages.get(index).filter(|_| self.patterns).unwrap_or_default() {
+            for word in self.pages.get(index).filter(|_| self.has_patterns()).unwrap_or_default() {
                 word.store(POISON, Ordering::Relaxed);
             }
             self.given_out[index].store(0, Ordering::Release);

@@ -81,9 +81,11 @@ mod builder;
 mod cpu;
 mod formats;
 mod hardware;
+mod hollow;
 mod judge;
 mod lock;
 mod memory;
+mod references;
 mod regime;
 mod structures;
 #[cfg(test)]
@@ -97,7 +99,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 pub use self::builder::SimBuilder;
 use self::cpu::{Cpu, Surroundings};
@@ -117,6 +119,7 @@ pub use self::judge::{Violation, ViolationKind};
 use self::lock::Mutex;
 pub use self::memory::FrameCounts;
 use self::memory::{FrameState, Memory};
+use self::references::References;
 use crate::addr::{Frame, PageRange, VirtAddr};
 use crate::frame::{FrameMeta, FrameRequest, FrameUse, Frames, allocate_one};
 use crate::machine::Machine;
@@ -143,6 +146,8 @@ struct Shared<M: SimFormat> {
     machine: Machine<Sim<M>>,
     judge: Judge,
     cpus: Vec<Mutex<Cpu>>,
+    /// What those remember, counted.
+    references: Arc<References>,
     lasting: Mutex<Vec<PageRange>>,
     flushes: Mutex<VecDeque<FlushRecord>>,
     flush_count: AtomicU64,
@@ -278,6 +283,15 @@ impl<M: SimFormat> Sim<M> {
         let is_lasting =
             |address| self.shared.lasting.lock().iter().any(|range: &PageRange| range.contains(VirtAddr::new(address)));
         act(&mut slot.lock(), self.surroundings(&is_lasting))
+    }
+
+    /// Whether some CPU may be in the middle of an access: what it finds is not counted yet.
+    fn is_access_under_way(&self) -> bool {
+        // What changed the tables comes before, what was counted after.
+        fence(Ordering::SeqCst);
+        let is = self.shared.cpus.iter().any(|cpu| cpu.is_locked());
+        fence(Ordering::SeqCst);
+        is
     }
 
     fn surroundings<'a>(&'a self, is_lasting: &'a dyn Fn(u64) -> bool) -> Surroundings<'a> {
@@ -529,6 +543,22 @@ impl<M: SimFormat> Sim<M> {
         assert!(violations.is_empty(), "{} violations: {violations:#?}", violations.len());
     }
 
+    /// The library reaches for the bytes of a frame: it must be there, and somebody's.
+    fn check_reached(&self, frame: Frame) {
+        let number = frame.number();
+        match self.shared.memory.state(number) {
+            FrameState::Missing => self.shared.judge.report(
+                ViolationKind::NoSuchFrame,
+                format!("the library reaches for frame {number:#x}, which this machine does not have"),
+            ),
+            FrameState::Free => self.shared.judge.report(
+                ViolationKind::ReachedWhileFree,
+                format!("the library reaches for the bytes of frame {number:#x}, which is free"),
+            ),
+            FrameState::Device | FrameState::GivenOut(_) => {}
+        }
+    }
+
     fn report_all(&self, kind: ViolationKind, sentences: Vec<String>) {
         for sentence in sentences {
             self.shared.judge.report(kind, sentence);
@@ -563,28 +593,47 @@ unsafe impl<M: SimFormat> Frames for Sim<M> {
     }
 
     unsafe fn free_frames(&self, first: Frame, count: u64) {
-        let mut sentences = Vec::new();
-        for cpu in 0..self.cpu_count() {
-            self.with_cpu(cpu, |cpu, around| cpu.references_to(around, first.number(), count, &mut sentences));
+        if self.is_access_under_way() || self.shared.references.may_lead_to(first.number(), count) {
+            let mut sentences = Vec::new();
+            for cpu in 0..self.cpu_count() {
+                self.with_cpu(cpu, |cpu, around| cpu.references_to(around, first.number(), count, &mut sentences));
+            }
+            self.report_all(ViolationKind::FreedWhileCached, sentences);
         }
-        self.report_all(ViolationKind::FreedWhileCached, sentences);
         self.shared.memory.free(first, count, &self.shared.judge);
     }
 
-    fn frame_pointer(&self, frame: Frame) -> *mut u8 {
-        let number = frame.number();
-        match self.shared.memory.state(number) {
-            FrameState::Missing => self.shared.judge.report(
-                ViolationKind::NoSuchFrame,
-                format!("the library reaches for frame {number:#x}, which this machine does not have"),
-            ),
-            FrameState::Free => self.shared.judge.report(
-                ViolationKind::ReachedWhileFree,
-                format!("the library reaches for the bytes of frame {number:#x}, which is free"),
-            ),
-            FrameState::Device | FrameState::GivenOut(_) => {}
+    unsafe fn copy_frame(&self, from: Frame, to: Frame) {
+        self.check_reached(from);
+        self.check_reached(to);
+        if !self.shared.memory.copy_hollow(from.number(), to.number()) {
+            let pointer = |frame: Frame| self.shared.memory.pointer(frame.number());
+            // SAFETY: each leads to a page, and they are distinct since nobody else uses `to`.
+            unsafe { core::ptr::copy_nonoverlapping(pointer(from), pointer(to), Self::PAGE_SIZE as usize) }
         }
-        self.shared.memory.pointer(number)
+    }
+
+    unsafe fn read_frame(&self, frame: Frame, offset: usize, into: &mut [u8]) -> usize {
+        self.check_reached(frame);
+        let count = into.len().min((Self::PAGE_SIZE as usize).saturating_sub(offset));
+        self.shared.memory.read(frame.number(), offset, &mut into[..count]);
+        count
+    }
+
+    unsafe fn write_frame(&self, frame: Frame, offset: usize, from: &[u8]) -> usize {
+        self.check_reached(frame);
+        let count = from.len().min((Self::PAGE_SIZE as usize).saturating_sub(offset));
+        if !self.shared.memory.store_hollow(frame.number(), offset, &from[..count]) {
+            let start = self.shared.memory.pointer(frame.number());
+            // SAFETY: offset + count lies within the page, which holds only a program's bytes.
+            unsafe { core::ptr::copy(from.as_ptr(), start.wrapping_add(offset), count) }
+        }
+        count
+    }
+
+    fn frame_pointer(&self, frame: Frame) -> *mut u8 {
+        self.check_reached(frame);
+        self.shared.memory.pointer(frame.number())
     }
 
     fn frame_meta(&self, frame: Frame) -> Option<&FrameMeta> {

@@ -9,8 +9,10 @@
 //!
 //! A table that was unlinked while its pointer is still here goes on being walked.
 
-use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
 
+use super::references::References;
 use super::regime::Rights;
 
 /// A remembered pointer to a table.
@@ -26,91 +28,120 @@ pub(super) struct Pointer {
     pub(super) filled_at: u64,
 }
 
-/// The tag, the shift of the entry, and the address bits that selected it.
-type Key = (u16, u32, u64);
-
-#[derive(Default)]
-pub(super) struct StructureCache {
-    pointers: BTreeMap<Key, Pointer>,
-    /// How many pointers lead to each table that some lead to.
-    tables: BTreeMap<u64, u32>,
+/// The pointers of a tag that entries of one level lead to.
+struct Level {
+    tag: u16,
+    /// The lowest bit of those entries' index.
+    shift: u32,
+    /// The address bits that select each entry, from that bit on; in order, as the pointers are.
+    prefixes: Vec<u64>,
+    pointers: Vec<Pointer>,
+    /// The place that was found last.
+    last: usize,
 }
 
-/// The first address that an entry translates, and the last.
-fn covered((_, shift, prefix): Key) -> (u64, u64) {
-    let first = prefix << shift;
-    (first, first + ((1 << shift) - 1))
-}
+impl Level {
+    /// Where a prefix is, or would be.
+    fn find(&mut self, prefix: u64) -> Result<usize, usize> {
+        if self.prefixes.get(self.last) == Some(&prefix) {
+            return Ok(self.last);
+        }
+        let found = self.prefixes.binary_search(&prefix);
+        if let Ok(place) = found {
+            self.last = place;
+        }
+        found
+    }
 
-fn uncount(tables: &mut BTreeMap<u64, u32>, table: u64) {
-    if let Some(count) = tables.get_mut(&table) {
-        *count -= 1;
-        if *count == 0 {
-            tables.remove(&table);
+    /// Forgets what covers any address from `first` to `last`.
+    fn forget(&mut self, first: u64, last: u64, references: &References) {
+        let (first, last) = (first >> self.shift, last >> self.shift);
+        let (low, high) = match self.find(first) {
+            Ok(low) if first == last => (low, low + 1),
+            Err(_) if first == last => return,
+            Ok(low) | Err(low) => (low, self.prefixes.partition_point(|prefix| *prefix <= last)),
+        };
+        if low + 1 == high {
+            // Nearly always.
+            self.prefixes.remove(low);
+            references.remove(self.pointers.remove(low).table);
+            return;
+        }
+        self.prefixes.drain(low..high);
+        for pointer in self.pointers.drain(low..high) {
+            references.remove(pointer.table);
         }
     }
 }
 
+pub(super) struct StructureCache {
+    /// Sorted by tag and shift. There are few, and few pointers in each but the lowest.
+    levels: Vec<Level>,
+    references: Arc<References>,
+}
+
 impl StructureCache {
+    pub(super) const fn new(references: Arc<References>) -> Self {
+        Self { levels: Vec::new(), references }
+    }
+
     /// The pointer closest to the leaf for `address`: the entry's shift and itself.
-    pub(super) fn lookup(&self, tag: u16, address: u64) -> Option<(u32, Pointer)> {
-        // The lowest tables have the smallest shift, and the keys of a tag are in that order.
-        let mut from = 0;
-        while let Some(((_, shift, _), _)) = self.pointers.range((tag, from, 0)..=(tag, u32::MAX, u64::MAX)).next() {
-            if let Some(pointer) = self.pointers.get(&(tag, *shift, address >> shift)) {
-                return Some((*shift, *pointer));
-            }
-            from = shift + 1;
-        }
-        None
+    pub(super) fn lookup(&mut self, tag: u16, address: u64) -> Option<(u32, Pointer)> {
+        // The lowest tables have the smallest shift.
+        self.levels.iter_mut().filter(|level| level.tag == tag).find_map(|level| {
+            let place = level.find(address >> level.shift).ok()?;
+            Some((level.shift, level.pointers[place]))
+        })
     }
 
     /// Remembers a pointer. True if it is new.
     pub(super) fn insert(&mut self, tag: u16, shift: u32, address: u64, pointer: Pointer) -> bool {
-        let old = self.pointers.insert((tag, shift, address >> shift), pointer);
-        *self.tables.entry(pointer.table).or_default() += 1;
-        if let Some(old) = &old {
-            uncount(&mut self.tables, old.table);
+        let place = self.levels.iter().position(|level| (level.tag, level.shift) >= (tag, shift));
+        let place = place.unwrap_or(self.levels.len());
+        if self.levels.get(place).is_none_or(|level| (level.tag, level.shift) != (tag, shift)) {
+            self.levels.insert(place, Level { tag, shift, prefixes: Vec::new(), pointers: Vec::new(), last: 0 });
         }
-        old.is_none()
+        let level = &mut self.levels[place];
+        let prefix = address >> shift;
+        self.references.add(pointer.table);
+        match level.find(prefix) {
+            Ok(at) => {
+                let old = core::mem::replace(&mut level.pointers[at], pointer);
+                self.references.remove(old.table);
+                false
+            }
+            Err(at) => {
+                level.prefixes.insert(at, prefix);
+                level.pointers.insert(at, pointer);
+                level.last = at;
+                true
+            }
+        }
     }
 
     /// Forgets what covers any address from `first` to `last`; of every tag where `tag` is `None`.
     pub(super) fn forget(&mut self, tag: Option<u16>, first: u64, last: u64) {
-        self.keep(|key| {
-            let (from, to) = covered(*key);
-            tag.is_some_and(|tag| tag != key.0) || to < first || last < from
-        });
+        let Self { levels, references } = self;
+        let concerned = levels.iter_mut().filter(|level| tag.is_none_or(|tag| tag == level.tag));
+        concerned.for_each(|level| level.forget(first, last, references));
     }
 
     /// Forgets every pointer of a tag.
     pub(super) fn forget_tag(&mut self, tag: u16) {
-        self.keep(|key| key.0 != tag);
+        self.forget(Some(tag), 0, u64::MAX);
+        self.levels.retain(|level| level.tag != tag);
     }
 
     pub(super) fn clear(&mut self) {
-        self.pointers.clear();
-        self.tables.clear();
-    }
-
-    fn keep(&mut self, keep: impl Fn(&Key) -> bool) {
-        let tables = &mut self.tables;
-        self.pointers.retain(|key, pointer| {
-            let keeps = keep(key);
-            if !keeps {
-                uncount(tables, pointer.table);
-            }
-            keeps
-        });
-    }
-
-    /// Whether a pointer leads to one of the frames.
-    pub(super) fn lead_to(&self, first: u64, count: u64) -> bool {
-        self.tables.range(first..first.saturating_add(count)).next().is_some()
+        self.forget(None, 0, u64::MAX);
+        self.levels.clear();
     }
 
     /// Every pointer: the tag, the entry's shift, the first address that it translates, and itself.
     pub(super) fn pointers(&self) -> impl Iterator<Item = (u16, u32, u64, Pointer)> + '_ {
-        self.pointers.iter().map(|(key, pointer)| (key.0, key.1, covered(*key).0, *pointer))
+        self.levels.iter().flat_map(|level| {
+            let pointers = level.prefixes.iter().zip(&level.pointers);
+            pointers.map(|(prefix, pointer)| (level.tag, level.shift, prefix << level.shift, *pointer))
+        })
     }
 }

@@ -107,6 +107,9 @@ pub(super) struct Walker<'a> {
     pub(super) judge: &'a Judge,
     pub(super) regime: &'a dyn Regime,
     pub(super) cpu: usize,
+    /// What the regime says of pages and entries.
+    pub(super) page_shift: u32,
+    pub(super) is_narrow: bool,
 }
 
 impl Walker<'_> {
@@ -145,7 +148,7 @@ impl Walker<'_> {
                     if access.is_some() && !slot.mark(word, marked) {
                         continue;
                     }
-                    let next = next >> self.regime.page_shift();
+                    let next = next >> self.page_shift;
                     visit(shift, next, below);
                     (table, shift, rights, registers) = (next, self.regime.below(shift), below, None);
                 }
@@ -175,7 +178,7 @@ impl Walker<'_> {
     }
 
     fn found(&self, address: u64, shift: u32, leaf: &Leaf) -> Found {
-        let page_shift = self.regime.page_shift();
+        let page_shift = self.page_shift;
         Found {
             page: address >> leaf.span << (leaf.span - page_shift),
             pages: 1 << (leaf.span - page_shift),
@@ -191,11 +194,11 @@ impl Walker<'_> {
 
     /// The entry with this index; the tables of a root may be several, side by side.
     fn slot(&self, table: u64, index: usize) -> Option<Slot<'_>> {
-        let shift = if self.regime.is_narrow() { 2 } else { 3 };
-        let in_frame = self.regime.page_shift() - shift;
+        let shift = if self.is_narrow { 2 } else { 3 };
+        let in_frame = self.page_shift - shift;
         let frame = table + (index as u64 >> in_frame);
         let index = index & ((1 << in_frame) - 1);
-        if self.regime.is_narrow() {
+        if self.is_narrow {
             return self.memory.half_entry(frame, index).map(Slot::Narrow);
         }
         self.memory.entry(frame, index).map(Slot::Wide)

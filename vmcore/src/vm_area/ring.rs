@@ -83,6 +83,29 @@ impl<P: Platform> AreaState<P> {
         self.parts(first, count).into_iter().map(|(first, count)| self.resident_keys(first, count)).sum()
     }
 
+    /// Says of each page that is resident, in order, how many pages it comes behind `first`, and whether it was written to since it was last clean.
+    /// O(nodes and resident pages in the range); of an overlay O(pages).
+    pub(crate) fn for_each_resident(&self, first: u64, count: u64, mut found: impl FnMut(u64, bool)) {
+        if self.overlay.is_some() {
+            // What it has not may be there below.
+            for step in 0..count {
+                if let Some(dirty) = self.page_state(first.saturating_add(step)) {
+                    found(step, dirty);
+                }
+            }
+            return;
+        }
+        let mut before = 0;
+        for (key, count) in self.parts(first, count) {
+            for (at, page) in self.tree.range(key..key.saturating_add(count)) {
+                if page.held_frame().is_some() {
+                    found(before + (at - key), page.is_dirty());
+                }
+            }
+            before += count;
+        }
+    }
+
     /// Has every view that shows some of the pages changed, wherever it shows them.
     pub(crate) fn change_views(&mut self, platform: &P, change: ViewChange, pending: &mut Pending<P>) {
         if self.ring() == 0 {

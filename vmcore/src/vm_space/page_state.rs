@@ -1,10 +1,9 @@
 //! What is known of each page of a range.
 
-use crate::addr::PageRange;
+use crate::addr::{PageRange, VirtAddr};
 use crate::paging::Mmu;
 use crate::platform::Platform;
-use crate::vm_space::index::page_size;
-use crate::vm_space::window::{WindowFlags, WindowState};
+use crate::vm_space::window::{WindowFlags, WindowMarks, WindowState};
 use crate::vm_space::{Space, SpaceError};
 
 bitflags::bitflags! {
@@ -31,7 +30,7 @@ bitflags::bitflags! {
 impl<P: Platform, M: Mmu> Space<P, M> {
     /// Says of each page of the range, from the first on, what is known of it, as far as `states` has room; gives how many it says. What is true can change at once.
     ///
-    /// Cost: O(log n + windows + pages × levels), with the index locked: ask for a range in pieces. Allocates nothing.
+    /// Cost: O(log n + windows + pages), with the index locked: ask for a range in pieces. Allocates nothing.
     ///
     /// # Errors
     /// The range is not whole pages of the space.
@@ -63,31 +62,50 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         for state in states.iter_mut().take(count) {
             *state = PageState::empty();
         }
+        let place = |address: VirtAddr| {
+            usize::try_from((address.as_u64() - range.start().as_u64()) >> P::PAGE_SHIFT).unwrap_or(usize::MAX)
+        };
         let index = inner.lock_index(platform);
         for slot in index.overlapping(range) {
             let (Some(window), Some(part)) = (slot.window, slot.range.intersection(range)) else { continue };
+            let Some(found) = states.get_mut(place(part.start())..count) else { break };
+            let pages = part.pages(P::PAGE_SHIFT).min(found.len() as u64);
+            if pages == 0 {
+                break;
+            }
+            let part = PageRange::from_checked(part.start(), pages << P::PAGE_SHIFT);
             // SAFETY: windows in the index are alive while it is locked, and so are their areas.
             let (window, area) = unsafe { (window.as_ref(), window.as_ref().area.as_ref()) };
             if window.state == WindowState::Gated {
                 continue;
             }
+            // Pages of the part, from its `step`th on.
+            let mut note = |step: u64, pages: u64, state: PageState| {
+                let found = found.iter_mut().skip(usize::try_from(step).unwrap_or(usize::MAX));
+                found.zip(0..pages).for_each(|(found, _)| found.insert(state));
+            };
+            let step = |address: VirtAddr| (address.as_u64() - part.start().as_u64()) >> P::PAGE_SHIFT;
+            let mut every = PageState::MAPPED;
+            every.set(PageState::RESIDENT, area.is_fixed());
+            every.set(PageState::LOCKED, window.flags.contains(WindowFlags::LOCKED));
+            note(0, pages, every);
+            if window.marks.contains(WindowMarks::GUARDED) {
+                for guard in inner.guards.lock(platform).within(part) {
+                    note(step(guard.start()), guard.pages(P::PAGE_SHIFT), PageState::GUARDED);
+                }
+            }
             let state = area.lock(platform);
+            state.for_each_resident(window.area_page(part.start()), pages, |step, dirty| {
+                let dirty = if dirty { PageState::DIRTY } else { PageState::empty() };
+                note(step, 1, PageState::RESIDENT | dirty);
+            });
             let tables = inner.tables.lock(platform);
-            let skipped = (part.start().as_u64() - range.start().as_u64()) >> P::PAGE_SHIFT;
-            let here = states.iter_mut().take(count).skip(usize::try_from(skipped).unwrap_or(usize::MAX));
-            for (step, found) in (0..part.pages(P::PAGE_SHIFT)).zip(here) {
-                let Some(address) = part.start().checked_add(step << P::PAGE_SHIFT) else { break };
-                let leaf = tables.translate(platform, address).map(|(_, leaf)| leaf);
-                let page = state.page_state(window.area_page(address));
-                let resident = page.is_some() || area.is_fixed() || (area.is_untracked() && leaf.is_some());
-                let guarded = self.first_guard(window, PageRange::from_checked(address, page_size::<P>())).is_some();
-                found.insert(PageState::MAPPED);
-                found.set(PageState::RESIDENT, resident);
-                found.set(PageState::SHOWN, leaf.is_some());
-                found.set(PageState::DIRTY, page == Some(true));
-                found.set(PageState::ACCESSED, leaf.is_some_and(|leaf| leaf.accessed));
-                found.set(PageState::LOCKED, window.flags.contains(WindowFlags::LOCKED));
-                found.set(PageState::GUARDED, guarded);
+            let mut leaves = tables.runs(platform, part);
+            while let Some((shown, leaf)) = leaves.next_leaf() {
+                let mut state = PageState::SHOWN;
+                state.set(PageState::ACCESSED, leaf.accessed);
+                state.set(PageState::RESIDENT, area.is_untracked());
+                note(step(shown.start()), shown.pages(P::PAGE_SHIFT), state);
             }
         }
         Ok(count)

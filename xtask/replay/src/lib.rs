@@ -12,9 +12,11 @@
 //! | `world` | the machine, and processes whose accesses fault |
 //! | `random` | recordings of random operations with the full state after each |
 //! | `trace` | recordings of whole programs |
+//! | `pages` | a map from pages to small values |
 //! | `report` | what was compared, and what was different |
 
 mod input;
+mod pages;
 mod random;
 mod report;
 mod trace;

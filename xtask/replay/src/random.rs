@@ -222,13 +222,13 @@ impl Seen {
     fn of(process: &Process) -> Self {
         let mut seen = Self::default();
         let windows = process.space.windows();
+        (seen.windows, seen.regions) = (Vec::with_capacity(16), Vec::with_capacity(16));
         seen.windows.extend(windows.map(|window| (window.range, window.access, window.inherit, window.flags)));
         seen.regions.extend(process.memory.regions());
-        for (page, states) in page_states(&process.space).into_iter().enumerate() {
-            seen.resident |= u64::from(states.contains(PageState::RESIDENT)) << page;
-            seen.dirty |= u64::from(states.contains(PageState::DIRTY)) << page;
-            seen.guarded |= u64::from(states.contains(PageState::GUARDED)) << page;
-        }
+        let states = page_states(&process.space);
+        seen.resident = pages_in(&states, PageState::RESIDENT);
+        seen.dirty = pages_in(&states, PageState::DIRTY);
+        seen.guarded = pages_in(&states, PageState::GUARDED);
         seen
     }
 
@@ -447,10 +447,11 @@ impl Actor {
     /// Notes shared pages that were read, one after another. Linux maps those around a page that faults, too: those of the 16 from its block's first or its region's
     /// first, whichever comes later, that the object has.
     fn note_shared_reads(&mut self, pages: u64) {
-        let mut resident = 0;
-        for (page, states) in page_states(&self.process.space).into_iter().enumerate() {
-            resident |= u64::from(states.contains(PageState::RESIDENT)) << page;
+        if pages == 0 {
+            return;
         }
+        let states = page_states(&self.process.space);
+        let (resident, guarded) = (pages_in(&states, PageState::RESIDENT), pages_in(&states, PageState::GUARDED));
         for page in (0..PAGES).filter(|page| pages & (1 << page) != 0) {
             if self.touched & (1 << page) != 0 {
                 continue;
@@ -463,14 +464,8 @@ impl Actor {
             };
             let (first, end) = crate::random::pages(region.start - BASE, region.size);
             let low = first.max(page & !15);
-            self.touched |= (bits(low, end.min(low + 16)) & resident & !self.guarded()) | (1 << page);
+            self.touched |= (bits(low, end.min(low + 16)) & resident & !guarded) | (1 << page);
         }
-    }
-
-    /// The guarded pages.
-    fn guarded(&self) -> u64 {
-        let states = page_states(&self.process.space).into_iter().enumerate();
-        states.fold(0, |all, (page, states)| all | (u64::from(states.contains(PageState::GUARDED)) << page))
     }
 
     /// The shared pages.
@@ -666,27 +661,26 @@ impl Actor {
     /// Compares what was seen last with what is recorded.
     fn compare(&self, state: &State, line: &str, report: &mut Report) {
         let Seen { regions, windows, resident, dirty, .. } = &self.seen;
-        let mut found: Vec<Shown> = Vec::with_capacity(state.regions.len());
-        for region in regions {
+        let found = joined(regions.iter().map(|region| {
             let (first, end) = pages(region.start - BASE, region.size);
-            join(&mut found, (first, end.min(PAGES), region.protection.bits(), region.shared));
-        }
-        if found != state.regions {
+            (first, end.min(PAGES), region.protection.bits(), region.shared)
+        }));
+        if !found.clone().eq(state.regions.iter().copied()) {
+            let found: Vec<Shown> = found.collect();
             report.differ(|| format!("{line}\n  regions  {found:?}\n  expected {:?}", state.regions));
         }
         // What the space shows must be that. The processor lets whatever is allowed be read.
         let readable = |access: u32| if access == 0 { 0 } else { access | Protection::READ.bits() };
-        let mut shown: Vec<Shown> = Vec::with_capacity(state.regions.len());
-        for (range, access, _, flags) in windows {
+        let shown = joined(windows.iter().map(|(range, access, _, flags)| {
             let (first, end) = pages(range.start().as_u64() - BASE, range.size());
             let access = access.difference(Access::USER).bits();
-            join(&mut shown, (first, end.min(PAGES), u32::from(access), flags.contains(WindowFlags::SHARED)));
-        }
-        let mut wanted: Vec<Shown> = Vec::with_capacity(state.regions.len());
-        for (first, end, protection, shared) in &state.regions {
-            join(&mut wanted, (*first, *end, readable(*protection), *shared));
-        }
-        if shown != wanted {
+            (first, end.min(PAGES), u32::from(access), flags.contains(WindowFlags::SHARED))
+        }));
+        let recorded = state.regions.iter();
+        let wanted =
+            joined(recorded.map(|(first, end, protection, shared)| (*first, *end, readable(*protection), *shared)));
+        if !shown.clone().eq(wanted.clone()) {
+            let (shown, wanted): (Vec<Shown>, Vec<Shown>) = (shown.collect(), wanted.collect());
             report.differ(|| format!("{line}\n  windows  {shown:?}\n  expected {wanted:?}"));
         }
         let (mut mapped, mut shared) = (0, 0);
@@ -736,16 +730,21 @@ fn page_states(space: &Space<Sim>) -> [PageState; PAGES as usize] {
     states
 }
 
-/// Adds a region, as a part of the one before it if they agree.
-fn join(all: &mut Vec<Shown>, next: Shown) {
-    let (first, end, protection, shared) = next;
-    if first >= end {
-        return;
-    }
-    match all.last_mut() {
-        Some(last) if (last.1, last.2, last.3) == (first, protection, shared) => last.1 = end,
-        _ => all.push(next),
-    }
+/// The pages that are in such a state: a bit for each.
+fn pages_in(states: &[PageState; PAGES as usize], state: PageState) -> u64 {
+    states.iter().rev().fold(0, |all, found| all << 1 | u64::from(found.contains(state)))
+}
+
+/// Regions in order, neighbours that agree as one, and none that are empty.
+fn joined(regions: impl Iterator<Item = Shown> + Clone) -> impl Iterator<Item = Shown> + Clone {
+    let mut rest = regions.filter(|(first, end, ..)| first < end).peekable();
+    std::iter::from_fn(move || {
+        let mut region = rest.next()?;
+        while let Some(next) = rest.next_if(|next| (next.0, next.2, next.3) == (region.1, region.2, region.3)) {
+            region.1 = next.1;
+        }
+        Some(region)
+    })
 }
 
 /// A line with a letter for each page.

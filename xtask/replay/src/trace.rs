@@ -13,6 +13,7 @@ use vmcore::vm_area::{Area, AreaKind};
 use vmcore::vm_space::{PageState, Space};
 
 use crate::input::{number, numbers};
+use crate::pages::Pages;
 use crate::report::Report;
 use crate::world::{Outcome, PAGE, Process, World, word_of};
 
@@ -163,7 +164,7 @@ struct Program<'a> {
     numbers: Vec<usize>,
     /// What is mapped by which file, from which address on: key, address, offset.
     shown: BTreeMap<u64, (u64, u64, u64)>,
-    resident: BTreeMap<u64, Kind>,
+    resident: Pages<Kind>,
     has_heap: bool,
 }
 
@@ -179,7 +180,7 @@ pub(crate) fn replay(recording: &Recording) -> Result<Report> {
         names: Vec::new(),
         numbers: Vec::new(),
         shown: BTreeMap::new(),
-        resident: BTreeMap::new(),
+        resident: Pages::new(),
         has_heap: false,
     };
     let mut report = Report::default();
@@ -264,7 +265,7 @@ impl Program<'_> {
         self.cut(start);
         self.cut(end);
         self.shown.retain(|address, _| !(start..end).contains(address));
-        drop_range(&mut self.resident, start, end);
+        self.resident.remove(start, end);
     }
 
     fn step(&mut self, step: &Step, expected: i64, line: &str, report: &mut Report) {
@@ -314,11 +315,11 @@ impl Program<'_> {
                 let new = memory.mremap(space, old, old_length, new_length, flags, expected as u64)?;
                 let (start, end) = pages(old, old_length);
                 let kept = new_length.div_ceil(PAGE) * PAGE;
-                let moved: Vec<(u64, Kind)> =
-                    self.resident.range(start..end).map(|(page, kind)| (*page, *kind)).collect();
-                drop_range(&mut self.resident, start, end);
-                let moved = moved.into_iter().filter(|(page, _)| page - start < kept);
-                self.resident.extend(moved.map(|(page, kind)| (page - start + new, kind)));
+                let moved: Vec<(u64, Kind)> = self.resident.range(start, end).collect();
+                self.resident.remove(start, end);
+                for (page, kind) in moved.into_iter().filter(|(page, _)| page - start < kept) {
+                    self.resident.insert(page - start + new, kind);
+                }
                 Ok(new)
             }
             Step::Unmap { address, length } => {
@@ -339,7 +340,7 @@ impl Program<'_> {
                 memory.madvise(space, address, length, advice)?;
                 if advice == Advice::DontNeed {
                     let (start, end) = pages(address, length);
-                    drop_range(&mut self.resident, start, end);
+                    self.resident.remove(start, end);
                 }
                 Ok(0)
             }
@@ -352,7 +353,7 @@ impl Program<'_> {
                 let before = memory.brk(space, 0);
                 let now = memory.brk(space, address);
                 if now < before {
-                    drop_range(&mut self.resident, now.div_ceil(PAGE) * PAGE, before.div_ceil(PAGE) * PAGE);
+                    self.resident.remove(now.div_ceil(PAGE) * PAGE, before.div_ceil(PAGE) * PAGE);
                 }
                 Ok(now)
             }
@@ -416,12 +417,12 @@ impl Program<'_> {
                     .differ(|| format!("mapping {index} at the end\n  found    {:?}\n  expected {:?}", pair.1, pair.0));
             }
         }
-        let mut present = BTreeMap::new();
+        let mut present = Pages::new();
         for (start, pages, kind) in &recording.present {
-            present.extend((*start..).step_by(PAGE as usize).take(*pages as usize).map(|page| (page, *kind)));
+            present.insert_run(*start, *pages, *kind);
         }
-        present.retain(|page, _| *page < TOP);
-        for page in present.keys().chain(self.resident.keys().filter(|page| !present.contains_key(page))) {
+        let found_alone = self.resident.range(0, TOP).filter(|(page, _)| present.get(*page).is_none());
+        for (page, _) in present.range(0, TOP).chain(found_alone) {
             report.pages += 1;
             let (expected, found) = (present.get(page), self.resident.get(page));
             if expected != found {
@@ -434,7 +435,7 @@ impl Program<'_> {
     }
 
     /// Compares what the space holds and shows with the pages that are to be resident.
-    fn compare_with_space(&self, present: &BTreeMap<u64, Kind>, report: &mut Report) {
+    fn compare_with_space(&self, present: &Pages<Kind>, report: &mut Report) {
         let space: &Space<Sim> = &self.process.space;
         for region in self.process.memory.regions() {
             let mut start = region.start;
@@ -444,7 +445,7 @@ impl Program<'_> {
                 let range = space.range(start, rest).expect("regions lie in the space");
                 let count = space.page_states(range, &mut states).expect("a range of the space");
                 for (page, state) in (start..).step_by(PAGE as usize).zip(&states[..count]) {
-                    let kind = present.get(&page);
+                    let kind = present.get(page);
                     let own = state.contains(PageState::RESIDENT | PageState::DIRTY) && !region.shared;
                     let right = match kind {
                         Some(Kind::Own) => own,
@@ -460,13 +461,6 @@ impl Program<'_> {
                 start += (count as u64) * PAGE;
             }
         }
-    }
-}
-
-fn drop_range(pages: &mut BTreeMap<u64, Kind>, start: u64, end: u64) {
-    let gone: Vec<u64> = pages.range(start..end).map(|(page, _)| *page).collect();
-    for page in gone {
-        pages.remove(&page);
     }
 }
 

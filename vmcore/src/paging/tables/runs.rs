@@ -73,8 +73,8 @@ impl<'a, F: Frames, M: Mmu> Runs<'a, F, M> {
         }
     }
 
-    /// The next leaf, or the part of it that lies in the range.
-    fn next_leaf(&mut self) -> Option<(PageRange, Leaf)> {
+    /// The next leaf, or the part of it that lies in the range: by itself, with its own marks.
+    pub(crate) fn next_leaf(&mut self) -> Option<(PageRange, Leaf)> {
         loop {
             let TableRun { pages, content, .. } = self.next_found()?;
             match content {
