@@ -105,6 +105,14 @@ impl Hollow {
         }
     }
 
+    /// A frame that has just been given out holds whatever its bytes held last.
+    pub(super) fn leave(&self, index: usize) {
+        if self.place(index) != BYTES {
+            let _change = self.change.lock();
+            self.states[index].store(USED, Ordering::Release);
+        }
+    }
+
     /// Stores a word of a frame that has no bytes and needs none for it. False if it has, or does.
     pub(super) fn store(&self, index: usize, at: usize, word: u64) -> bool {
         if self.place(index) == BYTES {

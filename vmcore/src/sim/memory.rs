@@ -484,12 +484,12 @@ impl Memory {
                 }
                 Some(hollow) if request.zeroed => {
                     hollow.clear(index, first_time);
-                    // The library reaches whatever is not a page by its pointer, and others beside it.
-                    if request.purpose != FrameUse::Page {
+                    // Pages are reached one by one, and so is what comes alone. What else comes together may be reached by the pointer of the first.
+                    if request.count != 1 && request.purpose != FrameUse::Page {
                         hollow.fill(index, words);
                     }
                 }
-                Some(hollow) => hollow.fill(index, words),
+                Some(hollow) => hollow.leave(index),
             }
             self.given_out[index].store(tick, Ordering::Release);
         }

@@ -17,6 +17,7 @@
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Bound;
 
 use super::references::References;
 use super::regime::Rights;
@@ -168,9 +169,8 @@ impl Tlb {
         let present = |place: usize| self.blocks[place].present;
         let own = self.places.get(&key(owner, page)).map_or(0, |place| present(*place));
         let (low, high) = (own & ((1 << (page - start)) - 1), own & u64::MAX << (page - start));
-        let last_of = |(key, place): (&u64, &usize)| {
-            of_key(*key).1 + (BLOCK - 1) - u64::from(present(*place).leading_zeros())
-        };
+        let last_of =
+            |(key, place): (&u64, &usize)| of_key(*key).1 + (BLOCK - 1) - u64::from(present(*place).leading_zeros());
         let first_of = |(key, place): (&u64, &usize)| of_key(*key).1 + u64::from(present(*place).trailing_zeros());
         let below = match low {
             0 => self.places.range(key(owner, 0)..key(owner, page)).next_back().map(last_of),
@@ -178,7 +178,10 @@ impl Tlb {
         };
         let last = key(owner, 0) | ((1 << 46) - 1);
         let above = match high {
-            0 => self.places.range(key(owner, page) + 1..=last).next().map(first_of),
+            0 => {
+                let behind = (Bound::Excluded(key(owner, page)), Bound::Included(last));
+                self.places.range(behind).next().map(first_of)
+            }
             high => Some(start + u64::from(high.trailing_zeros())),
         };
         (below, above)

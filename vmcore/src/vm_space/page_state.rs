@@ -100,13 +100,12 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                 note(step, 1, PageState::RESIDENT | dirty);
             });
             let tables = inner.tables.lock(platform);
-            let mut leaves = tables.runs(platform, part);
-            while let Some((shown, leaf)) = leaves.next_leaf() {
+            tables.for_each_shown(platform, part, |shown, accessed| {
                 let mut state = PageState::SHOWN;
-                state.set(PageState::ACCESSED, leaf.accessed);
+                state.set(PageState::ACCESSED, accessed);
                 state.set(PageState::RESIDENT, area.is_untracked());
                 note(step(shown.start()), shown.pages(P::PAGE_SHIFT), state);
-            }
+            });
         }
         Ok(count)
     }

@@ -28,13 +28,56 @@ const FRAMES: usize = 4096;
 /// A region: first page, page behind the last, protection, whether shared.
 type Shown = (u64, u64, u32, bool);
 
+/// Regions as sets of pages: a bit for each page that is in one, that is in a shared one, and that has each of the protections. Two lists of regions in which neighbours that
+/// agree are one, and none overlap, are the same where these are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Shape {
+    mapped: u64,
+    shared: u64,
+    read: u64,
+    write: u64,
+    execute: u64,
+}
+
+impl Shape {
+    fn add(&mut self, (first, end, protection, shared): Shown) {
+        let pages = bits(first, end);
+        let allowed = |protected: Protection| if protection & protected.bits() == 0 { 0 } else { pages };
+        self.mapped |= pages;
+        self.shared |= if shared { pages } else { 0 };
+        self.read |= allowed(Protection::READ);
+        self.write |= allowed(Protection::WRITE);
+        self.execute |= allowed(Protection::EXECUTE);
+    }
+
+    fn of(regions: impl Iterator<Item = Shown>) -> Self {
+        let mut shape = Self::default();
+        regions.for_each(|region| shape.add(region));
+        shape
+    }
+
+    /// The same regions as the processor shows them: whatever is allowed can be read.
+    const fn shown(self) -> Self {
+        Self { read: self.read | self.write | self.execute, ..self }
+    }
+}
+
 /// What is recorded of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct State {
     regions: Vec<Shown>,
+    /// The same regions.
+    shape: Shape,
     /// A bit for each page that is private and resident; and shared.
     private: u64,
     shared: u64,
+}
+
+impl State {
+    fn set_regions(&mut self, regions: Vec<Shown>) {
+        self.shape = Shape::of(regions.iter().copied());
+        self.regions = regions;
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -91,8 +134,8 @@ impl Recording {
             let step = self.steps.last_mut().context("a state without an operation")?;
             let (kind, rest) = rest.split_at(1);
             match kind {
-                "R" => step.state.regions = regions(rest)?,
-                "r" => step.child.regions = regions(rest)?,
+                "R" => step.state.set_regions(regions(rest)?),
+                "r" => step.child.set_regions(regions(rest)?),
                 "P" => (step.state.private, step.state.shared) = residency(rest)?,
                 "p" => (step.child.private, step.child.shared) = residency(rest)?,
                 _ => bail!("not a state"),
@@ -213,6 +256,9 @@ fn expected(call: &Call, words: &[&str]) -> Result<Expected> {
 struct Seen {
     windows: Vec<(PageRange, Access, Inherit, WindowFlags)>,
     regions: Vec<RegionInfo>,
+    /// The windows and the regions within the window of all that happens.
+    shown: Shape,
+    mapped: Shape,
     resident: u64,
     dirty: u64,
     guarded: u64,
@@ -225,6 +271,8 @@ impl Seen {
         (seen.windows, seen.regions) = (Vec::with_capacity(16), Vec::with_capacity(16));
         seen.windows.extend(windows.map(|window| (window.range, window.access, window.inherit, window.flags)));
         seen.regions.extend(process.memory.regions());
+        seen.shown = Shape::of(seen.windows.iter().map(window_shown));
+        seen.mapped = Shape::of(seen.regions.iter().map(region_shown));
         let states = page_states(&process.space);
         seen.resident = pages_in(&states, PageState::RESIDENT);
         seen.dirty = pages_in(&states, PageState::DIRTY);
@@ -315,6 +363,9 @@ pub(crate) fn replay(recording: &Recording) -> Report {
     }
     for actor in actors.into_iter().flatten() {
         actor.process.exit(&world);
+    }
+    if !world.is_as_new() {
+        report.differ(|| String::from("not all memory was given back at the end"));
     }
     report
 }
@@ -407,7 +458,9 @@ impl Actor {
                 Ok((count as u64, fnv(&bytes[..count])))
             }
             Call::CopyOut { address, length, pattern } => {
-                let bytes: Vec<u8> = (0..length).map(|byte| (pattern >> (8 * (byte % 8))) as u8).collect();
+                let length = usize::try_from(length).map_err(|_| Errno::Invalid)?;
+                let mut bytes = pattern.to_le_bytes().repeat(length.div_ceil(8));
+                bytes.truncate(length);
                 let count = memory.copy_out(space, at(address), &bytes)?;
                 Ok((count as u64, 0))
             }
@@ -661,34 +714,16 @@ impl Actor {
     /// Compares what was seen last with what is recorded.
     fn compare(&self, state: &State, line: &str, report: &mut Report) {
         let Seen { regions, windows, resident, dirty, .. } = &self.seen;
-        let found = joined(regions.iter().map(|region| {
-            let (first, end) = pages(region.start - BASE, region.size);
-            (first, end.min(PAGES), region.protection.bits(), region.shared)
-        }));
-        if !found.clone().eq(state.regions.iter().copied()) {
-            let found: Vec<Shown> = found.collect();
+        if self.seen.mapped != state.shape {
+            let found: Vec<Shown> = joined(regions.iter().map(region_shown)).collect();
             report.differ(|| format!("{line}\n  regions  {found:?}\n  expected {:?}", state.regions));
         }
         // What the space shows must be that. The processor lets whatever is allowed be read.
-        let readable = |access: u32| if access == 0 { 0 } else { access | Protection::READ.bits() };
-        let shown = joined(windows.iter().map(|(range, access, _, flags)| {
-            let (first, end) = pages(range.start().as_u64() - BASE, range.size());
-            let access = access.difference(Access::USER).bits();
-            (first, end.min(PAGES), u32::from(access), flags.contains(WindowFlags::SHARED))
-        }));
-        let recorded = state.regions.iter();
-        let wanted =
-            joined(recorded.map(|(first, end, protection, shared)| (*first, *end, readable(*protection), *shared)));
-        if !shown.clone().eq(wanted.clone()) {
-            let (shown, wanted): (Vec<Shown>, Vec<Shown>) = (shown.collect(), wanted.collect());
-            report.differ(|| format!("{line}\n  windows  {shown:?}\n  expected {wanted:?}"));
+        if self.seen.shown != state.shape.shown() {
+            let shown: Vec<Shown> = joined(windows.iter().map(window_shown)).collect();
+            report.differ(|| format!("{line}\n  windows  {shown:?}\n  expected {:?}", state.regions));
         }
-        let (mut mapped, mut shared) = (0, 0);
-        for (first, end, _, is_shared) in &state.regions {
-            let pages = bits(*first, *end);
-            mapped |= pages;
-            shared |= if *is_shared { pages } else { 0 };
-        }
+        let Shape { mapped, shared, .. } = state.shape;
         report.pages += u64::from(mapped.count_ones());
         let private = mapped & !shared;
         let written = self.written & private;
@@ -735,6 +770,19 @@ fn pages_in(states: &[PageState; PAGES as usize], state: PageState) -> u64 {
     states.iter().rev().fold(0, |all, found| all << 1 | u64::from(found.contains(state)))
 }
 
+/// A window, in pages of the window of all that happens.
+fn window_shown((range, access, _, flags): &(PageRange, Access, Inherit, WindowFlags)) -> Shown {
+    let (first, end) = pages(range.start().as_u64() - BASE, range.size());
+    let access = access.difference(Access::USER).bits();
+    (first, end.min(PAGES), u32::from(access), flags.contains(WindowFlags::SHARED))
+}
+
+/// A region, likewise.
+fn region_shown(region: &RegionInfo) -> Shown {
+    let (first, end) = pages(region.start - BASE, region.size);
+    (first, end.min(PAGES), region.protection.bits(), region.shared)
+}
+
 /// Regions in order, neighbours that agree as one, and none that are empty.
 fn joined(regions: impl Iterator<Item = Shown> + Clone) -> impl Iterator<Item = Shown> + Clone {
     let mut rest = regions.filter(|(first, end, ..)| first < end).peekable();
@@ -761,5 +809,14 @@ fn shift(set: u64, from: u64, to: u64) -> u64 {
 
 /// The 64-bit FNV-1a hash, from the basis that the recordings have (a digit short of the usual one).
 fn fnv(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(1_469_598_103_934_665_603, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
+    const PRIME: u64 = 0x100_0000_01b3;
+    /// What eight zeros multiply by.
+    const ZEROS: u64 = PRIME.wrapping_pow(8);
+    let (words, rest) = bytes.as_chunks::<8>();
+    let add = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(PRIME);
+    let hash = words.iter().fold(1_469_598_103_934_665_603, |hash: u64, word| match u64::from_ne_bytes(*word) {
+        0 => hash.wrapping_mul(ZEROS),
+        _ => word.iter().fold(hash, add),
+    });
+    rest.iter().fold(hash, add)
 }

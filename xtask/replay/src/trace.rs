@@ -192,6 +192,9 @@ pub(crate) fn replay(recording: &Recording) -> Result<Report> {
     }
     program.end(recording, &mut report);
     program.process.exit(&world);
+    if !world.is_as_new() {
+        report.differ(|| String::from("not all memory was given back at the end"));
+    }
     Ok(report)
 }
 

@@ -1,6 +1,8 @@
 //! The machine, and processes whose accesses fault.
 
 use std::cell::Cell;
+use std::ops::Deref;
+use std::rc::Rc;
 
 use vmcore::Platform as _;
 use vmcore::addr::VirtAddr;
@@ -18,6 +20,8 @@ const KERNEL_SIZE: u64 = 0x80_0000_0000;
 thread_local! {
     /// The CPU that acts.
     static CPU: Cell<usize> = const { Cell::new(0) };
+    /// The machine that was used last.
+    static SPARE: Cell<Option<Rc<Machine>>> = const { Cell::new(None) };
 }
 
 fn cpu() -> usize {
@@ -25,9 +29,24 @@ fn cpu() -> usize {
 }
 
 /// A machine with a kernel's space, on every CPU.
-pub(crate) struct World {
+pub(crate) struct Machine {
     pub(crate) sim: Sim,
     pub(crate) kernel: Space<Sim>,
+    /// How many frames are free while there are no processes.
+    free: u64,
+    frames: usize,
+}
+
+/// A machine on which there are processes. Whoever comes next on this thread gets the same one if everything was given back: a machine that has run other programs
+/// before, whose memory the host has found already.
+pub(crate) struct World(Rc<Machine>);
+
+impl Deref for World {
+    type Target = Machine;
+
+    fn deref(&self) -> &Machine {
+        &self.0
+    }
 }
 
 /// How an access of a program ended.
@@ -45,8 +64,8 @@ pub(crate) enum Outcome {
     Refused(SpaceError),
 }
 
-impl World {
-    pub(crate) fn new(frames: usize, cpus: usize) -> Self {
+impl Machine {
+    fn new(frames: usize, cpus: usize) -> Self {
         let sim = Sim::builder().frames(frames).cpus(cpus).cpu_of_caller(cpu).without_patterns().build();
         let bounds = sim.machine().mmu().range(KERNEL_START, KERNEL_SIZE).expect("the bounds are the MMU's");
         let kernel = Space::kernel(&sim, bounds, None, ()).expect("there are frames for the kernel");
@@ -55,7 +74,27 @@ impl World {
             sim.activate(cpu, &kernel.activate(cpu));
         }
         CPU.set(0);
-        Self { sim, kernel }
+        let free = sim.free_frame_count();
+        Self { sim, kernel, free, frames }
+    }
+
+    /// Whether nothing is left of the processes that were on it, and nothing was wrong.
+    pub(crate) fn is_as_new(&self) -> bool {
+        self.sim.free_frame_count() == self.free && self.sim.violations().is_empty()
+    }
+}
+
+impl World {
+    /// A machine with at least so many frames and CPUs.
+    pub(crate) fn new(frames: usize, cpus: usize) -> Self {
+        let spare = SPARE.take().filter(|spare| {
+            let is_enough = spare.frames >= frames && spare.sim.cpu_count() >= cpus;
+            is_enough && Rc::strong_count(spare) == 1 && spare.is_as_new()
+        });
+        let machine = spare.unwrap_or_else(|| Rc::new(Machine::new(frames, cpus)));
+        SPARE.set(Some(machine.clone()));
+        CPU.set(0);
+        Self(machine)
     }
 }
 

@@ -5,7 +5,7 @@ use crate::frame::Frames;
 use crate::paging::walk::MAX_LEVELS;
 use crate::paging::{Entry, Leaf, Limits, Mmu, Tables};
 
-use super::cursor::Cursor;
+use super::cursor::{Cursor, Run};
 
 /// The longest runs of equal pages in a range; see [`Tables::runs`](crate::paging::Tables::runs).
 ///
@@ -44,6 +44,10 @@ impl<'a, F: Frames, M: Mmu> Runs<'a, F, M> {
         loop {
             let cursor = self.cursor.as_mut()?;
             let level = cursor.level();
+            // Words of zero hold nothing in any format, and are passed without being decoded.
+            let (run, table) = (cursor.run(), cursor.table());
+            let empty = (0..run.count).take_while(|step| table.load(run.first + step) == 0).count();
+            cursor.pass(Run { first: run.first, count: run.count.min(empty + 1) });
             let allowed = self.allowed.get(level).copied().unwrap_or(Limits::NONE);
             let pages = cursor.part();
             let content = match cursor.entry() {
@@ -73,8 +77,8 @@ impl<'a, F: Frames, M: Mmu> Runs<'a, F, M> {
         }
     }
 
-    /// The next leaf, or the part of it that lies in the range: by itself, with its own marks.
-    pub(crate) fn next_leaf(&mut self) -> Option<(PageRange, Leaf)> {
+    /// The next leaf, or the part of it that lies in the range.
+    fn next_leaf(&mut self) -> Option<(PageRange, Leaf)> {
         loop {
             let TableRun { pages, content, .. } = self.next_found()?;
             match content {
@@ -101,6 +105,41 @@ impl<F: Frames, M: Mmu> Iterator for Runs<'_, F, M> {
             (run, leaf) = joined;
         }
         Some((run, leaf))
+    }
+}
+
+impl<M: Mmu> Tables<M> {
+    /// Says of each leaf in the range which pages of the range it maps, and whether the hardware marked it as used. Reads only. Cost: O(tables and leaves).
+    pub(crate) fn for_each_shown<F: Frames>(
+        &self,
+        frames: &F,
+        range: PageRange,
+        mut shown: impl FnMut(PageRange, bool),
+    ) {
+        let (mmu, shift) = (self.mmu(), self.mmu().page_shift());
+        let mut runs = self.runs(frames, range);
+        while let Some(cursor) = &mut runs.cursor {
+            if cursor.level() == 0 {
+                let (run, table, start) = (cursor.run(), cursor.table(), cursor.address());
+                let mut page = start.as_u64();
+                for index in run.first..run.first + run.count {
+                    let word = table.load(index);
+                    if mmu.is_present(word) && mmu.decode_leaf(0, word).is_some() {
+                        shown(
+                            PageRange::from_checked(VirtAddr::new(page), 1 << shift),
+                            M::FORMAT.accessed.decode(word),
+                        );
+                    }
+                    page = page.wrapping_add(1 << shift);
+                }
+                cursor.pass(run);
+                if !cursor.forward() {
+                    runs.cursor = None;
+                }
+            } else if let Some((pages, leaf)) = runs.next_leaf() {
+                shown(pages, leaf.accessed);
+            }
+        }
     }
 }
 
