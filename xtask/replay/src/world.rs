@@ -1,6 +1,7 @@
 //! The machine, and processes whose accesses fault.
 
 use std::cell::Cell;
+use std::mem::MaybeUninit;
 use std::ops::Deref;
 use std::rc::Rc;
 
@@ -16,6 +17,9 @@ pub(crate) const PAGE: u64 = 0x1000;
 
 const KERNEL_START: u64 = 0xffff_ff80_0000_0000;
 const KERNEL_SIZE: u64 = 0x80_0000_0000;
+
+/// How many pages the pools are lent: one for each, and one that is left over where the memory is not aligned.
+const LENT: usize = 10;
 
 thread_local! {
     /// The CPU that acts.
@@ -67,6 +71,8 @@ pub(crate) enum Outcome {
 impl Machine {
     fn new(frames: usize, cpus: usize) -> Self {
         let sim = Sim::builder().frames(frames).cpus(cpus).cpu_of_caller(cpu).without_patterns().build();
+        // As a kernel does that has areas before it has frames. The pools keep these pages, and need not ask for one whenever they have become empty.
+        sim.machine().lend(Box::leak(Box::new([MaybeUninit::uninit(); LENT * PAGE as usize])));
         let bounds = sim.machine().mmu().range(KERNEL_START, KERNEL_SIZE).expect("the bounds are the MMU's");
         let kernel = Space::kernel(&sim, bounds, None, ()).expect("there are frames for the kernel");
         for cpu in 0..cpus {

@@ -116,28 +116,33 @@ impl<M: Mmu> Tables<M> {
         range: PageRange,
         mut shown: impl FnMut(PageRange, bool),
     ) {
-        let (mmu, shift) = (self.mmu(), self.mmu().page_shift());
-        let mut runs = self.runs(frames, range);
-        while let Some(cursor) = &mut runs.cursor {
-            if cursor.level() == 0 {
-                let (run, table, start) = (cursor.run(), cursor.table(), cursor.address());
-                let mut page = start.as_u64();
+        let (mmu, page_shift) = (self.mmu(), self.mmu().page_shift());
+        let Some(mut cursor) = Cursor::new(frames, mmu, self.root, range, false) else { return };
+        loop {
+            let (level, run, table) = (cursor.level(), cursor.run(), cursor.table());
+            if level == 0 {
+                let mut page = cursor.address().as_u64();
                 for index in run.first..run.first + run.count {
                     let word = table.load(index);
                     if mmu.is_present(word) && mmu.decode_leaf(0, word).is_some() {
-                        shown(
-                            PageRange::from_checked(VirtAddr::new(page), 1 << shift),
-                            M::FORMAT.accessed.decode(word),
-                        );
+                        let pages = PageRange::from_checked(VirtAddr::new(page), 1 << page_shift);
+                        shown(pages, M::FORMAT.accessed.decode(word));
                     }
-                    page = page.wrapping_add(1 << shift);
+                    page = page.wrapping_add(1 << page_shift);
                 }
                 cursor.pass(run);
-                if !cursor.forward() {
-                    runs.cursor = None;
+            } else {
+                let word = table.load(run.first);
+                if let Some(frame) = mmu.decode_table(level, word) {
+                    if cursor.enter(frame).is_ok() {
+                        continue;
+                    }
+                } else if let Some(leaf) = mmu.decode_leaf(level, word) {
+                    shown(cursor.part(), leaf.accessed);
                 }
-            } else if let Some((pages, leaf)) = runs.next_leaf() {
-                shown(pages, leaf.accessed);
+            }
+            if !cursor.forward() {
+                return;
             }
         }
     }
