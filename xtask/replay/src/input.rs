@@ -17,11 +17,11 @@ pub(crate) fn read(path: &Path) -> Result<String> {
 /// Text out of bytes that may be compressed.
 pub(crate) fn decode(bytes: &[u8]) -> Result<String> {
     if !bytes.starts_with(XZ) {
-        return Ok(String::from_utf8(bytes.to_vec())?);
+        return String::from_utf8(bytes.to_vec()).context("it is no text");
     }
     let mut text = Vec::new();
-    lzma_rs::xz_decompress(&mut &*bytes, &mut text).map_err(|error| anyhow!("{error:?}"))?;
-    Ok(String::from_utf8(text)?)
+    lzma_rs::xz_decompress(&mut &*bytes, &mut text).map_err(|error| anyhow!("it is damaged or cut short: {error}"))?;
+    String::from_utf8(text).context("it is no text")
 }
 
 /// A number: decimal, or hexadecimal after `0x`; negative ones as two's complement.

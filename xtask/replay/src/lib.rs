@@ -25,17 +25,73 @@ mod world;
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
-pub use crate::report::Report;
+pub use crate::report::{Report, rate};
+
+/// A recording of either kind.
+pub struct Recording(Kind);
+
+enum Kind {
+    Random(random::Recording),
+    Trace(trace::Recording),
+}
+
+impl Recording {
+    /// Reads a file, which may be compressed with xz.
+    ///
+    /// # Errors
+    /// It cannot be read, or is no recording.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = input::read(path)?;
+        Self::parse(&text).with_context(|| path.display().to_string())
+    }
+
+    /// Takes a recording out of its text.
+    ///
+    /// # Errors
+    /// It is no recording.
+    pub fn parse(text: &str) -> Result<Self> {
+        let head = text.lines().next().unwrap_or_default();
+        Ok(Self(if head.starts_with("# lxoracle") {
+            Kind::Random(random::Recording::parse(text)?)
+        } else if head.starts_with("# memtrace") {
+            Kind::Trace(trace::Recording::parse(text)?)
+        } else {
+            let head: String = head.chars().take(40).collect();
+            bail!("this is no recording: it begins with {head:?}")
+        }))
+    }
+
+    /// How many operations and accesses it has, about.
+    pub fn size(&self) -> u64 {
+        match &self.0 {
+            Kind::Random(recording) => recording.size(),
+            Kind::Trace(recording) => recording.size(),
+        }
+    }
+
+    /// Replays it.
+    ///
+    /// # Errors
+    /// What the program began with cannot be made.
+    pub fn replay(&self) -> Result<Report> {
+        let begin = Instant::now();
+        let mut report = match &self.0 {
+            Kind::Random(recording) => random::replay(recording),
+            Kind::Trace(recording) => trace::replay(recording)?,
+        };
+        report.took = begin.elapsed();
+        Ok(report)
+    }
+}
 
 /// Replays a file of either kind.
 ///
 /// # Errors
 /// It cannot be read, or is no recording.
 pub fn replay(path: &Path) -> Result<Report> {
-    let text = input::read(path)?;
-    replay_text(&text)
+    Recording::read(path)?.replay()
 }
 
 /// Replays a recording that was read already.
@@ -43,20 +99,5 @@ pub fn replay(path: &Path) -> Result<Report> {
 /// # Errors
 /// It is no recording.
 pub fn replay_text(text: &str) -> Result<Report> {
-    let head = text.lines().next().unwrap_or_default();
-    if head.starts_with("# lxoracle") {
-        let recording = random::Recording::parse(text)?;
-        let begin = Instant::now();
-        let mut report = random::replay(&recording);
-        report.took = begin.elapsed();
-        Ok(report)
-    } else if head.starts_with("# memtrace") {
-        let recording = trace::Recording::parse(text)?;
-        let begin = Instant::now();
-        let mut report = trace::replay(&recording)?;
-        report.took = begin.elapsed();
-        Ok(report)
-    } else {
-        bail!("this is no recording: it begins with {head:?}")
-    }
+    Recording::parse(text)?.replay()
 }

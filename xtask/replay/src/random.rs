@@ -24,6 +24,8 @@ const PAGES: u64 = 64;
 /// How many processes there are at a time.
 const PROCESSES: usize = 8;
 const FRAMES: usize = 4096;
+/// How many bytes are copied at the most.
+const LONGEST: u64 = 1 << 24;
 
 /// A region: first page, page behind the last, protection, whether shared.
 type Shown = (u64, u64, u32, bool);
@@ -112,6 +114,8 @@ struct Step {
     expected: Expected,
     state: State,
     child: State,
+    /// Which lines of those there were.
+    told: String,
 }
 
 /// A recording.
@@ -124,15 +128,36 @@ impl Recording {
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let mut recording = Self { lines: Vec::new(), steps: Vec::new() };
         for (line, words) in text.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
-            recording.take(line, words).with_context(|| format!("line {}: {words}", line + 1))?;
+            recording.take(line, words).with_context(|| format!("line {}: {words:?}", line + 1))?;
         }
+        recording.check_last().context("the last operation: is the recording cut short?")?;
         Ok(recording)
+    }
+
+    /// How many operations and accesses there are.
+    pub(crate) fn size(&self) -> u64 {
+        self.steps.len() as u64
+    }
+
+    /// What is recorded of the last operation must be complete.
+    fn check_last(&self) -> Result<()> {
+        let Some(step) = self.steps.last() else { return Ok(()) };
+        let expected: &[&str] = match step.call {
+            Call::Exit => &[],
+            Call::Fork { .. } => &["R", "P", "r", "p"],
+            _ => &["R", "P"],
+        };
+        match expected.iter().find(|kind| !step.told.contains(**kind)) {
+            Some(kind) => bail!("{} has no {kind} line", self.lines[step.line]),
+            None => Ok(()),
+        }
     }
 
     fn take(&mut self, number: usize, line: &str) -> Result<()> {
         if let Some(rest) = line.strip_prefix(' ') {
             let step = self.steps.last_mut().context("a state without an operation")?;
-            let (kind, rest) = rest.split_at(1);
+            let (kind, rest) = rest.split_at_checked(1).context("not a state")?;
+            step.told.push_str(kind);
             match kind {
                 "R" => step.state.set_regions(regions(rest)?),
                 "r" => step.child.set_regions(regions(rest)?),
@@ -142,6 +167,7 @@ impl Recording {
             }
             return Ok(());
         }
+        self.check_last()?;
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         let [_, process, name, rest @ ..] = words.as_slice() else { bail!("too few words") };
         let end = rest.iter().position(|word| *word == "=").unwrap_or(rest.len());
@@ -149,6 +175,9 @@ impl Recording {
         let call = call(name, arguments)?;
         let expected = expected(&call, result.get(1..).unwrap_or_default())?;
         let process = slot(process)?;
+        if matches!(call, Call::Fork { child } if child == process) {
+            bail!("a process that is its own child");
+        }
         self.steps.push(Step {
             line: self.lines.len(),
             process,
@@ -156,6 +185,7 @@ impl Recording {
             expected,
             state: State::default(),
             child: State::default(),
+            told: String::new(),
         });
         self.lines.push(format!("line {}: {line}", number + 1));
         Ok(())
@@ -174,13 +204,21 @@ fn regions(text: &str) -> Result<Vec<Shown>> {
         let (first, end) = range.split_once('-').context("not a range")?;
         let protection =
             "rwx".chars().zip(0..).filter(|(letter, _)| letters.contains(*letter)).map(|(_, bit)| 1 << bit);
-        all.push((first.parse()?, end.parse()?, protection.sum(), letters.ends_with('s')));
+        let (first, end) = (first.parse()?, end.parse()?);
+        if first >= end || end > PAGES {
+            bail!("{word} is no range of the window's {PAGES} pages");
+        }
+        all.push((first, end, protection.sum(), letters.ends_with('s')));
     }
     Ok(all)
 }
 
 fn residency(text: &str) -> Result<(u64, u64)> {
     let (mut private, mut shared) = (0, 0);
+    let count = text.trim().chars().count() as u64;
+    if count != PAGES {
+        bail!("{count} pages, and the window has {PAGES}");
+    }
     for (page, letter) in text.trim().chars().enumerate() {
         match letter {
             'p' => private |= 1 << page,
@@ -225,6 +263,9 @@ fn call(name: &str, words: &[&str]) -> Result<Call> {
         }
         "copyin" | "copyout" => {
             let [address, length] = numbers(words)?;
+            if length > LONGEST {
+                bail!("a copy of more than {LONGEST} bytes");
+            }
             let pattern = words.get(2).and_then(|word| word.strip_prefix("pat=")).context("no pattern")?;
             let pattern = u64::from_str_radix(pattern, 16)?;
             if name == "copyin" { Call::CopyIn { address, length } } else { Call::CopyOut { address, length, pattern } }
@@ -341,6 +382,10 @@ pub(crate) fn replay(recording: &Recording) -> Report {
             }
             Call::Fork { child } => {
                 report.operations += 1;
+                if let Some(old) = actors[child].take() {
+                    old.process.exit(&world);
+                    report.differ(|| format!("{}\n  there is such a process", recording.lines[step.line]));
+                }
                 let Some(actor) = &mut actors[step.process] else { continue };
                 match actor.fork(&world, child, &step.child) {
                     Ok(made) => {
@@ -376,7 +421,7 @@ impl Actor {
         match step.call {
             Call::Write { address, value } => {
                 report.accesses += 1;
-                let outcome = self.process.store(world, BASE + address, value);
+                let outcome = self.process.store(world, BASE.wrapping_add(address), value);
                 if matches!(outcome, Outcome::Done(_)) {
                     self.note_access(address, true);
                 }
@@ -385,7 +430,7 @@ impl Actor {
             }
             Call::Read { address } => {
                 report.accesses += 1;
-                let outcome = self.process.load(world, BASE + address);
+                let outcome = self.process.load(world, BASE.wrapping_add(address));
                 if matches!(outcome, Outcome::Done(_)) {
                     self.note_access(address, false);
                 }
@@ -746,7 +791,7 @@ impl Actor {
     fn see_page(&mut self, address: u64) {
         let page = address / PAGE;
         let mut state = [PageState::empty()];
-        let range = self.process.space.range(BASE + page * PAGE, PAGE);
+        let range = self.process.space.range(BASE.wrapping_add(page * PAGE), PAGE);
         if page >= PAGES || !range.is_ok_and(|range| self.process.space.page_states(range, &mut state).is_ok()) {
             return;
         }

@@ -23,6 +23,11 @@ pub struct Report {
     pub took: Duration,
 }
 
+/// So many operations and accesses in so long, as a rate.
+pub fn rate(count: u64, took: Duration) -> f64 {
+    count as f64 / took.as_secs_f64().max(1e-9)
+}
+
 impl Report {
     /// Notes a difference.
     pub(crate) fn differ(&mut self, what: impl FnOnce() -> String) {
@@ -32,9 +37,20 @@ impl Report {
         }
     }
 
+    /// Adds what another replay found.
+    pub fn add(&mut self, more: Self) {
+        self.operations += more.operations;
+        self.accesses += more.accesses;
+        self.pages += more.pages;
+        self.differences += more.differences;
+        self.took += more.took;
+        let room = TOLD.saturating_sub(self.told.len());
+        self.told.extend(more.told.into_iter().take(room));
+    }
+
     /// Operations and accesses in a second.
     pub fn rate(&self) -> f64 {
-        (self.operations + self.accesses) as f64 / self.took.as_secs_f64().max(1e-9)
+        rate(self.operations + self.accesses, self.took)
     }
 }
 

@@ -19,6 +19,9 @@ use crate::world::{Outcome, PAGE, Process, World, word_of};
 
 /// The first address that is no program's: the kernel's own page lies above.
 const TOP: u64 = 0x8000_0000_0000;
+/// How many pages are touched at the most (16 GiB), and files mapped.
+const MOST_PAGES: u64 = 1 << 22;
+const MOST_FILES: u64 = 1 << 16;
 
 /// What a page that is resident is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,10 +71,18 @@ impl Recording {
         for line in text.lines() {
             all.lines.push(line.to_owned());
             if !line.is_empty() && !line.starts_with('#') {
-                all.take(line).with_context(|| format!("line {}: {line}", all.lines.len()))?;
+                all.take(line).with_context(|| format!("line {}: {line:?}", all.lines.len()))?;
             }
         }
+        if all.last.is_empty() {
+            bail!("line {}: no mapping at the end: is the recording cut short?", all.lines.len());
+        }
         Ok(all)
+    }
+
+    /// How many operations and accesses there are, about.
+    pub(crate) fn size(&self) -> u64 {
+        self.steps.len() as u64 + self.touched
     }
 
     fn take(&mut self, line: &str) -> Result<()> {
@@ -86,6 +97,10 @@ impl Recording {
             "final" => return mapping(words).map(|mapping| self.last.push(mapping)),
             "present" | "touch" => {
                 let [start, pages] = numbers(words)?;
+                let end = pages.checked_mul(PAGE).and_then(|size| start.checked_add(size));
+                if start % PAGE != 0 || pages > MOST_PAGES || end.is_none() || self.touched + pages > MOST_PAGES {
+                    bail!("no pages, or too many");
+                }
                 let kind = match words.get(2) {
                     Some(&"w") => Kind::Own,
                     Some(&"r") => Kind::Zero,
@@ -101,6 +116,9 @@ impl Recording {
             }
             "file" => {
                 let [number, size] = numbers(words)?;
+                if number >= MOST_FILES || size > TOP {
+                    bail!("too large a number");
+                }
                 Step::File {
                     number: usize::try_from(number)?,
                     size,
@@ -110,6 +128,9 @@ impl Recording {
             "mmap" => {
                 let [address, length, protection, flags, file, offset] = numbers(words)?;
                 let (protection, flags) = (short(protection)?, short(flags)?);
+                if offset > TOP {
+                    bail!("too large a number");
+                }
                 Step::Map { address, length, protection, flags, file: usize::try_from(file as i64).ok(), offset }
             }
             "mremap" => {
@@ -144,12 +165,16 @@ fn mapping(words: &[&str]) -> Result<Mapping> {
     let bits = "rwx".chars().zip(0..).filter(|(letter, _)| letters.contains(*letter)).map(|(_, bit)| 1_u32 << bit);
     let protection = Protection::from_bits_truncate(bits.sum());
     let anonymous = matches!(*name, "-" | "[heap]" | "[stack]");
+    let (start, end, offset) = (number(start)?, number(end)?, if anonymous { 0 } else { number(offset)? });
+    if start >= end || (start | end) % PAGE != 0 || offset > TOP {
+        bail!("not a mapping");
+    }
     Ok(Mapping {
-        start: number(start)?,
-        end: number(end)?,
+        start,
+        end,
         protection,
         shared: letters.ends_with('s'),
-        offset: if anonymous { 0 } else { number(offset)? },
+        offset,
         name: if anonymous { String::new() } else { (*name).to_owned() },
         grows: *name == "[stack]",
     })
