@@ -91,7 +91,7 @@ fn key(owner: Owner, page: u64) -> u64 {
         Owner::Global => 0,
         Owner::Tagged(tag) => 1 + u64::from(tag),
     };
-    owner << 46 | page / BLOCK
+    (owner << 46) | (page / BLOCK)
 }
 
 /// The same, back: whose, and the first page.

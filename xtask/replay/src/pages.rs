@@ -27,10 +27,10 @@ impl<T: Copy> Pages<T> {
     }
 
     fn place(&self, chunk: u64) -> Option<usize> {
-        if let Some((last, place)) = self.last.get() {
-            if last == chunk {
-                return Some(place);
-            }
+        if let Some((last, place)) = self.last.get()
+            && last == chunk
+        {
+            return Some(place);
         }
         let place = *self.places.get(&chunk)?;
         self.last.set(Some((chunk, place)));
