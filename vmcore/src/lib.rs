@@ -71,10 +71,14 @@
 //!
 //! `spin` (default): `spin`'s locks can be used as a platform's. `posix`: the memory calls that programs know, needs no `alloc`. `sim`: the simulated machine, needs `alloc`, never `std`.
 //! Without either, the crate depends on `lock_api`, `bitflags` and `static_assertions` alone.
-#![cfg_attr(not(test), no_std)]
-#![cfg_attr(not(test), warn(missing_docs))]
+#![cfg_attr(not(any(test, fuzzing)), no_std)]
+#![cfg_attr(not(any(test, fuzzing)), warn(missing_docs))]
 #![cfg_attr(
-    not(test),
+    fuzzing,
+    allow(dead_code, unused_imports, unused_macros, reason = "of the tests, what the fuzz targets do not use")
+)]
+#![cfg_attr(
+    not(any(test, fuzzing)),
     warn(
         clippy::unwrap_used,
         clippy::expect_used,
@@ -85,11 +89,13 @@
     )
 )]
 
-#[cfg(any(feature = "sim", test))]
+#[cfg(any(feature = "sim", test, fuzzing))]
 extern crate alloc;
 
 pub mod addr;
 pub mod frame;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod inspect;
 mod lock;
 mod machine;

@@ -688,5 +688,5 @@ impl<T: PartialEq, M: GrowthMemory, N: GrowthMemory> PartialEq<StaticVec<T, N>> 
 
 impl<T: Eq, M: GrowthMemory> Eq for StaticVec<T, M> {}
 
-#[cfg(test)]
-mod tests;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod tests;

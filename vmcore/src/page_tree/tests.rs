@@ -14,7 +14,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::vec;
 use std::vec::Vec;
 
-mod runs;
+pub(crate) mod runs;
+#[cfg(test)]
 mod split;
 
 /// A store that knows each node that is out and how often each value is held.

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use crate::addr::{Frame, PageRange, PhysAddr, RangeError, RangeFault, VirtAddr};
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 use crate::paging::interleave;
 use crate::paging::walk::MAX_LEVELS;
 use crate::paging::{
@@ -59,7 +59,7 @@ impl EntryWord for u64 {
 
     #[inline]
     unsafe fn load(table: *const u8, index: usize) -> u64 {
-        #[cfg(test)]
+        #[cfg(any(test, fuzzing))]
         interleave::step();
         // SAFETY: the entry lies in the table; entries are only ever accessed as atomics of this width.
         unsafe { AtomicU64::from_ptr(table.cast::<u64>().cast_mut().add(index)) }.load(Ordering::Relaxed)
@@ -67,7 +67,7 @@ impl EntryWord for u64 {
 
     #[inline]
     unsafe fn store(table: *mut u8, index: usize, word: u64) {
-        #[cfg(test)]
+        #[cfg(any(test, fuzzing))]
         interleave::step();
         // SAFETY: as above.
         unsafe { AtomicU64::from_ptr(table.cast::<u64>().add(index)) }.store(word, Ordering::Release);
@@ -75,7 +75,7 @@ impl EntryWord for u64 {
 
     #[inline]
     unsafe fn swap(table: *mut u8, index: usize, word: u64) -> u64 {
-        #[cfg(test)]
+        #[cfg(any(test, fuzzing))]
         interleave::step();
         // SAFETY: as above.
         unsafe { AtomicU64::from_ptr(table.cast::<u64>().add(index)) }.swap(word, Ordering::AcqRel)
@@ -83,7 +83,7 @@ impl EntryWord for u64 {
 
     #[inline]
     unsafe fn compare_exchange(table: *mut u8, index: usize, old: u64, new: u64) -> Result<(), u64> {
-        #[cfg(test)]
+        #[cfg(any(test, fuzzing))]
         interleave::step();
         // SAFETY: as above.
         let entry = unsafe { AtomicU64::from_ptr(table.cast::<u64>().add(index)) };
@@ -97,7 +97,7 @@ impl EntryWord for u32 {
 
     #[inline]
     unsafe fn load(table: *const u8, index: usize) -> u64 {
-        #[cfg(test)]
+        #[cfg(any(test, fuzzing))]
         interleave::step();
         // SAFETY: the entry lies in the table; entries are only ever accessed as atomics of this width.
         u64::from(unsafe { AtomicU32::from_ptr(table.cast::<u32>().cast_mut().add(index)) }.load(Ordering::Relaxed))
@@ -105,7 +105,7 @@ impl EntryWord for u32 {
 
     #[inline]
     unsafe fn store(table: *mut u8, index: usize, word: u64) {
-        #[cfg(test)]
+        #[cfg(any(test, fuzzing))]
         interleave::step();
         // SAFETY: as above.
         unsafe { AtomicU32::from_ptr(table.cast::<u32>().add(index)) }.store(word as u32, Ordering::Release);
@@ -113,7 +113,7 @@ impl EntryWord for u32 {
 
     #[inline]
     unsafe fn swap(table: *mut u8, index: usize, word: u64) -> u64 {
-        #[cfg(test)]
+        #[cfg(any(test, fuzzing))]
         interleave::step();
         // SAFETY: as above.
         u64::from(unsafe { AtomicU32::from_ptr(table.cast::<u32>().add(index)) }.swap(word as u32, Ordering::AcqRel))
@@ -121,7 +121,7 @@ impl EntryWord for u32 {
 
     #[inline]
     unsafe fn compare_exchange(table: *mut u8, index: usize, old: u64, new: u64) -> Result<(), u64> {
-        #[cfg(test)]
+        #[cfg(any(test, fuzzing))]
         interleave::step();
         // SAFETY: as above.
         let entry = unsafe { AtomicU32::from_ptr(table.cast::<u32>().add(index)) };

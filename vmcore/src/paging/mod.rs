@@ -7,7 +7,7 @@ mod entry;
 mod flush;
 mod format;
 mod formats;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod interleave;
 mod memory_type;
 mod mmu;
@@ -21,8 +21,10 @@ pub use self::flush::{FlushEntry, FlushRequest, FlushScope, Tag};
 pub use self::format::{
     AddressField, Canonical, Combinations, Contiguous, Flag, Format, LeafTest, LevelFormat, Limits, Permissions,
 };
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) use self::formats::tests::every;
+#[cfg(fuzzing)]
+pub(crate) use self::formats::tests::fuzzed as fuzzed_entries;
 pub use self::formats::{
     AArch64, AArch64Stage2, Ept, Granule, Granule4K, Granule4KLpa2, Granule16K, Granule16KLpa2, Granule64K, Half,
     MairLayout, PatLayout, RiscV32, RiscV64, X86, X86_64, X86Pae,
@@ -32,6 +34,8 @@ pub use self::mmu::{EntryWord, Mmu};
 pub(crate) use self::quarantine::{Deferred, Pending, ReleaseStep};
 pub use self::quarantine::{DetachedFlush, Flush};
 pub use self::recursive::{Mount, Mounting, Recursive};
+#[cfg(fuzzing)]
+pub(crate) use self::tables::tests::judged::fuzzed as fuzzed_tables;
 pub use self::tables::{DirtyBits, EntrySlice, Gather, Groups, Marks, RangeSummary, Runs, TableError, Tables, Writer};
 pub(crate) use self::tables::{Found, LeafTables, RunContent, TableRun};
 pub use self::walk::{Step, Walk, WalkEnd};

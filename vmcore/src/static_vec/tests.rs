@@ -11,6 +11,8 @@ use std::rc::Rc;
 use std::vec;
 use std::vec::Vec;
 
+pub(crate) mod fuzzed;
+
 /// A source over the host's heap that counts its blocks and can be told to fail.
 #[derive(Default)]
 struct Pool {
@@ -390,93 +392,101 @@ proptest! {
     /// and changes nothing.
     #[test]
     fn agrees_with_vec(lent in 0..6_usize, operations in prop::collection::vec(operation(), 0..60)) {
-        let pool = Pool::default();
-        let live = Rc::new(Cell::new(0));
-        let mut list = StaticVec::lent_with_memory(lend::<Counted>(lent), &pool);
-        let mut model: Vec<u8> = Vec::new();
-        for operation in operations {
-            match operation {
-                Operation::Push(value) => {
-                    let room = list.capacity() > list.len();
-                    let done = list.push(Counted::new(value, &live)).is_ok();
-                    prop_assert!(done || !room);
-                    if done { model.push(value); }
-                }
-                Operation::Insert(index, value) => {
-                    match list.insert(index, Counted::new(value, &live)) {
-                        Ok(()) => model.insert(index, value),
-                        Err(rejected) => {
-                            let beyond = matches!(rejected.error, StaticVecError::IndexOutOfRange { .. });
-                            prop_assert_eq!(beyond, index > model.len());
-                            prop_assert_eq!(rejected.value.value, value);
-                        }
-                    }
-                }
-                Operation::InsertSorted(value) => {
-                    list.sort_by_key(|element| element.value);
-                    model.sort();
-                    let place = model.partition_point(|&other| other <= value);
-                    if let Ok(index) = list.insert_sorted_by_key(Counted::new(value, &live), |e| e.value) {
-                        prop_assert_eq!(index, place);
-                        model.insert(place, value);
-                    }
-                }
-                Operation::Remove(index) => {
-                    let expected = (index < model.len()).then(|| model.remove(index));
-                    prop_assert_eq!(list.remove(index).map(|e| e.value), expected);
-                }
-                Operation::SwapRemove(index) => {
-                    let expected = (index < model.len()).then(|| model.swap_remove(index));
-                    prop_assert_eq!(list.swap_remove(index).map(|e| e.value), expected);
-                }
-                Operation::Pop => prop_assert_eq!(list.pop().map(|e| e.value), model.pop()),
-                Operation::Truncate(length) => { list.truncate(length); model.truncate(length); }
-                Operation::Drain(start, end, taken) => match list.drain(start..end) {
-                    Ok(drain) => {
-                        let front: Vec<u8> = drain.take(taken).map(|e| e.value).collect();
-                        let expected: Vec<u8> = model.drain(start..end).take(taken).collect();
-                        prop_assert_eq!(front, expected);
-                    }
-                    Err(_) => prop_assert!(start > end || end > model.len()),
-                },
-                Operation::Retain(limit) => {
-                    list.retain(|element| element.value < limit);
-                    model.retain(|&value| value < limit);
-                }
-                Operation::Reserve(additional) => {
-                    if list.reserve(additional).is_ok() {
-                        prop_assert!(list.capacity() >= list.len() + additional);
-                    }
-                }
-                Operation::ShrinkToFit => {
-                    if list.shrink_to_fit().is_ok() {
-                        prop_assert!(list.capacity() == list.len() || !list.is_grown());
-                        prop_assert_eq!(list.is_grown(), model.len() > lent);
-                    }
-                }
-                Operation::Clone => {
-                    if let Ok(clone) = list.try_clone() {
-                        prop_assert_eq!(values(&clone), model.clone());
-                    }
-                }
-                Operation::IntoIter(taken) => {
-                    let old = core::mem::replace(&mut list, StaticVec::with_memory(&pool));
-                    let mut iterator = old.into_iter();
-                    let back = iterator.next_back().map(|e| e.value);
-                    prop_assert_eq!(back, model.pop());
-                    let front: Vec<u8> = iterator.take(taken).map(|e| e.value).collect();
-                    prop_assert_eq!(&front[..], &model[..taken.min(model.len())]);
-                    model.clear();
-                    list.lend(lend(lent)).ok();
-                }
-                Operation::Fail(after) => pool.budget.set(Some(after)),
-                Operation::Heal => pool.budget.set(None),
-            }
-            prop_assert_eq!(values(&list), model.clone());
-            prop_assert_eq!(live.get(), model.len() as isize);
-            prop_assert!(pool.blocks.get() <= 1);
-        }
-        drop(list);
-        prop_assert_eq!(live.get(), 0);
+        run(lent, operations);
     }
+}
+
+/// Makes operations on a vector that is lent room for so many, beside a `Vec`.
+fn run(lent: usize, operations: impl IntoIterator<Item = Operation>) {
+    let pool = Pool::default();
+    let live = Rc::new(Cell::new(0));
+    let mut list = StaticVec::lent_with_memory(lend::<Counted>(lent), &pool);
+    let mut model: Vec<u8> = Vec::new();
+    for operation in operations {
+        match operation {
+            Operation::Push(value) => {
+                let room = list.capacity() > list.len();
+                let done = list.push(Counted::new(value, &live)).is_ok();
+                assert!(done || !room);
+                if done {
+                    model.push(value);
+                }
+            }
+            Operation::Insert(index, value) => match list.insert(index, Counted::new(value, &live)) {
+                Ok(()) => model.insert(index, value),
+                Err(rejected) => {
+                    let beyond = matches!(rejected.error, StaticVecError::IndexOutOfRange { .. });
+                    assert_eq!(beyond, index > model.len());
+                    assert_eq!(rejected.value.value, value);
+                }
+            },
+            Operation::InsertSorted(value) => {
+                list.sort_by_key(|element| element.value);
+                model.sort();
+                let place = model.partition_point(|&other| other <= value);
+                if let Ok(index) = list.insert_sorted_by_key(Counted::new(value, &live), |e| e.value) {
+                    assert_eq!(index, place);
+                    model.insert(place, value);
+                }
+            }
+            Operation::Remove(index) => {
+                let expected = (index < model.len()).then(|| model.remove(index));
+                assert_eq!(list.remove(index).map(|e| e.value), expected);
+            }
+            Operation::SwapRemove(index) => {
+                let expected = (index < model.len()).then(|| model.swap_remove(index));
+                assert_eq!(list.swap_remove(index).map(|e| e.value), expected);
+            }
+            Operation::Pop => assert_eq!(list.pop().map(|e| e.value), model.pop()),
+            Operation::Truncate(length) => {
+                list.truncate(length);
+                model.truncate(length);
+            }
+            Operation::Drain(start, end, taken) => match list.drain(start..end) {
+                Ok(drain) => {
+                    let front: Vec<u8> = drain.take(taken).map(|e| e.value).collect();
+                    let expected: Vec<u8> = model.drain(start..end).take(taken).collect();
+                    assert_eq!(front, expected);
+                }
+                Err(_) => assert!(start > end || end > model.len()),
+            },
+            Operation::Retain(limit) => {
+                list.retain(|element| element.value < limit);
+                model.retain(|&value| value < limit);
+            }
+            Operation::Reserve(additional) => {
+                if list.reserve(additional).is_ok() {
+                    assert!(list.capacity() >= list.len() + additional);
+                }
+            }
+            Operation::ShrinkToFit => {
+                if list.shrink_to_fit().is_ok() {
+                    assert!(list.capacity() == list.len() || !list.is_grown());
+                    assert_eq!(list.is_grown(), model.len() > lent);
+                }
+            }
+            Operation::Clone => {
+                if let Ok(clone) = list.try_clone() {
+                    assert_eq!(values(&clone), model.clone());
+                }
+            }
+            Operation::IntoIter(taken) => {
+                let old = core::mem::replace(&mut list, StaticVec::with_memory(&pool));
+                let mut iterator = old.into_iter();
+                let back = iterator.next_back().map(|e| e.value);
+                assert_eq!(back, model.pop());
+                let front: Vec<u8> = iterator.take(taken).map(|e| e.value).collect();
+                assert_eq!(&front[..], &model[..taken.min(model.len())]);
+                model.clear();
+                list.lend(lend(lent)).ok();
+            }
+            Operation::Fail(after) => pool.budget.set(Some(after)),
+            Operation::Heal => pool.budget.set(None),
+        }
+        assert_eq!(values(&list), model.clone());
+        assert_eq!(live.get(), model.len() as isize);
+        assert!(pool.blocks.get() <= 1);
+    }
+    drop(list);
+    assert_eq!(live.get(), 0);
 }

@@ -10,9 +10,9 @@ use vmcore::sim::{SimFormat, Translation};
 use vmcore::vm_area::AreaKind;
 use vmcore::vm_space::{Fault, Inherit, Resolution};
 
-use crate::model::{Effect, PAGE, PagedPage, Resident, Shown, WORD_AT};
-use crate::refusal::{Expected, Refusal};
-use crate::world::{CPU, Outcome, PLACES, World, at, bytes_of};
+use super::model::{Effect, PAGE, PagedPage, Resident, Shown, WORD_AT};
+use super::refusal::{Expected, Refusal};
+use super::world::{CPU, Outcome, PLACES, World, at, bytes_of};
 
 impl<M: SimFormat> World<M> {
     pub(crate) fn access(&mut self, cpu: usize, page: u16, access: u8, word: usize) {

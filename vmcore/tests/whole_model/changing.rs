@@ -6,11 +6,11 @@ use vmcore::paging::{Access, Flush};
 use vmcore::sim::{Sim, SimFormat};
 use vmcore::vm_space::{Advice, SpaceLimits, WindowFlags};
 
-use crate::mapping::{access_of, allows_anything};
-use crate::model::{Effect, PAGE, PagedPage, Resident, Shown, WindowModel};
-use crate::operation::Pages;
-use crate::refusal::{Expected, Refusal};
-use crate::world::World;
+use super::mapping::{access_of, allows_anything};
+use super::model::{Effect, PAGE, PagedPage, Resident, Shown, WindowModel};
+use super::operation::Pages;
+use super::refusal::{Expected, Refusal};
+use super::world::World;
 
 fn rights(access: Access) -> Access {
     access.difference(Access::USER)

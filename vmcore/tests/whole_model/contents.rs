@@ -7,10 +7,10 @@ use vmcore::paging::{Access, MemoryType};
 use vmcore::sim::SimFormat;
 use vmcore::vm_area::{Area, AreaKind, SectionLayout};
 
-use crate::model::{Content, DEVICE, DEVICE_PAGES, Effect, PAGE, PagedPage, Resident, Section, WORD_AT};
-use crate::operation::Part;
-use crate::refusal::{Expected, Refusal};
-use crate::world::{Outcome, Pinned, World, bytes_of};
+use super::model::{Content, DEVICE, DEVICE_PAGES, Effect, PAGE, PagedPage, Resident, Section, WORD_AT};
+use super::operation::Part;
+use super::refusal::{Expected, Refusal};
+use super::world::{Outcome, Pinned, World, bytes_of};
 
 impl<M: SimFormat> World<M> {
     pub(crate) fn new_area(&mut self, slot: usize, kind: u8, pages: u64) {

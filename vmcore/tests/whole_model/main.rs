@@ -10,9 +10,10 @@
 //! ```
 //!
 //! Flushes are completed at once, or acknowledged at a random later moment. Until then CPUs use what they remember, and the model says for how long
-//! they may. `VMCORE_CASES=20` runs 20 times as many cases.
+//! they may. `VMCORE_CASES=20` runs 20 times as many cases. A fuzzer drives the same model (`bytes`, and the target `spaces` in `fuzz/`).
 
 mod access;
+pub(crate) mod bytes;
 mod changing;
 mod contents;
 mod mapping;
@@ -23,14 +24,30 @@ mod place;
 mod refusal;
 mod world;
 
+#[cfg(test)]
 use proptest::prelude::*;
+#[cfg(test)]
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use vmcore::paging::{AArch64, Granule4K, Half, RiscV64, X86_64};
 use vmcore::sim::SimFormat;
 
-use crate::operation::step;
-use crate::world::World;
+use self::operation::Step;
+#[cfg(test)]
+use self::operation::step;
+use self::world::World;
 
+/// Makes all steps on a machine of its own, and ends it. How many were refused for want of frames, and made again.
+fn play<M: SimFormat>(mmu: M, steps: &[Step], spaces_first: bool) -> u64 {
+    let mut world = World::new(mmu);
+    for step in steps {
+        world.step(step);
+    }
+    let exhausted = world.exhausted;
+    world.end(spaces_first);
+    exhausted
+}
+
+#[cfg(test)]
 fn run<M: SimFormat>(mmu: M) {
     let times = std::env::var("VMCORE_CASES").ok().and_then(|times| times.parse().ok()).unwrap_or(1_u32);
     let config = ProptestConfig {
@@ -43,12 +60,7 @@ fn run<M: SimFormat>(mmu: M) {
     // The same cases every time, and more of them with the variable.
     TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha))
         .run(&cases, |(steps, spaces_first)| {
-            let mut world = World::new(mmu);
-            for step in &steps {
-                world.step(step);
-            }
-            exhausted.set(exhausted.get() + world.exhausted);
-            world.end(spaces_first);
+            exhausted.set(exhausted.get() + play(mmu, &steps, spaces_first));
             Ok(())
         })
         .unwrap();

@@ -7,11 +7,11 @@ use vmcore::sim::SimFormat;
 use vmcore::vm_area::{AreaKind, Rights};
 use vmcore::vm_space::{Destination, Inherit, MapRequest, Place, WindowFlags};
 
-use crate::model::{Content, Effect, PAGE, PagedPage, Shown, SpaceModel, Stale};
-use crate::operation::{Mapping, Pages, Where};
-use crate::place::{Placed, Wanted};
-use crate::refusal::{Expected, Refusal};
-use crate::world::{Outcome, World};
+use super::model::{Content, Effect, PAGE, PagedPage, Shown, SpaceModel, Stale};
+use super::operation::{Mapping, Pages, Where};
+use super::place::{Placed, Wanted};
+use super::refusal::{Expected, Refusal};
+use super::world::{Outcome, World};
 
 pub(crate) fn access_of(code: u8) -> Access {
     let all = [

@@ -15,7 +15,7 @@ use vmcore::paging::{Access, MemoryType};
 use vmcore::vm_area::AreaKind;
 use vmcore::vm_space::{Inherit, WindowFlags};
 
-use crate::refusal::Refusal;
+use super::refusal::Refusal;
 
 pub(crate) const PAGE: u64 = 0x1000;
 /// Where in a page words are written.

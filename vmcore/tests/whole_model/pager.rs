@@ -4,10 +4,10 @@ use vmcore::paging::Access;
 use vmcore::sim::SimFormat;
 use vmcore::vm_area::{PageRequest, PageWait, RequestToken};
 
-use crate::model::{Effect, PAGE, PagedPage, Stale, WORD_AT, Words};
-use crate::operation::Part;
-use crate::refusal::{Expected, Refusal, take_wait};
-use crate::world::{Outcome, World, WritingBack, bytes_of};
+use super::model::{Effect, PAGE, PagedPage, Stale, WORD_AT, Words};
+use super::operation::Part;
+use super::refusal::{Expected, Refusal, take_wait};
+use super::world::{Outcome, World, WritingBack, bytes_of};
 
 impl<M: SimFormat> World<M> {
     /// What the pager has of a page.

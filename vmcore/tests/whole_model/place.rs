@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use vmcore::vm_space::Place;
 
-use crate::model::{PAGE, SpaceModel};
-use crate::refusal::Refusal;
+use super::model::{PAGE, SpaceModel};
+use super::refusal::Refusal;
 
 /// What is asked, in pages.
 #[derive(Clone, Copy, Debug)]

@@ -6,7 +6,7 @@ use vmcore::RegistryError;
 use vmcore::vm_area::{AreaError, PageWait};
 use vmcore::vm_space::{SpaceError, SpaceLimit};
 
-use crate::model::PAGE;
+use super::model::PAGE;
 
 thread_local! {
     /// What the last refusal said to wait for.

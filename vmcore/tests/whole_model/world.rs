@@ -14,11 +14,11 @@ use vmcore::sim::{FrameCounts, Sim, SimFormat};
 use vmcore::vm_area::{Area, PageRequest, PageState, Pin, WriteBack};
 use vmcore::vm_space::{Space, SpaceError};
 
-use crate::model::{
+use super::model::{
     Content, DEVICE, DEVICE_PAGES, Effect, Model, PAGE, PagedPage, Resident, SpaceModel, Stale, WORD_AT, Words,
 };
-use crate::operation::{AREAS, CPUS, Operation, Pages, SPACES, Step};
-use crate::refusal::Refusal;
+use super::operation::{AREAS, CPUS, Operation, Pages, SPACES, Step};
+use super::refusal::Refusal;
 
 thread_local! {
     /// The CPU that the test's thread is at the moment.

@@ -3,6 +3,8 @@
 
 use super::*;
 
+pub(crate) mod fuzzed;
+
 /// What the slots of the tree hold, runs key by key.
 fn content(tree: &PageTree<u64>) -> Vec<(u64, u64)> {
     tree.iter().collect()
@@ -380,36 +382,42 @@ proptest! {
     /// removed; a step that fails for want of nodes or duplicates changes none of them; nothing leaks.
     #[test]
     fn runs_and_moves_agree_with_btree_map(steps in prop::collection::vec(step(), 1..25)) {
-        let mut store = Store::default();
-        let mut pairs = vec![Pair { tree: new_tree(), model: BTreeMap::new() }];
-        for step in steps {
-            let before: Vec<_> = pairs.iter().map(|pair| content(&pair.tree)).collect();
-            let mut nodes = 0;
-            while apply_step(&mut pairs, &mut store, &step, nodes).is_err() {
-                prop_assert!(nodes < MANY, "enough was there");
-                check(pairs.iter().map(|pair| &pair.tree), &store);
-                prop_assert!(pairs.iter().map(|pair| content(&pair.tree)).eq(before.iter().cloned()), "unchanged");
-                nodes = if nodes < 12 { nodes + 1 } else { MANY };
-            }
-            check(pairs.iter().map(|pair| &pair.tree), &store);
-            for pair in &pairs {
-                let whole: Vec<_> = pair.model.iter().map(|(&key, &value)| (key, value)).collect();
-                prop_assert_eq!(content(&pair.tree), whole.clone());
-                let expanded = pair.tree.runs(..).flat_map(|run| (0..run.count).map(move |at| (run.key + at, run.value + at)));
-                prop_assert!(expanded.eq(whole.iter().copied()));
-                let near = match step {
-                    Step::Do(Operation::Insert(key), _) => key,
-                    Step::Move { to, .. } => to,
-                    Step::Split { first, .. } | Step::Compact { first, .. } => first,
-                    Step::Run { block, level, .. } => block * 64_u64.pow(level),
-                    Step::Do(..) => 0,
-                };
-                pair.compare_at(near);
-            }
-        }
-        for mut pair in pairs {
-            pair.tree.clear(&mut store);
-        }
-        store.finish();
+        run(steps);
     }
+}
+
+/// Makes steps on trees beside their models, each first with too few nodes.
+fn run(steps: impl IntoIterator<Item = Step>) {
+    let mut store = Store::default();
+    let mut pairs = vec![Pair { tree: new_tree(), model: BTreeMap::new() }];
+    for step in steps {
+        let before: Vec<_> = pairs.iter().map(|pair| content(&pair.tree)).collect();
+        let mut nodes = 0;
+        while apply_step(&mut pairs, &mut store, &step, nodes).is_err() {
+            assert!(nodes < MANY, "enough was there");
+            check(pairs.iter().map(|pair| &pair.tree), &store);
+            assert!(pairs.iter().map(|pair| content(&pair.tree)).eq(before.iter().cloned()), "unchanged");
+            nodes = if nodes < 12 { nodes + 1 } else { MANY };
+        }
+        check(pairs.iter().map(|pair| &pair.tree), &store);
+        for pair in &pairs {
+            let whole: Vec<_> = pair.model.iter().map(|(&key, &value)| (key, value)).collect();
+            assert_eq!(content(&pair.tree), whole.clone());
+            let expanded =
+                pair.tree.runs(..).flat_map(|run| (0..run.count).map(move |at| (run.key + at, run.value + at)));
+            assert!(expanded.eq(whole.iter().copied()));
+            let near = match step {
+                Step::Do(Operation::Insert(key), _) => key,
+                Step::Move { to, .. } => to,
+                Step::Split { first, .. } | Step::Compact { first, .. } => first,
+                Step::Run { block, level, .. } => block * 64_u64.pow(level),
+                Step::Do(..) => 0,
+            };
+            pair.compare_at(near);
+        }
+    }
+    for mut pair in pairs {
+        pair.tree.clear(&mut store);
+    }
+    store.finish();
 }

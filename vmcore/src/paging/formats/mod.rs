@@ -23,7 +23,7 @@ mod granule;
 mod riscv32;
 mod riscv64;
 mod riscv_entry;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) mod tests;
 mod x86;
 mod x86_64;

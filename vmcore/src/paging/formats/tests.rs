@@ -1,7 +1,9 @@
 //! Every format: what it can represent comes back as it was, what it cannot is the right error, and any word has a meaning.
 
 pub(crate) mod every;
+#[cfg(test)]
 mod front_page;
+pub(crate) mod fuzzed;
 
 use core::fmt::Debug;
 

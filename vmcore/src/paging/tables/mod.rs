@@ -59,8 +59,8 @@ mod roots;
 mod runs;
 mod shown;
 mod table;
-#[cfg(test)]
-mod tests;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod tests;
 mod transfer;
 mod write_protect;
 mod writer;

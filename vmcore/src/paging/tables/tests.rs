@@ -1,14 +1,22 @@
 //! The operations against a naive model, page by page, with every count of spare tables that is too small.
 
+#[cfg(test)]
 mod beside;
 mod formats;
+#[cfg(test)]
 mod groups;
+#[cfg(test)]
 mod hostile;
-mod judged;
+pub(crate) mod judged;
+#[cfg(test)]
 mod operations;
+#[cfg(test)]
 mod page;
+#[cfg(test)]
 mod refusals;
+#[cfg(test)]
 mod spare;
+#[cfg(test)]
 mod writer;
 
 use alloc::alloc::{Layout, alloc, dealloc};

@@ -9,6 +9,7 @@
 //! ```
 
 mod cpus;
+pub(crate) mod fuzzed;
 mod operations;
 mod steps;
 
