@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{bench, bench_guest, boot, build, check_mmu, ci, lint, models, no_panic, replay, setup, test};
+use crate::{bench, bench_guest, boot, build, check_mmu, ci, fuzz, lint, models, no_panic, replay, setup, test};
 
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version, about = "Build, boot, test and measure vmcore and its reference kernel", long_about = None, disable_help_subcommand = true)]
@@ -21,6 +21,7 @@ enum Command {
     Bench(bench::Arguments),
     BenchGuest(bench_guest::Arguments),
     CheckMmu(check_mmu::Arguments),
+    Fuzz(fuzz::Arguments),
     Models(models::Arguments),
     Replay(replay::Arguments),
     /// Install what the other commands need: QEMU, firmware for UEFI, and xorriso
@@ -55,6 +56,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         Command::Bench(arguments) => bench::command(&arguments)?,
         Command::BenchGuest(arguments) => bench_guest::command(&arguments)?,
         Command::CheckMmu(arguments) => check_mmu::command(&arguments)?,
+        Command::Fuzz(arguments) => return fuzz::command(&arguments),
         Command::Models(arguments) => return models::command(&arguments),
         Command::Replay(arguments) => return replay::command(&arguments),
         Command::Setup { yes } => setup::command(yes)?,

@@ -210,7 +210,11 @@ pub(crate) struct Table<'a>(pub(crate) &'a [Summary]);
 
 impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "\n{:<12} {:>12} {:>10} {:>8} {:>10} {:>9}", "target", "inputs", "a second", "edges", "time", "findings")?;
+        writeln!(
+            f,
+            "\n{:<12} {:>12} {:>10} {:>8} {:>10} {:>9}",
+            "target", "inputs", "a second", "edges", "time", "findings"
+        )?;
         for one in self.0 {
             let seconds = one.took.as_secs();
             let time = format!("{}:{:02}", seconds / 60, seconds % 60);
@@ -255,7 +259,10 @@ mod tests {
         one.finding = Some("fuzz/artifacts/posix/crash-1".into());
         let text = Table(&[one]).to_string();
         assert!(text.contains("12345") && text.contains("321"), "{text}");
-        assert!(text.contains("cargo +nightly fuzz run --codegen-units 16 posix fuzz/artifacts/posix/crash-1"), "{text}");
+        assert!(
+            text.contains("cargo +nightly fuzz run --codegen-units 16 posix fuzz/artifacts/posix/crash-1"),
+            "{text}"
+        );
     }
 
     #[test]

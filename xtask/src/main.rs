@@ -11,6 +11,7 @@
 //! | `boot`, `test`, `bench_guest` | the commands that run the kernel |
 //! | `bench` | page tables, page trees and spaces beside other crates' |
 //! | `check_mmu` | page tables against an emulator's MMU |
+//! | `fuzz` | mutated inputs for the models of the library's tests |
 //! | `models` | the library's own code under model checkers |
 //! | `replay` | what Linux did, done again by the library |
 //! | `lint`, `no_panic`, `ci` | the commands that check the sources |
@@ -24,6 +25,7 @@ mod ci;
 mod cli;
 mod end;
 mod firmware;
+mod fuzz;
 mod limine;
 mod lint;
 mod models;

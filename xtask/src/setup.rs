@@ -38,6 +38,68 @@ pub(crate) enum Need {
     BinutilsRiscv,
 }
 
+/// A tool of cargo's that a command needs, from the registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tool {
+    /// Builds and runs fuzz targets.
+    CargoFuzz,
+    /// Changes one thing after the other, and sees whether a test notices.
+    CargoMutants,
+}
+
+impl Tool {
+    const fn package(self) -> &'static str {
+        match self {
+            Self::CargoFuzz => "cargo-fuzz",
+            Self::CargoMutants => "cargo-mutants",
+        }
+    }
+}
+
+/// Sees to it that a tool is there: it is built from the registry where it is not.
+pub(crate) fn ensure_tool(tool: Tool) -> Result<()> {
+    let package = tool.package();
+    if has_tool(tool) {
+        return Ok(());
+    }
+    let mut command = Command::new("cargo");
+    command.args(["install", package, "--locked"]);
+    eprintln!("Running: {}", process::shown(&command));
+    process::run(&mut command, &format!("installing {package}"))?;
+    if !has_tool(tool) {
+        bail!("after installing, {package} is still missing: is cargo's bin directory in PATH?");
+    }
+    Ok(())
+}
+
+/// Whether a tool of cargo's is there.
+pub(crate) fn has_tool(tool: Tool) -> bool {
+    process::find(tool.package()).is_some()
+}
+
+/// The name of a nightly toolchain that is installed.
+pub(crate) fn nightly() -> Result<String> {
+    const MISSING: &str = "there is no nightly toolchain: install it with `rustup toolchain install nightly`";
+    let Ok(list) =
+        process::output(Command::new("rustup").args(["toolchain", "list"]), "looking for a nightly toolchain")
+    else {
+        bail!("{MISSING} (there is no rustup either)");
+    };
+    nightly_of(&list).map(str::to_owned).context(MISSING)
+}
+
+/// Whether a component is there in a toolchain, by the name of its program.
+pub(crate) fn has_component(toolchain: &str, program: &str) -> bool {
+    process::output(Command::new("rustup").args(["which", "--toolchain", toolchain, program]), "looking").is_ok()
+}
+
+/// The first nightly toolchain of a list: the current one before those of a day.
+fn nightly_of(list: &str) -> Option<&str> {
+    let names = || list.lines().filter_map(|line| line.split_ascii_whitespace().next());
+    let dated = |name: &str| name.starts_with("nightly-2");
+    names().find(|name| name.starts_with("nightly") && !dated(name)).or_else(|| names().find(|name| dated(name)))
+}
+
 /// Everything that `cargo xtask test` can use.
 pub(crate) const FOR_TESTS: &[Need] = &[Need::Qemu, Need::Ovmf, Need::Xorriso];
 
@@ -296,6 +358,14 @@ mod tests {
     use super::*;
 
     const USER: Situation = Situation { has_apt: true, has_sudo: true, is_root: false, on_terminal: false, yes: false };
+
+    #[test]
+    fn the_current_nightly_comes_first() {
+        let list = "stable-x86_64-unknown-linux-gnu (active, default)\nnightly-2025-01-01-x86_64\nnightly-x86_64\n";
+        assert_eq!(nightly_of(list), Some("nightly-x86_64"));
+        assert_eq!(nightly_of("nightly-2025-01-01-x86_64"), Some("nightly-2025-01-01-x86_64"));
+        assert_eq!(nightly_of("stable-x86_64"), None);
+    }
 
     #[test]
     fn a_terminal_is_asked() {

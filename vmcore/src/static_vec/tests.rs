@@ -54,6 +54,28 @@ fn lend<T>(count: usize) -> &'static mut [MaybeUninit<T>] {
     Box::leak(slots.into_boxed_slice())
 }
 
+/// Static memory for tests that run so often that it must be had back: it ends with this, which outlives the vectors that have it.
+#[derive(Default)]
+struct Loans(Vec<*mut [MaybeUninit<Counted>]>);
+
+impl Loans {
+    fn lend(&mut self, count: usize) -> &'static mut [MaybeUninit<Counted>] {
+        let memory = lend(count);
+        self.0.push(memory);
+        // SAFETY: it was leaked just now, and nobody else uses it before this is dropped, after the vector.
+        unsafe { &mut **self.0.last().unwrap() }
+    }
+}
+
+impl Drop for Loans {
+    fn drop(&mut self) {
+        for memory in self.0.drain(..) {
+            // SAFETY: it was made of a box, and the vectors that it was lent to are gone.
+            drop(unsafe { Box::from_raw(memory) });
+        }
+    }
+}
+
 /// A value that counts how many of its kind live, and fails the test if it is dropped twice.
 struct Counted {
     value: u8,
@@ -398,9 +420,10 @@ proptest! {
 
 /// Makes operations on a vector that is lent room for so many, beside a `Vec`.
 fn run(lent: usize, operations: impl IntoIterator<Item = Operation>) {
+    let mut loans = Loans::default();
     let pool = Pool::default();
     let live = Rc::new(Cell::new(0));
-    let mut list = StaticVec::lent_with_memory(lend::<Counted>(lent), &pool);
+    let mut list = StaticVec::lent_with_memory(loans.lend(lent), &pool);
     let mut model: Vec<u8> = Vec::new();
     for operation in operations {
         match operation {
@@ -478,7 +501,7 @@ fn run(lent: usize, operations: impl IntoIterator<Item = Operation>) {
                 let front: Vec<u8> = iterator.take(taken).map(|e| e.value).collect();
                 assert_eq!(&front[..], &model[..taken.min(model.len())]);
                 model.clear();
-                list.lend(lend(lent)).ok();
+                list.lend(loans.lend(lent)).ok();
             }
             Operation::Fail(after) => pool.budget.set(Some(after)),
             Operation::Heal => pool.budget.set(None),

@@ -11,7 +11,7 @@ use crate::paging::{AArch64, Granule4K, Half, RiscV64, X86_64};
 use crate::paging::{AArch64Stage2, Ept, Granule16K, RiscV32, X86, X86Pae};
 
 /// The most operations that an input makes.
-const OPERATIONS: usize = 24;
+const OPERATIONS: usize = 16;
 
 /// Operations on the tables of one format, with the simulated machine as the judge. Panics where something is not as it should be.
 pub(crate) fn run(bytes: &[u8]) {
