@@ -131,10 +131,12 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let platform = self.platform();
         let mut next = Some(range.start());
         while let Some(from) = next {
+            // What was left behind by the part before may have become one window with what comes now.
+            let rest = PageRange::from_bounds(from, range.last());
             let part = {
                 let index = self.inner().lock_index(platform);
-                let slot = index.first_from(from).filter(|slot| slot.range.overlaps(range));
-                slot.and_then(|slot| slot.range.intersection(range))
+                let slot = index.first_from(from).filter(|slot| slot.range.overlaps(rest));
+                slot.and_then(|slot| slot.range.intersection(rest))
             };
             let Some(part) = part else { break };
             next = part.last().checked_add(1).filter(|next| range.contains(*next));

@@ -55,11 +55,14 @@ mod tests {
             .unwrap();
     }
 
-    /// Inputs that a fuzzer found something with.
+    /// A part that is left behind becomes one window with the next, which is moved all the same.
     #[test]
-    fn inputs_that_were_kept() {
-        for input in [&[0_u8; RECORD][..], &[]] {
-            run(input);
-        }
+    fn what_is_left_behind_is_not_moved_again() {
+        play([
+            [0, 0, 0, 2, 0, 0, 0],
+            [0, 0, 18, 2, 40, 121, 0],
+            [11, 0, 18, 1, 1, 96, 0],
+            [11, 0, 0, 3, 3, 119, 0],
+        ]);
     }
 }
