@@ -150,7 +150,8 @@ impl<P: Platform> Memory<P> {
         }
         let mut next = start;
         while let Some(region) = self.regions.from(next).copied().filter(|region| region.start < end && next < end) {
-            let (from, last) = (region.start.max(start), region.end.min(end));
+            // What the part before left behind may have become one region with it.
+            let (from, last) = (region.start.max(next), region.end.min(end));
             next = last;
             self.move_region(space, moved, &region.part(from, last, P::PAGE_SHIFT), &added, &mut reserve)?;
         }

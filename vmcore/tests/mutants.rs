@@ -1,0 +1,52 @@
+//! The tests that mutants of `vm_area` and `vm_space` are tried on (`cargo xtask mutants`), as one program: what is generic is compiled once for all of them, which is
+//! most of what a mutant costs. In other builds it is empty.
+#![cfg(mutants)]
+
+#[path = "accounts.rs"]
+mod accounts;
+#[path = "beside.rs"]
+mod beside;
+#[path = "clone.rs"]
+mod clone;
+#[path = "copies.rs"]
+mod copies;
+#[path = "exhaustion.rs"]
+mod exhaustion;
+#[path = "growing.rs"]
+mod growing;
+#[path = "huge.rs"]
+mod huge;
+#[path = "lazily.rs"]
+mod lazily;
+#[path = "leaving.rs"]
+mod leaving;
+#[path = "limits.rs"]
+mod limits;
+#[path = "memory_type.rs"]
+mod memory_type;
+#[path = "model.rs"]
+mod model;
+#[path = "operations.rs"]
+mod operations;
+#[path = "outstanding.rs"]
+mod outstanding;
+#[path = "overlay.rs"]
+mod overlay;
+#[path = "overlay_model.rs"]
+mod overlay_model;
+#[path = "paged.rs"]
+mod paged;
+#[path = "paged_model.rs"]
+mod paged_model;
+#[path = "pins.rs"]
+mod pins;
+#[path = "posix.rs"]
+mod posix;
+#[path = "posix_model/main.rs"]
+mod posix_model;
+#[path = "protocol.rs"]
+mod protocol;
+#[path = "ring.rs"]
+mod ring;
+#[path = "tags.rs"]
+mod tags;
