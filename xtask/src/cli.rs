@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{bench, bench_guest, boot, build, check_mmu, ci, fuzz, lint, models, no_panic, replay, setup, test};
+use crate::{
+    bench, bench_guest, boot, build, check_mmu, ci, fuzz, lint, models, mutants, no_panic, replay, setup, test, verify,
+};
 
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version, about = "Build, boot, test and measure vmcore and its reference kernel", long_about = None, disable_help_subcommand = true)]
@@ -23,7 +25,9 @@ enum Command {
     CheckMmu(check_mmu::Arguments),
     Fuzz(fuzz::Arguments),
     Models(models::Arguments),
+    Mutants(mutants::Arguments),
     Replay(replay::Arguments),
+    Verify(verify::Arguments),
     /// Install what the other commands need: QEMU, firmware for UEFI, and xorriso
     ///
     /// On Debian and Ubuntu. Elsewhere the packages are named. `check-mmu` sees to its own needs.
@@ -58,6 +62,8 @@ pub(crate) fn run() -> Result<ExitCode> {
         Command::CheckMmu(arguments) => check_mmu::command(&arguments)?,
         Command::Fuzz(arguments) => return fuzz::command(&arguments),
         Command::Models(arguments) => return models::command(&arguments),
+        Command::Mutants(arguments) => return mutants::command(&arguments),
+        Command::Verify(arguments) => return verify::command(&arguments),
         Command::Replay(arguments) => return replay::command(&arguments),
         Command::Setup { yes } => setup::command(yes)?,
         Command::Build { debug } => build::command(debug)?,

@@ -194,7 +194,7 @@ impl Fuzzing {
 }
 
 /// The command that shows a finding again.
-fn again(target: &str, input: &Path) -> String {
+pub(crate) fn again(target: &str, input: &Path) -> String {
     format!("cargo +nightly fuzz run --codegen-units 16 {target} {}", input.display())
 }
 

@@ -13,6 +13,8 @@
 //! | `check_mmu` | page tables against an emulator's MMU |
 //! | `fuzz` | mutated inputs for the models of the library's tests |
 //! | `models` | the library's own code under model checkers |
+//! | `mutants` | whether a test notices when one thing of the library is changed |
+//! | `verify` | all of these at a stated size, and one table |
 //! | `replay` | what Linux did, done again by the library |
 //! | `lint`, `no_panic`, `ci` | the commands that check the sources |
 
@@ -30,6 +32,7 @@ mod limine;
 mod lint;
 mod models;
 mod module;
+mod mutants;
 mod no_panic;
 mod process;
 mod qemu;
@@ -39,6 +42,7 @@ mod session;
 mod setup;
 mod symbols;
 mod test;
+mod verify;
 mod workspace;
 
 use std::process::ExitCode;

@@ -66,7 +66,7 @@ pub(crate) struct Arguments {
 pub(crate) struct Share(u32);
 
 /// `1/5`, or `all`.
-fn share(text: &str) -> Result<Share, String> {
+pub(crate) fn share(text: &str) -> Result<Share, String> {
     let parts = if text == "all" { Some(1) } else { text.strip_prefix("1/").and_then(|parts| parts.parse().ok()) };
     parts.filter(|parts| *parts > 0).map(Share).ok_or_else(|| "must be 1/N, or all".into())
 }
@@ -210,7 +210,11 @@ struct Table<'a>(&'a [Outcome]);
 
 impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "\n{:<12} {:>8} {:>8} {:>8} {:>9} {:>10}", "module", "viable", "caught", "missed", "caught %", "s each")?;
+        writeln!(
+            f,
+            "\n{:<12} {:>8} {:>8} {:>8} {:>9} {:>10}",
+            "module", "viable", "caught", "missed", "caught %", "s each"
+        )?;
         for one in self.0.iter().chain([&total(self.0)]) {
             let count = one.viable() + one.unviable;
             let each = one.took.as_secs_f64() / f64::from(count.max(1));
