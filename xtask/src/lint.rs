@@ -21,6 +21,12 @@ pub(crate) fn command() -> Result<()> {
     )?;
     process::run(cargo(root).args(["fmt", "--all", "--check"]), "checking the format (`cargo fmt --all` mends it)")?;
 
+    // A workspace of its own, which needs no more than this to be formatted.
+    process::run(
+        cargo(root).args(["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"]),
+        "checking the format of the fuzz targets (`cargo fmt --manifest-path fuzz/Cargo.toml` mends it)",
+    )?;
+
     const STRICT: [&str; 3] = ["--", "-D", "warnings"];
     process::run(cargo(root).args(["clippy", "--all-targets"]).args(STRICT), "clippy on the default members")?;
     process::run(

@@ -71,9 +71,10 @@ impl FrameRequest {
 ///   `Some`), and read as zero if the request says so. It never blocks, never calls the library, and may be called with interrupts off.
 /// - [`frame_pointer`](Self::frame_pointer) is valid for reads and writes of a whole frame, aligned to the page size, and stays so for the
 ///   life of the platform, for every frame that was allocated for [`FrameUse::Table`], [`FrameUse::Pool`] or [`FrameUse::Vector`], and for every frame
-///   handed to an operation as an existing table; frames of one run for [`FrameUse::Vector`] have consecutive addresses. It is null for a frame that
-///   cannot be reached, whatever the number. Nothing that it leads to is demand-paged. Where the contents operations are left as they are, it is
-///   valid for every page's frame too.
+///   handed to an operation as an existing table; frames of one run for [`FrameUse::Vector`] have consecutive addresses, and the pointer to
+///   each has the provenance of all of them: derive it from one pointer to all memory, not from a reference to a frame's bytes. (The library
+///   makes pointers to frames nowhere but here.) It is null for a frame that cannot be reached, whatever the number. Nothing that it leads to is
+///   demand-paged. Where the contents operations are left as they are, it is valid for every page's frame too.
 /// - [`frame_meta`](Self::frame_meta) always gives the same metadata for the same frame, distinct for distinct frames, `None` for what is not RAM.
 /// - The overridable contents operations do what they say, and so does [`invalidate_now`](Self::invalidate_now) where
 ///   [`INVALIDATES_NOW`](Self::INVALIDATES_NOW) is true.

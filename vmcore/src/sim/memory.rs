@@ -88,12 +88,18 @@ impl Pages {
         self.count
     }
 
-    fn get(&self, index: usize) -> Option<&[AtomicU64]> {
+    /// Where a frame's bytes begin, with the provenance of all of them, so that a run of frames can be reached through its first.
+    fn pointer(&self, index: usize) -> Option<*mut AtomicU64> {
         if index >= self.count {
             return None;
         }
+        // SAFETY: the frame lies within the allocation.
+        Some(unsafe { self.base.as_ptr().add(index << self.shift) })
+    }
+
+    fn get(&self, index: usize) -> Option<&[AtomicU64]> {
         // SAFETY: the frame lies within the allocation, which lives as long as this value; zero bytes are valid atomics.
-        Some(unsafe { core::slice::from_raw_parts(self.base.as_ptr().add(index << self.shift), 1 << self.shift) })
+        Some(unsafe { core::slice::from_raw_parts(self.pointer(index)?, 1 << self.shift) })
     }
 }
 
@@ -315,15 +321,20 @@ impl Memory {
     }
 
     fn page(&self, frame: u64) -> Option<&[AtomicU64]> {
+        let (pages, index) = self.place(frame)?;
+        pages.get(index)
+    }
+
+    /// Whose page a frame is, and which.
+    fn place(&self, frame: u64) -> Option<(&Pages, usize)> {
         if let Some(index) = self.index(frame) {
-            let bytes = self.pages.get(index)?;
-            if let Some(hollow) = &self.hollow {
+            if let (Some(hollow), Some(bytes)) = (&self.hollow, self.pages.get(index)) {
                 hollow.fill(index, bytes);
             }
-            return Some(bytes);
+            return Some((&self.pages, index));
         }
         let device = self.devices.iter().find(|device| device.frames.contains(Frame::new(frame)))?;
-        device.pages.get((frame - device.frames.first().number()) as usize)
+        Some((&device.pages, (frame - device.frames.first().number()) as usize))
     }
 
     pub(super) fn now(&self) -> u64 {
@@ -350,9 +361,10 @@ impl Memory {
         self.meta(frame).map(FrameMeta::recorded_use)
     }
 
+    /// The one way from a frame to its bytes that the library is given.
     pub(super) fn pointer(&self, frame: u64) -> *mut u8 {
-        let page = self.page(frame).or_else(|| self.nowhere.get(0));
-        page.map_or(core::ptr::null_mut(), |words| words.as_ptr().cast::<u8>().cast_mut())
+        let words = self.place(frame).and_then(|(pages, index)| pages.pointer(index));
+        words.or_else(|| self.nowhere.pointer(0)).map_or(core::ptr::null_mut(), <*mut AtomicU64>::cast)
     }
 
     /// One of the 64-bit words of a frame.

@@ -58,22 +58,12 @@ mod tests {
     /// A part that is left behind becomes one window with the next, which is moved all the same.
     #[test]
     fn what_is_left_behind_is_not_moved_again() {
-        play([
-            [0, 0, 0, 2, 0, 0, 0],
-            [0, 0, 18, 2, 40, 121, 0],
-            [11, 0, 18, 1, 1, 96, 0],
-            [11, 0, 0, 3, 3, 119, 0],
-        ]);
+        play([[0, 0, 0, 2, 0, 0, 0], [0, 0, 18, 2, 40, 121, 0], [11, 0, 18, 1, 1, 96, 0], [11, 0, 0, 3, 3, 119, 0]]);
     }
 
     /// The old addresses of a page that was locked become one region with their neighbours, which were moved already or are still to be.
     #[test]
     fn what_is_left_behind_of_locked_memory_is_not_moved_again() {
-        play([
-            [0, 0, 12, 7, 16, 5, 0],
-            [24, 0, 16, 0, 0, 0, 0],
-            [20, 0, 16, 1, 0, 0, 0],
-            [11, 0, 15, 3, 0, 119, 0],
-        ]);
+        play([[0, 0, 12, 7, 16, 5, 0], [24, 0, 16, 0, 0, 0, 0], [20, 0, 16, 1, 0, 0, 0], [11, 0, 15, 3, 0, 119, 0]]);
     }
 }
