@@ -1,2 +1,7 @@
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
+
+#[cfg(fuzzing)]
 libfuzzer_sys::fuzz_target!(|input: &[u8]| vmcore_fuzz::elf(input));
+
+#[cfg(not(fuzzing))]
+fn main() {}
