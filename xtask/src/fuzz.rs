@@ -147,7 +147,7 @@ impl Fuzzing {
     ) -> Result<Summary> {
         let artifacts = self.directory.join("artifacts").join(target);
         std::fs::create_dir_all(&artifacts).with_context(|| format!("making {}", artifacts.display()))?;
-        let before = files(&artifacts)?;
+        let before = findings(&artifacts)?;
         let seconds = time.as_secs().max(1).to_string();
         let jobs = jobs.to_string();
         let mut command = self.cargo_fuzz(&["run", "--codegen-units", "16"]);
@@ -179,7 +179,7 @@ impl Fuzzing {
         }
         let status = child.wait().with_context(|| format!("fuzzing {target}"))?;
         summary.took = begin.elapsed();
-        let new = files(&artifacts)?.into_iter().filter(|file| !before.contains(file)).next_back();
+        let new = findings(&artifacts)?.into_iter().filter(|file| !before.contains(file)).next_back();
         summary.finding = new.or_else(|| summary.finding.take());
         if summary.finding.is_none() && !status.success() {
             eprintln!("{}", last.join("\n"));
@@ -196,6 +196,13 @@ impl Fuzzing {
 /// The command that shows a finding again.
 pub(crate) fn again(target: &str, input: &Path) -> String {
     format!("cargo +nightly fuzz run --codegen-units 16 {target} {}", input.display())
+}
+
+/// Inputs that something is wrong with. What was only slow is kept beside them.
+fn findings(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = files(directory)?;
+    files.retain(|path| !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("slow-unit")));
+    Ok(files)
 }
 
 fn files(directory: &Path) -> Result<Vec<PathBuf>> {

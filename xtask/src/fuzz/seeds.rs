@@ -104,7 +104,7 @@ fn number(word: &str) -> Option<u64> {
 /// The seeds of a target: pieces of the recordings, each as long as an input may be.
 fn seeds(target: &str, recordings: &[Vec<Call>]) -> Vec<Vec<u8>> {
     let (head, calls, record): (&[u8], usize, fn(&Call) -> Vec<u8>) = match target {
-        "page_tree" => (&[], 30, tree),
+        "page_tree" => (&[], 24, tree),
         "tables" => (&[0, 3, 1, 0], 16, tables),
         "spaces" => (&[0, 0], 60, spaces),
         "posix" => (&[], 100, posix),
@@ -144,7 +144,7 @@ fn tree(call: &Call) -> Vec<u8> {
     let ([key, high], [count, much]) = (word(call.page), word(call.pages.saturating_sub(1)));
     let to = word(more(call, 2) / PAGE);
     match call.name.as_str() {
-        "mmap" if call.pages > 4 => vec![12, call.process, low(call.page / 8), low(call.pages)],
+        "mmap" if call.pages > 4 => vec![12, call.process, low(call.page / 8), low(call.pages.min(9) * 8)],
         "mmap" | "write" | "copyout" => vec![0, call.process, 0, key, high],
         "munmap" => vec![4, call.process, 0, key, high, count, much],
         "mremap" => vec![13, call.process, 0, key, high, count, much, 0, to[0], to[1]],

@@ -32,7 +32,8 @@ impl Summary {
         } else if let Some(count) = line.strip_prefix("stat::number_of_executed_units:") {
             self.inputs = self.inputs.max(count.trim().parse().unwrap_or(0));
         } else if let Some((_, path)) = line.split_once("Test unit written to ") {
-            self.finding = Some(path.trim().into());
+            // What was only slow is none.
+            self.finding = Some(path.trim().into()).filter(|_| !path.contains("slow-unit")).or(self.finding.take());
         }
     }
 }
@@ -54,6 +55,8 @@ mod tests {
         }
         assert_eq!((summary.inputs, summary.edges, &summary.finding), (5470, 4321, &None));
         summary.read("artifact_prefix='/a/'; Test unit written to /a/crash-0123");
+        assert_eq!(summary.finding, Some("/a/crash-0123".into()));
+        summary.read("artifact_prefix='/a/'; Test unit written to /a/slow-unit-4567");
         assert_eq!(summary.finding, Some("/a/crash-0123".into()));
         // As forked jobs count.
         summary.read("#9000: cov: 5000 ft: 1 corp: 2 exec/s 3 oom/timeout/crash: 0/0/0 time: 5s job: 1 dft_time: 0");
