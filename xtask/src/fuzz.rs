@@ -179,7 +179,7 @@ impl Fuzzing {
         }
         let status = child.wait().with_context(|| format!("fuzzing {target}"))?;
         summary.took = begin.elapsed();
-        let new = findings(&artifacts)?.into_iter().filter(|file| !before.contains(file)).next_back();
+        let new = findings(&artifacts)?.into_iter().rfind(|file| !before.contains(file));
         summary.finding = new.or_else(|| summary.finding.take());
         if summary.finding.is_none() && !status.success() {
             eprintln!("{}", last.join("\n"));

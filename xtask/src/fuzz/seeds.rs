@@ -101,9 +101,12 @@ fn number(word: &str) -> Option<u64> {
     }
 }
 
+/// The record of a call, for a target.
+type Encode = fn(&Call) -> Vec<u8>;
+
 /// The seeds of a target: pieces of the recordings, each as long as an input may be.
 fn seeds(target: &str, recordings: &[Vec<Call>]) -> Vec<Vec<u8>> {
-    let (head, calls, record): (&[u8], usize, fn(&Call) -> Vec<u8>) = match target {
+    let (head, calls, record): (&[u8], usize, Encode) = match target {
         "page_tree" => (&[], 24, tree),
         "tables" => (&[0, 3, 1, 0], 16, tables),
         "spaces" => (&[0, 0], 60, spaces),
