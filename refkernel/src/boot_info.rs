@@ -8,9 +8,11 @@
 //! [`BootInfo::set_command_line`], `module`, `rsdp`, then [`BootInfo::finish`], and the framebuffer last.
 
 pub mod memory_map;
+pub mod processors;
 pub mod pvh;
 
 pub use memory_map::{MemoryMap, Region, RegionKind};
+pub use processors::{Processor, Processors};
 
 use core::fmt;
 
@@ -260,6 +262,10 @@ pub struct BootInfo {
     pub physical_reach: u64,
     /// Physical address of the ACPI root pointer, where the loader told it.
     pub rsdp: Option<u64>,
+    /// The processors, where the loader or the firmware told of them.
+    pub processors: Processors,
+    /// Physical address of the page on which a processor that is started by interrupts begins, where one was claimed.
+    startup_page: Option<u64>,
     framebuffer: Option<Framebuffer>,
     command_line: [u8; COMMAND_LINE_LENGTH],
     command_line_length: usize,
@@ -278,6 +284,8 @@ impl BootInfo {
             physical_offset,
             physical_reach,
             rsdp: None,
+            processors: Processors::new(),
+            startup_page: None,
             framebuffer: None,
             command_line: [0; COMMAND_LINE_LENGTH],
             command_line_length: 0,
@@ -325,6 +333,31 @@ impl BootInfo {
         self.memory.add(range.start(), range.length(), RegionKind::Framebuffer)?;
         self.framebuffer = Some(framebuffer);
         Ok(())
+    }
+
+    /// Claims a page below 1 MiB for the first steps of processors that are started by interrupts: they begin in real mode. It counts as the
+    /// loader's, so it is free memory as soon as every processor has been started. After [`finish`](Self::finish).
+    ///
+    /// # Errors
+    ///
+    /// [`BootError::TooManyRegions`]. Where there is no such page nothing is claimed, and no error: the kernel runs on one processor.
+    pub fn claim_startup_page(&mut self) -> Result<(), BootError> {
+        const LOW_END: u64 = 1 << 20;
+        let usable = self.memory.iter().filter(|region| region.kind() == RegionKind::Usable);
+        // The highest: what firmware leaves behind lies at the low end.
+        let pages = usable.map(|region| (region.start(), region.end().min(LOW_END))).filter(|(start, end)| start < end);
+        if let Some((_, end)) = pages.last() {
+            let page = PhysicalRange::new(end - PAGE_SIZE, PAGE_SIZE)?;
+            self.memory.claim(page, RegionKind::LoaderReclaimable)?;
+            self.startup_page = Some(page.start());
+        }
+        Ok(())
+    }
+
+    /// Physical address of the page that [`claim_startup_page`](Self::claim_startup_page) found.
+    #[must_use]
+    pub const fn startup_page(&self) -> Option<u64> {
+        self.startup_page
     }
 
     /// Claims in the map what the kernel still needs: its image, the module, and the first page (the BIOS data area,
@@ -409,6 +442,40 @@ mod tests {
         info.finish().unwrap();
         assert_eq!(info.memory.bytes_of(RegionKind::Kernel), 0x8000);
         assert_eq!(info.memory.bytes_of(RegionKind::Module), 0x10_0000 - 0x8000);
+    }
+
+    #[test]
+    fn the_startup_page_is_below_1_mib_and_free_no_more() {
+        let mut info = info();
+        info.memory.add(0, 0x9_fc00, RegionKind::Usable).unwrap();
+        info.memory.add(0xf_0000, 0x1_0000, RegionKind::Reserved).unwrap();
+        info.memory.add(0x10_0000, 0x100_0000, RegionKind::Usable).unwrap();
+        info.finish().unwrap();
+        info.claim_startup_page().unwrap();
+        assert_eq!(info.startup_page(), Some(0x9_e000));
+        let kind = |address| info.memory.iter().find(|r| (r.start()..r.end()).contains(&address)).map(|r| r.kind());
+        assert_eq!(kind(0x9_e000), Some(RegionKind::LoaderReclaimable));
+        assert_eq!(kind(0x9_d000), Some(RegionKind::Usable));
+    }
+
+    #[test]
+    fn without_low_memory_there_is_no_startup_page() {
+        let mut info = info();
+        info.memory.add(0x10_0000, 0x100_0000, RegionKind::Usable).unwrap();
+        info.finish().unwrap();
+        let before: Vec<_> = info.memory.iter().collect();
+        info.claim_startup_page().unwrap();
+        assert_eq!(info.startup_page(), None);
+        assert_eq!(info.memory.iter().collect::<Vec<_>>(), before);
+    }
+
+    #[test]
+    fn a_region_across_1_mib_gives_its_last_page_below() {
+        let mut info = info();
+        info.memory.add(0, 0x1000_0000, RegionKind::Usable).unwrap();
+        info.finish().unwrap();
+        info.claim_startup_page().unwrap();
+        assert_eq!(info.startup_page(), Some(0xf_f000));
     }
 
     #[test]

@@ -98,6 +98,7 @@ limine_start:
 
 # Common: compiled code uses SSE, so it is enabled before the first Rust instruction. SDM Vol. 3A, 14.1.3:
 # CR0.EM (2) and CR0.TS (3) clear, CR0.MP (1) and CR0.NE (5) set; CR4.OSFXSR (9) and CR4.OSXMMEXCPT (10) set.
+.global enter_rust
 enter_rust:
     movq %cr0, %rcx
     andq $~0xc, %rcx

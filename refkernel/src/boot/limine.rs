@@ -7,10 +7,12 @@ use limine::{
     memory_map::EntryType,
     request::{
         ExecutableAddressRequest, ExecutableFileRequest, FramebufferRequest, HhdmRequest, MemoryMapRequest,
-        ModuleRequest, RequestsEndMarker, RequestsStartMarker, RsdpRequest,
+        ModuleRequest, MpRequest, RequestsEndMarker, RequestsStartMarker, RsdpRequest,
     },
 };
-use refkernel::boot_info::{BootError, BootInfo, Channel, Framebuffer, KernelImage, Loader, PhysicalRange, RegionKind};
+use refkernel::boot_info::{
+    BootError, BootInfo, Channel, Framebuffer, KernelImage, Loader, PhysicalRange, Processor, RegionKind,
+};
 
 #[used]
 #[unsafe(link_section = ".limine_requests_start")]
@@ -40,6 +42,10 @@ static MODULES: ModuleRequest = ModuleRequest::new();
 #[used]
 #[unsafe(link_section = ".limine_requests")]
 static RSDP: RsdpRequest = RsdpRequest::new();
+// Without a wish for x2APIC: the kernel uses whichever mode it finds.
+#[used]
+#[unsafe(link_section = ".limine_requests")]
+static PROCESSORS: MpRequest = MpRequest::new();
 #[used]
 #[unsafe(link_section = ".limine_requests_end")]
 static REQUESTS_END: RequestsEndMarker = RequestsEndMarker::new();
@@ -47,6 +53,7 @@ static REQUESTS_END: RequestsEndMarker = RequestsEndMarker::new();
 /// Called by the entry stub. Limine passes nothing in registers.
 #[unsafe(no_mangle)]
 extern "C" fn boot_limine() -> ! {
+    crate::cpu::local::initialise(0);
     devices::serial::initialise();
     match collect() {
         Ok(info) => crate::kernel_main(super::keep(info)),
@@ -97,6 +104,13 @@ fn collect() -> Result<BootInfo, BootError> {
         .get_response()
         .map(|response| response.address() as u64)
         .map(|address| if address >= offset { address - offset } else { address });
+    if let Some(response) = PROCESSORS.get_response() {
+        for processor in response.cpus() {
+            let parked_at = (processor.lapic_id != response.bsp_lapic_id())
+                .then_some((&raw const **processor as u64).wrapping_sub(offset));
+            info.processors.add(Processor { apic_id: processor.lapic_id, parked_at });
+        }
+    }
     info.finish()?;
     if let Some(display) = FRAMEBUFFER.get_response().and_then(|response| response.framebuffers().next()) {
         let framebuffer = Framebuffer {

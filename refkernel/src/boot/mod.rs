@@ -9,9 +9,11 @@
 //! The assembly runs both on the boot stack inside of the kernel's image; nothing of the loader's is used after the
 //! [`BootInfo`] has been filled except its page tables.
 
+mod acpi;
 pub(crate) mod layout;
 mod limine;
 mod pvh;
+pub(crate) mod startup;
 
 use crate::memory::linear;
 use refkernel::boot_info::BootInfo;

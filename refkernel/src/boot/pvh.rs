@@ -40,6 +40,7 @@ impl PhysicalMemory for BootMap {
 /// Called by the entry stub with the physical address of `hvm_start_info`.
 #[unsafe(no_mangle)]
 extern "C" fn boot_pvh(start_info: u64) -> ! {
+    crate::cpu::local::initialise(0);
     devices::serial::initialise();
     let image = layout::image();
     let kernel = KernelImage {
@@ -50,6 +51,10 @@ extern "C" fn boot_pvh(start_info: u64) -> ! {
     let info = StartInfo::read(&BootMap, start_info).and_then(|start| {
         let mut info = BootInfo::new(Loader::Pvh, kernel, PHYSICAL_OFFSET, PHYSICAL_REACH);
         start.fill(&BootMap, &mut info)?;
+        super::acpi::find_processors(&mut info);
+        if info.processors.iter().nth(1).is_some() {
+            info.claim_startup_page()?;
+        }
         Ok(info)
     });
     let mut info = match info {

@@ -24,7 +24,7 @@ fn set<F>(entry: &mut Entry<F>, vector: u8, stack: u16) -> &mut EntryOptions {
     unsafe { entry.set_handler_addr(address).set_stack_index(stack) }
 }
 
-/// Fills and loads the table, and masks the legacy controllers.
+/// Loads the table, which is the same on every processor.
 pub(super) fn initialise() {
     let table = TABLE.call_once(|| {
         let mut table = InterruptDescriptorTable::new();
@@ -54,12 +54,11 @@ pub(super) fn initialise() {
         table
     });
     table.load();
-    mask_legacy_controllers();
 }
 
 /// Moves the two 8259 controllers' vectors away from the exceptions and masks every line: what a firmware left enabled
 /// must not look like a double fault. Intel 8259A data sheet, initialisation command words 1 to 4.
-fn mask_legacy_controllers() {
+pub(super) fn mask_legacy_controllers() {
     for (command, data, first_vector, cascade) in [(0x20, 0x21, 0x20, 4), (0xa0, 0xa1, 0x28, 2)] {
         let mut command = Port::<u8>::new(command);
         let mut data = Port::<u8>::new(data);

@@ -3,15 +3,22 @@
 //! While the kernel runs, the GS base is the processor's [`Local`]; while a program runs, it waits in the kernel GS
 //! base and `swapgs` exchanges the two (Intel SDM Vol. 3A, 6.8.8). The entry stubs read these fields by
 //! their offsets.
+//!
+//! The stubs of traps that can come at any instruction look at the sign of the GS base to see which of the two it is: programs cannot set
+//! it to an address of the kernel's half, since CR4.FSGSBASE is off.
 
 use core::cell::UnsafeCell;
 use core::mem::offset_of;
+use refkernel::boot_info::processors::PROCESSORS_MAX;
 use x86_64::VirtAddr;
 use x86_64::registers::model_specific::{GsBase, KernelGsBase};
 use x86_64::registers::segmentation::{FS, GS, Segment, SegmentSelector};
 
-/// A processor's own data.
-#[repr(C)]
+/// The most processors that run: a set of them is one word.
+pub(crate) const CPUS_MAX: usize = PROCESSORS_MAX;
+
+/// A processor's own data. Aligned so that no two share a cache line, nor a pair of lines that is fetched together.
+#[repr(C, align(128))]
 pub(crate) struct Local {
     /// Where the stack pointer is set when a program enters the kernel: just below the context that
     /// [`super::user::enter_user`] saved. Zero while no program runs.
@@ -37,17 +44,35 @@ const INDEX: usize = offset_of!(Local, index);
 // interrupts off.
 unsafe impl Sync for Local {}
 
-/// One for each processor that runs; for now the first alone.
-static LOCALS: [Local; 1] = [Local {
-    kernel_stack: UnsafeCell::new(0),
-    user_stack: UnsafeCell::new(0),
-    return_context: UnsafeCell::new(0),
-    index: 0,
-}];
+impl Local {
+    const fn new(index: u32) -> Self {
+        Self {
+            kernel_stack: UnsafeCell::new(0),
+            user_stack: UnsafeCell::new(0),
+            return_context: UnsafeCell::new(0),
+            index,
+        }
+    }
+}
 
-/// Makes the first processor's data reachable.
-pub(super) fn initialise() {
-    let [local] = &LOCALS;
+/// One for each processor that may run.
+static LOCALS: [Local; CPUS_MAX] = {
+    let mut locals = [const { Local::new(0) }; CPUS_MAX];
+    let mut index = 0;
+    while index < CPUS_MAX {
+        locals[index] = Local::new(index as u32);
+        index += 1;
+    }
+    locals
+};
+
+/// Makes a processor's data reachable, on that processor. The first thing that is done on each: locks are counted there.
+///
+/// # Panics
+///
+/// For a number from [`CPUS_MAX`] on.
+pub(crate) fn initialise(index: usize) {
+    let local = &LOCALS[index];
     // SAFETY: null selectors may be loaded into FS and GS in 64-bit mode. That clears the GS base, which is set next.
     unsafe {
         FS::set_reg(SegmentSelector::NULL);
@@ -66,4 +91,32 @@ pub(crate) fn processor() -> usize {
         core::arch::asm!("mov {:e}, gs:[{}]", out(reg) index, const INDEX, options(nostack, readonly, preserves_flags));
     }
     index as usize
+}
+
+/// Something for each processor that may run, found by its number.
+pub(crate) struct PerCpu<T>([T; CPUS_MAX]);
+
+impl<T> PerCpu<T> {
+    /// From one for each.
+    pub(crate) const fn new(each: [T; CPUS_MAX]) -> Self {
+        Self(each)
+    }
+
+    /// That of the processor that this runs on. With interrupts on the caller may be elsewhere afterwards.
+    #[inline]
+    pub(crate) fn here(&self) -> &T {
+        // Never a panic: the number is an index of `LOCALS`, which is as long.
+        &self.0[processor()]
+    }
+
+    /// That of a processor; `None` for a number that none can have.
+    #[inline]
+    pub(crate) fn of(&self, cpu: usize) -> Option<&T> {
+        self.0.get(cpu)
+    }
+
+    /// All of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.iter()
+    }
 }

@@ -1,11 +1,12 @@
 //! The page attribute table is programmed, the memory type range registers are read.
 
+use super::others::Refusal;
 use crate::log;
 use raw_cpuid::CpuId;
 use refkernel::memory_type::{PAT, RangeRegisters, VARIABLE_RANGES, pat_slots, pat_value};
 use spin::Once;
 use x86_64::instructions::tlb;
-use x86_64::registers::control::{Cr4, Cr4Flags};
+use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags};
 use x86_64::registers::model_specific::Msr;
 
 const IA32_PAT: u32 = 0x277;
@@ -62,6 +63,8 @@ fn read_ranges() -> RangeRegisters {
 pub(super) fn initialise() {
     if CpuId::new().get_feature_info().is_some_and(|features| features.has_pat()) {
         program();
+        let [a, b, c, d, e, f, g, h] = pat_slots(read(IA32_PAT)).map(|slot| slot.map_or("?", name));
+        log!("pat: {a} {b} {c} {d} {e} {f} {g} {h}");
     } else {
         log!("cpu: no page attribute table: write-combining is not available");
     }
@@ -110,8 +113,55 @@ fn program() {
         }
         flush_all_translations();
     }
-    let [a, b, c, d, e, f, g, h] = pat_slots(read(IA32_PAT)).map(|slot| slot.map_or("?", name));
-    log!("pat: {a} {b} {c} {d} {e} {f} {g} {h}");
+}
+
+/// Programs the table and the range registers of a further processor as the first one's are.
+///
+/// # Errors
+///
+/// The table, or the range registers, do not become the same: a page would be cached here and not there.
+pub(super) fn join() -> Result<(), Refusal> {
+    if CpuId::new().get_feature_info().is_some_and(|features| features.has_pat()) {
+        program();
+        if read(IA32_PAT) != pat_value(PAT) {
+            return Err(Refusal::PageAttributeTable);
+        }
+    }
+    if read_ranges() != *ranges() {
+        write_ranges(ranges());
+    }
+    if read_ranges() == *ranges() { Ok(()) } else { Err(Refusal::RangeRegisters) }
+}
+
+/// Gives a further processor the first one's range registers: firmware may set those of the first one only (QEMU's does). Intel SDM Vol. 3A, 13.11.7
+/// and 13.11.8: with caches and the ranges off, and caches and TLB empty.
+fn write_ranges(ranges: &RangeRegisters) {
+    const ENABLED: u64 = 1 << 11;
+    let capabilities = read(IA32_MTRRCAP);
+    let variable = (capabilities & 0xff) as usize;
+    let cache_control = Cr0::read();
+    // SAFETY: CPUID says that the registers are there: the first processor's were read, and this one has the same features. Interrupts are
+    // off, so nothing else runs here meanwhile. A register that refuses its value would be a trap, which is reported; the
+    // values were read from the same registers of a processor of the same kind.
+    unsafe {
+        Cr0::write((cache_control | Cr0Flags::CACHE_DISABLE) & !Cr0Flags::NOT_WRITE_THROUGH);
+        core::arch::asm!("wbinvd", options(nostack, preserves_flags));
+        flush_all_translations();
+        Msr::new(IA32_MTRR_DEF_TYPE).write(read(IA32_MTRR_DEF_TYPE) & !ENABLED);
+        for (register, [base, mask]) in (IA32_MTRR_PHYSBASE0..).step_by(2).zip(ranges.variable).take(variable) {
+            Msr::new(register).write(base);
+            Msr::new(register + 1).write(mask);
+        }
+        if capabilities & 1 << 8 != 0 {
+            for (register, value) in FIXED.into_iter().zip(ranges.fixed) {
+                Msr::new(register).write(value);
+            }
+        }
+        Msr::new(IA32_MTRR_DEF_TYPE).write(ranges.default);
+        core::arch::asm!("wbinvd", options(nostack, preserves_flags));
+        flush_all_translations();
+        Cr0::write(cache_control);
+    }
 }
 
 /// The manual's abbreviation.

@@ -11,7 +11,9 @@
 //! | trap | everything else; its frame is moved off it at once, so that a handler may trap again |
 //! | double fault, NMI, machine check | these; they can come at any instruction and are fatal |
 
+use super::local::{CPUS_MAX, PerCpu};
 use super::stacks::{self, Stack};
+use core::array::from_fn;
 use core::cell::UnsafeCell;
 use core::ops::Range;
 use spin::Once;
@@ -30,6 +32,9 @@ pub(super) const NMI_STACK: u16 = 2;
 /// For the machine check.
 pub(super) const MACHINE_CHECK_STACK: u16 = 3;
 
+/// The stacks of a processor's interrupt stack table, in the order of the indices above.
+pub(super) const STACK_COUNT: usize = 4;
+
 /// Enough to format a report and a backtrace on.
 const STACK_SIZE: usize = 16 * 1024;
 
@@ -40,18 +45,27 @@ struct StackMemory(UnsafeCell<[u8; STACK_SIZE]>);
 // SAFETY: never accessed through Rust; each is used by one processor, by its interrupt stack table.
 unsafe impl Sync for StackMemory {}
 
-static STACKS: [StackMemory; 4] = [const { StackMemory(UnsafeCell::new([0; STACK_SIZE])) }; 4];
-const STACK_NAMES: [&str; 4] = ["trap stack", "double fault stack", "NMI stack", "machine check stack"];
+/// The first processor's, which it needs before there is memory. Others have guarded ones.
+static STACKS: [StackMemory; STACK_COUNT] = [const { StackMemory(UnsafeCell::new([0; STACK_SIZE])) }; STACK_COUNT];
+const STACK_NAMES: [&str; STACK_COUNT] = ["trap stack", "double fault stack", "NMI stack", "machine check stack"];
 
-/// The memory of the stack that most traps enter on.
-pub(super) fn trap_stack() -> Range<u64> {
-    let [trap, ..] = &STACKS;
-    let start = trap.0.get() as u64;
-    start..start + STACK_SIZE as u64
+/// The memory of the first processor's stacks; makes them known to backtraces.
+pub(super) fn first_stacks() -> [Range<u64>; STACK_COUNT] {
+    for (memory, name) in STACKS.iter().zip(STACK_NAMES) {
+        let start = memory.0.get() as u64;
+        stacks::register(Stack { name, guard: 0..0, memory: start..start + STACK_SIZE as u64 });
+    }
+    STACKS.each_ref().map(|memory| memory.0.get() as u64..memory.0.get() as u64 + STACK_SIZE as u64)
 }
 
-static TASK_STATE: Once<TaskStateSegment> = Once::new();
-static SEGMENTS: Once<Segments> = Once::new();
+static TASK_STATES: PerCpu<Once<TaskStateSegment>> = PerCpu::new([const { Once::new() }; CPUS_MAX]);
+static SEGMENTS: PerCpu<Once<Segments>> = PerCpu::new([const { Once::new() }; CPUS_MAX]);
+static TRAP_STACKS: PerCpu<Once<Range<u64>>> = PerCpu::new([const { Once::new() }; CPUS_MAX]);
+
+/// The memory of the stack that most traps of this processor enter on.
+pub(super) fn trap_stack() -> Range<u64> {
+    TRAP_STACKS.here().get().cloned().unwrap_or(0..0)
+}
 
 /// The descriptor table and the selectors into it.
 pub(super) struct Segments {
@@ -72,18 +86,18 @@ pub(super) const USER_DATA: u16 = 0x18 | 3;
 /// Selector of user code with its privilege level, likewise.
 pub(super) const USER_CODE: u16 = 0x20 | 3;
 
-/// The selectors. After [`initialise`].
-pub(super) fn segments() -> &'static Segments {
-    SEGMENTS.call_once(|| {
-        let task_state = TASK_STATE.call_once(|| {
-            let mut state = TaskStateSegment::new();
-            // The structure is packed, so its table is written as a whole.
-            let [trap, double_fault, nmi, machine_check] =
-                STACKS.each_ref().map(|stack| VirtAddr::from_ptr(stack.0.get()) + STACK_SIZE as u64);
-            let none = VirtAddr::zero();
-            state.interrupt_stack_table = [trap, double_fault, nmi, machine_check, none, none, none];
-            state
-        });
+/// The tables of this processor, made at the first call.
+fn make(stacks: &[Range<u64>; STACK_COUNT]) -> &'static Segments {
+    let [trap, ..] = stacks;
+    TRAP_STACKS.here().call_once(|| trap.clone());
+    let task_state = TASK_STATES.here().call_once(|| {
+        let mut state = TaskStateSegment::new();
+        // The structure is packed, so its table is written as a whole.
+        let top = |index: usize| stacks.get(index).map_or(VirtAddr::zero(), |stack| VirtAddr::new_truncate(stack.end));
+        state.interrupt_stack_table = from_fn(top);
+        state
+    });
+    SEGMENTS.here().call_once(|| {
         let mut table = GlobalDescriptorTable::<8>::empty();
         let kernel_code = table.append(Descriptor::kernel_code_segment());
         let kernel_data = table.append(Descriptor::kernel_data_segment());
@@ -95,13 +109,9 @@ pub(super) fn segments() -> &'static Segments {
     })
 }
 
-/// Loads the tables and makes the trap stacks known to backtraces.
-pub(super) fn initialise() {
-    for (memory, name) in STACKS.iter().zip(STACK_NAMES) {
-        let start = memory.0.get() as u64;
-        stacks::register(Stack { name, guard: 0..0, memory: start..start + STACK_SIZE as u64 });
-    }
-    let segments = segments();
+/// Makes and loads this processor's tables, with these stacks for its traps, and gives the selectors. Once on each.
+pub(super) fn initialise(stacks: &[Range<u64>; STACK_COUNT]) -> &'static Segments {
+    let segments = make(stacks);
     segments.table.load();
     // SAFETY: the selectors are those of the table just loaded, which lives for ever: ring 0 code and data that span
     // everything, no local table, and an available task state segment whose stacks are memory of their own.
@@ -114,4 +124,5 @@ pub(super) fn initialise() {
         // There is no local descriptor table: what a loader left in the register must not be found by a program's selectors.
         core::arch::asm!("lldt {none:x}", none = in(reg) 0_u16, options(nostack, preserves_flags));
     }
+    segments
 }

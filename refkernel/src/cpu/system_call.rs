@@ -96,9 +96,8 @@ const IA32_SYSENTER_CS: u32 = 0x174;
 /// A system call: up to six arguments, and what goes into the program's rax.
 pub(crate) type Function = extern "C" fn(u64, u64, u64, u64, u64, u64) -> u64;
 
-/// Points the processor at the stub.
-pub(super) fn initialise() {
-    let segments = segments::segments();
+/// Points the processor, whose segments these are, at the stub.
+pub(super) fn initialise(segments: &segments::Segments) {
     let selectors = Star::write(segments.user_code, segments.user_data, segments.kernel_code, segments.kernel_data);
     assert!(selectors.is_ok(), "the order of the segments is that of sysret: {selectors:?}");
     LStar::write(VirtAddr::from_ptr(system_call_entry as *const ()));

@@ -3,6 +3,7 @@
 //! ```text
 //!   processor -> stub -> trap_dispatch --- page fault --> memory::page_fault --> resolved: return
 //!                                     |                                     `-> the kernel's copy routine: its fixup
+//!                                     |-- another processor's interrupt --> answered
 //!                                     |-- a program's trap --> the program is killed, the kernel goes on
 //!                                     `-- the kernel's trap -> report, exit code FatalTrap
 //! ```
@@ -13,9 +14,12 @@
 //! handler may trap again. Interrupts are off, SSE state is saved, MXCSR is the kernel's, and direction and access flags are
 //! clear while it runs.
 
+use super::apic::{self, FLUSH_VECTOR, SPURIOUS_VECTOR, WAKE_VECTOR};
 use super::{backtrace, local, probe, segments, stacks, user, user_copy};
-use crate::devices::{exit::exit, serial};
+use crate::devices::exit::{exit, stop};
+use crate::devices::serial;
 use crate::log;
+use crate::memory::shootdown;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use refkernel_abi::{ExitCode, USER_END};
@@ -24,7 +28,10 @@ use x86_64::registers::control::{Cr0, Cr2, Cr3, Cr4};
 core::arch::global_asm!(
     include_str!("trap.s"),
     KERNEL_STACK = const local::KERNEL_STACK,
-    GUARDS = sym stacks::GUARDS,
+    SLOT_SHIFT = const stacks::SLOT_SHIFT,
+    GUARD_SIZE = const stacks::GUARD_SIZE,
+    SLOTS_START = const stacks::SLOTS_START,
+    SLOTS_SIZE = const stacks::SLOTS_SIZE,
     trap_dispatch = sym trap_dispatch,
 );
 
@@ -33,6 +40,10 @@ unsafe extern "C" {
     static trap_move_end: u8;
 }
 
+/// The non-maskable interrupt's vector.
+const NON_MASKABLE: u64 = 2;
+/// The first vector that is no exception's.
+const FIRST_INTERRUPT: u8 = 32;
 /// The page fault's vector.
 const PAGE_FAULT: u64 = 14;
 
@@ -170,6 +181,13 @@ pub(crate) fn faults_answered() -> u64 {
 
 /// Every trap, from the stub.
 extern "C" fn trap_dispatch(frame: &mut TrapFrame) {
+    if frame.vector >= u64::from(FIRST_INTERRUPT) && interrupt(frame.vector) {
+        return;
+    }
+    if frame.vector == NON_MASKABLE && REPORTED.load(Ordering::Relaxed) {
+        // Another processor has said the kernel's last message.
+        stop();
+    }
     if frame.vector == PAGE_FAULT && !on_trap_stack(frame) {
         // CR2 is read before anything can fault again.
         let fault = PageFault { address: Cr2::read_raw(), error: frame.error };
@@ -198,6 +216,22 @@ extern "C" fn trap_dispatch(frame: &mut TrapFrame) {
     fatal(frame, fault)
 }
 
+/// Answers an interrupt; false if it is none that anybody has asked for.
+fn interrupt(vector: u64) -> bool {
+    match u8::try_from(vector) {
+        Ok(FLUSH_VECTOR) => {
+            apic::end_of_interrupt();
+            shootdown::serve();
+        }
+        // Whoever waits for work looks for it by itself, as soon as it goes on.
+        Ok(WAKE_VECTOR) => apic::end_of_interrupt(),
+        // It was taken back, and is not to be acknowledged (Intel SDM Vol. 3A, 12.9).
+        Ok(SPURIOUS_VECTOR) => {}
+        _ => return false,
+    }
+    true
+}
+
 /// These say something about the machine, whoever was running.
 const fn is_machine_wide(vector: u64) -> bool {
     matches!(vector, 2 | 8 | 18)
@@ -211,15 +245,24 @@ fn on_trap_stack(frame: &TrapFrame) -> bool {
 /// Set by the first report.
 static REPORTED: AtomicBool = AtomicBool::new(false);
 
+/// Stops the other processors for a last message. False if another one has begun with its own: then that one's is the last.
+pub(crate) fn begin_last_message() -> bool {
+    let first = !REPORTED.swap(true, Ordering::SeqCst);
+    if first {
+        apic::stop_others();
+    }
+    first
+}
+
 /// The last message: what happened, where, and how it came there. On the stack where it happened.
 #[cold]
 #[inline(never)]
 fn fatal(frame: &TrapFrame, fault: Option<PageFault>) -> ! {
-    if REPORTED.swap(true, Ordering::Relaxed) {
+    if !begin_last_message() {
         // A report that traps itself says no more: it would only trap again.
         exit(ExitCode::FatalTrap);
     }
-    // SAFETY: whoever held the serial line's lock was interrupted by this trap and does not run again.
+    // SAFETY: whoever held the serial line's lock was interrupted by this trap, or stopped, and does not run again.
     unsafe { serial::seize() };
     let overflowed = fault.and_then(|fault| stacks::find(fault.address).filter(|s| s.guard.contains(&fault.address)));
     match (&overflowed, fault) {

@@ -55,19 +55,20 @@ trap_common:
     lea rcx, [rip + trap_move_end]
     cmp rax, rcx
     jb trap_save
-    # A page fault in a stack's guard: that stack is used up.
+    # A page fault in the guard of the slot that the stack pointer is in: the stack is used up.
 1:  cmp dword ptr [rsp + 24], 14
     jne 3f
-    lea rcx, [rip + {GUARDS}]
-2:  mov rdx, [rcx + 8]
-    test rdx, rdx
-    jz 3f
     mov rax, cr2
-    sub rax, [rcx]
-    add rcx, 16
-    cmp rax, rdx
-    jae 2b
-    jmp trap_save
+    mov rcx, [rsp + 64]
+    xor rcx, rax
+    shr rcx, {SLOT_SHIFT}
+    jnz 3f
+    test eax, {GUARD_SIZE}
+    jnz 3f
+    movabs rcx, {SLOTS_START}
+    sub rax, rcx
+    cmp rax, {SLOTS_SIZE}
+    jb trap_save
     # Below the red zone (System V ABI, 3.2.2) of the interrupted function.
 3:  mov rax, [rsp + 64]
     sub rax, 128
@@ -134,12 +135,17 @@ trap_save:
     swapgs
 4:  iretq
 
-# Double fault, NMI and machine check can come at any instruction, also where the GS base is a program's: they use
-# nothing but their own stack, and do not return.
+# Double fault, NMI and machine check can come at any instruction, also where the GS base is a program's: its sign says so, since programs
+# cannot set it to an address of the kernel's half. These traps use nothing but their own stack, and do not return.
 trap_on_own_stack:
     push rax
     push rcx
     push rdx
+    mov ecx, 0xc0000101
+    rdmsr
+    test edx, edx
+    js trap_save
+    swapgs
     jmp trap_save
 
 .section .rodata.trap, "a", @progbits

@@ -3,8 +3,9 @@
 //! Every line of the log is sent as it is made, so that the last one before a crash has been seen. A machine without
 //! the port loses the log and nothing else: sending gives up on a transmitter that never becomes ready.
 
+use crate::memory::{InterruptLock, Mutex};
 use core::fmt::{self, Write};
-use spin::Mutex;
+use lock_api::RawMutex;
 use uart_16550::{BaudRate, Config, Uart16550, backend::PioBackend};
 
 /// COM1.
@@ -13,7 +14,8 @@ const PORT: u16 = 0x3f8;
 /// read takes about 1 µs on real hardware.
 const PATIENCE: u32 = 20_000;
 
-static SERIAL: Mutex<Option<Uart16550<PioBackend>>> = Mutex::new(None);
+// With interrupts off while a line is sent: who waits for the lock answers other processors meanwhile.
+static SERIAL: Mutex<Option<Uart16550<PioBackend>>> = Mutex::const_new(InterruptLock::INIT, None);
 
 /// Sets the port up for 115,200 baud, 8 bits, no parity. The first use of the serial line.
 pub(crate) fn initialise() {
@@ -39,7 +41,7 @@ pub(crate) unsafe fn seize() {
     if SERIAL.is_locked() {
         // SAFETY: by the contract nobody continues in the critical section that is broken into. The device's state is
         // one register write at most behind, which garbles at most one byte.
-        unsafe { SERIAL.force_unlock() };
+        unsafe { SERIAL.raw().break_open() };
     }
 }
 
@@ -49,7 +51,7 @@ pub(crate) fn receive() -> Option<u8> {
         if let Ok(byte) = SERIAL.lock().as_mut()?.try_receive_byte() {
             return Some(byte);
         }
-        core::hint::spin_loop();
+        crate::memory::relax();
     }
 }
 

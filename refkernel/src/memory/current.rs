@@ -3,21 +3,13 @@
 use super::UserSpace;
 use super::kernel_space::{kernel_space, load};
 use super::platform::Kernel;
+use crate::cpu::local::{CPUS_MAX, PerCpu};
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};
 use vmcore::Platform;
 
 /// The space of each processor that runs; null while that is the kernel's own.
-static CURRENT: [AtomicPtr<UserSpace>; 1] = [AtomicPtr::new(ptr::null_mut())];
-
-/// A processor's place in the table.
-#[inline]
-fn here(cpu: usize) -> &'static AtomicPtr<UserSpace> {
-    match CURRENT.get(cpu) {
-        Some(current) => current,
-        None => panic!("there is no record of the space of processor {cpu}"),
-    }
-}
+static CURRENT: PerCpu<AtomicPtr<UserSpace>> = PerCpu::new([const { AtomicPtr::new(ptr::null_mut()) }; CPUS_MAX]);
 
 /// Runs `what` with `space` as the processor's, then goes back to the space before it. Calls may be nested.
 ///
@@ -40,7 +32,7 @@ pub(crate) fn in_space<T>(space: &UserSpace, what: impl FnOnce() -> T) -> T {
 /// The space stays until it is replaced.
 unsafe fn replace(next: *mut UserSpace) -> *mut UserSpace {
     let cpu = Kernel.cpu();
-    let current = here(cpu);
+    let current = CURRENT.here();
     let before = current.load(Ordering::Relaxed);
     if before != next {
         // SAFETY: by the contract, or null.
@@ -65,7 +57,7 @@ unsafe fn replace(next: *mut UserSpace) -> *mut UserSpace {
 /// Calls `what` with the processor's user space; `None` if it has none.
 #[inline]
 pub(super) fn with<T>(what: impl FnOnce(&UserSpace) -> T) -> Option<T> {
-    let current = here(Kernel.cpu()).load(Ordering::Relaxed);
+    let current = CURRENT.here().load(Ordering::Relaxed);
     // SAFETY: a space is current only inside of `in_space`, which borrows it; this processor does not leave that call
     // before this one returns.
     unsafe { current.as_ref() }.map(what)

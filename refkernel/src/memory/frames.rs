@@ -19,12 +19,14 @@
 
 use super::linear;
 use super::lock::Mutex;
+use crate::cpu::local::{CPUS_MAX, PerCpu};
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use refkernel::boot_info::memory_map::CAPACITY;
 use refkernel::frame_bitmap::FrameBitmap;
 use spin::Once;
 use vmcore::addr::Frame;
 use vmcore::frame::{FrameMeta, FrameMetaTable, FrameRequest, FrameUse};
+use x86_64::instructions::interrupts::without_interrupts;
 
 /// Bytes of a frame.
 pub(crate) const FRAME_SIZE: u64 = 4096;
@@ -47,8 +49,8 @@ struct Region {
 static REGIONS: [Once<Region>; CAPACITY + 4] = [const { Once::new() }; CAPACITY + 4];
 static REGION_COUNT: AtomicUsize = AtomicUsize::new(0);
 
-/// Whether pages that are taken now are the kernel's own. Set with interrupts off, on the one CPU that runs.
-static FOR_KERNEL: AtomicBool = AtomicBool::new(false);
+/// Whether pages that a processor takes now are the kernel's own. Set with interrupts off.
+static FOR_KERNEL: PerCpu<AtomicBool> = PerCpu::new([const { AtomicBool::new(false) }; CPUS_MAX]);
 
 #[inline]
 fn regions() -> impl Iterator<Item = &'static Region> {
@@ -123,7 +125,7 @@ pub(super) fn take(request: FrameRequest) -> Option<Frame> {
             region.available.store(free.free(), Ordering::Relaxed);
             Some((region, index))
         })?;
-    if request.purpose == FrameUse::Page && FOR_KERNEL.load(Ordering::Relaxed) {
+    if request.purpose == FrameUse::Page && FOR_KERNEL.here().load(Ordering::Relaxed) {
         for index in index..index + request.count {
             region.note_kernels(index, true);
         }
@@ -180,10 +182,14 @@ pub(super) unsafe fn give(first: Frame, count: u64) {
 
 /// Runs `what` with the pages that it takes counted as the kernel's own.
 pub(super) fn for_kernel<T>(what: impl FnOnce() -> T) -> T {
-    let before = FOR_KERNEL.swap(true, Ordering::Relaxed);
-    let result = what();
-    FOR_KERNEL.store(before, Ordering::Relaxed);
-    result
+    without_interrupts(|| {
+        let for_kernel = FOR_KERNEL.here();
+        let before = for_kernel.load(Ordering::Relaxed);
+        for_kernel.store(true, Ordering::Relaxed);
+        let result = what();
+        for_kernel.store(before, Ordering::Relaxed);
+        result
+    })
 }
 
 /// What the frames are counted as.

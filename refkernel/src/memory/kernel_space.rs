@@ -6,6 +6,7 @@
 //!   HEAP_MAP      which of its granules are live   rw-  faulted in on demand                      open
 //!   STACKS        kernel stacks                    rw-  populated when handed out                 guarded
 //!   FRAMEBUFFER   the screen                       rw-  write-combining                           fixed
+//!   APIC          local interrupt controllers      rw-  uncached                                  fixed
 //!   the image     text r-x, rodata r--, data rw-                                                  fixed
 //! ```
 //!
@@ -19,6 +20,7 @@
 use super::platform::{Kernel, forget_everything};
 use super::{MemoryError, linear};
 use crate::boot::layout;
+use crate::cpu::apic;
 use core::ops::Range;
 use refkernel::boot_info::{BootInfo, RegionKind};
 use spin::Once;
@@ -36,9 +38,11 @@ pub(super) const HEAP: u64 = 0xffff_ff80_0000_0000;
 /// Where its map of live granules lies.
 pub(super) const HEAP_MAP: u64 = 0xffff_ff81_0000_0000;
 /// Where the kernel stacks lie.
-pub(super) const STACKS: u64 = 0xffff_ff82_0000_0000;
+const STACKS: u64 = crate::cpu::stacks::SLOTS_START;
 /// Where the framebuffer lies.
 pub(super) const FRAMEBUFFER: u64 = 0xffff_ff83_0000_0000;
+/// Where the registers of the local interrupt controllers lie: every processor sees its own at the same address.
+const APIC: u64 = 0xffff_ff85_0000_0000;
 
 /// Memory for the first windows, at least 24: the space exists before there is a heap to keep them in.
 static WINDOWS: IndexMemory<3> = IndexMemory::new();
@@ -149,7 +153,12 @@ pub(super) fn make(info: &BootInfo) -> Result<(), MemoryError> {
     Ok(())
 }
 
-/// Puts the space's tables in the place of the loader's.
+/// The physical address of the root table.
+pub(super) fn root() -> u64 {
+    kernel_space().root().start(12).as_u64()
+}
+
+/// Puts the space's tables in the place of the loader's, on this processor.
 pub(super) fn switch() {
     let activation = kernel_space().activate(Kernel.cpu());
     // SAFETY: `make` mapped the text, the data and the stack where they are, with the access that they need, and RAM where
@@ -185,10 +194,22 @@ pub(super) fn unmap_boot() -> Result<(), MemoryError> {
 
 /// What a window of the kernel's space is for, by its first address.
 pub(crate) fn purpose(address: u64) -> &'static str {
-    let windows = [(HEAP, "heap"), (HEAP_MAP, "heap map"), (STACKS, "stacks"), (FRAMEBUFFER, "screen")];
+    let windows = [(HEAP, "heap"), (HEAP_MAP, "heap map"), (STACKS, "stacks"), (FRAMEBUFFER, "screen"), (APIC, "APIC")];
     let named = windows.into_iter().find(|(start, _)| *start == address).map(|(_, name)| name);
     let section = || sections().into_iter().find(|(_, part, _)| part.start == address).map(|(name, ..)| name);
     named.or_else(section).unwrap_or("RAM")
+}
+
+/// Maps the registers of the local interrupt controllers, if they are memory.
+pub(super) fn map_apic() -> Result<(), MemoryError> {
+    let Some(page) = apic::physical_page() else { return Ok(()) };
+    let (memory, access) = (MemoryType::Uncached, Access::KERNEL_DATA);
+    // SAFETY: the page holds the registers alone, which the module `apic` uses alone; the address is given up here. The window stays for ever.
+    unsafe {
+        map_fixed(kernel_space(), page..page + 4096, APIC, memory, access)?;
+        apic::set_page(APIC);
+    }
+    Ok(())
 }
 
 static FRAMEBUFFER_AREA: Once<Area<Kernel>> = Once::new();

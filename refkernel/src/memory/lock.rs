@@ -9,12 +9,17 @@
 //!   depth 0->1  depth 1->2    2->1         1->0
 //!   IF saved    IF off        IF off       IF restored       (whatever the order of the unlocks)
 //! ```
+//!
+//! Whoever waits for a lock answers other processors' requests to forget translations meanwhile ([`super::shootdown`]). A thread with a lock
+//! cannot be switched away from, since interrupts are off: so a record is its processor's as long as it counts anything.
 
-use crate::cpu::local;
+use super::shootdown::relax;
+use crate::cpu::local::{CPUS_MAX, PerCpu};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use x86_64::instructions::interrupts;
 
-/// What a CPU remembers while it holds locks.
+/// What a CPU remembers while it holds locks. Only that CPU writes it.
+#[repr(align(64))]
 struct Held {
     /// How many it holds.
     depth: AtomicU32,
@@ -22,19 +27,12 @@ struct Held {
     interrupts: AtomicBool,
 }
 
-/// One for each processor that runs; for now the first alone.
-static HELD: [Held; 1] = [Held { depth: AtomicU32::new(0), interrupts: AtomicBool::new(false) }];
+static HELD: PerCpu<Held> =
+    PerCpu::new([const { Held { depth: AtomicU32::new(0), interrupts: AtomicBool::new(false) } }; CPUS_MAX]);
 
-impl Held {
-    /// This CPU's.
-    #[inline]
-    fn here() -> &'static Self {
-        let processor = local::processor();
-        match HELD.get(processor) {
-            Some(held) => held,
-            None => panic!("there is no record of locks for processor {processor}"),
-        }
-    }
+/// How many locks this processor holds.
+pub(crate) fn locks_held() -> u32 {
+    HELD.here().depth.load(Ordering::Relaxed)
 }
 
 /// Turns interrupts off for one more lock.
@@ -42,9 +40,11 @@ impl Held {
 fn enter() {
     let were_on = interrupts::are_enabled();
     interrupts::disable();
-    let held = Held::here();
+    let held = HELD.here();
     // Only this CPU writes its record, and nothing interrupts it here.
-    if held.depth.fetch_add(1, Ordering::Relaxed) == 0 {
+    let depth = held.depth.load(Ordering::Relaxed);
+    held.depth.store(depth + 1, Ordering::Relaxed);
+    if depth == 0 {
         held.interrupts.store(were_on, Ordering::Relaxed);
     }
 }
@@ -52,14 +52,27 @@ fn enter() {
 /// One lock less; after the last one interrupts are as they were.
 #[inline]
 fn leave() {
-    let held = Held::here();
-    if held.depth.fetch_sub(1, Ordering::Relaxed) == 1 && held.interrupts.load(Ordering::Relaxed) {
+    let held = HELD.here();
+    let depth = held.depth.load(Ordering::Relaxed);
+    held.depth.store(depth - 1, Ordering::Relaxed);
+    if depth == 1 && held.interrupts.load(Ordering::Relaxed) {
         interrupts::enable();
     }
 }
 
 /// A spinning lock that keeps interrupts off while it is held.
 pub(crate) struct InterruptLock(AtomicBool);
+
+impl InterruptLock {
+    /// Opens the lock whoever holds it. Interrupts stay as they are.
+    ///
+    /// # Safety
+    ///
+    /// The holder never goes on.
+    pub(crate) unsafe fn break_open(&self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
 
 // SAFETY: the flag is set by exactly one holder (compare-exchange with acquire ordering) and cleared with release
 // ordering by `unlock`, which only the holder calls.
@@ -72,7 +85,7 @@ unsafe impl lock_api::RawMutex for InterruptLock {
     fn lock(&self) {
         enter();
         while self.0.compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            core::hint::spin_loop();
+            relax();
         }
     }
 

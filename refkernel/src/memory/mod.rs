@@ -6,6 +6,7 @@
 //! | [`frames`] | which frame is whose |
 //! | [`linear`] | RAM at one offset |
 //! | [`lock`] | the lock that keeps interrupts off |
+//! | [`shootdown`] | making other processors forget |
 //! | [`kernel_space`] | the kernel's windows, and the switch to its own tables |
 //! | [`current`] | the user space that runs |
 //! | [`stacks`] | kernel stacks |
@@ -22,8 +23,9 @@
 //! 4. **CR3** is written. From here on nothing of the loader's is used but the stack.
 //! 5. **RAM beyond** the loader's map is added.
 //! 6. **A guarded stack** is made, and the boot stack left for it.
-//! 7. **The loader's memory**, the boot tables and the boot stack become free frames.
-//! 8. **The heap** is mapped, and the framebuffer; then the live tables are audited.
+//! 7. **The other processors** are started: they begin in memory of the loader's.
+//! 8. **The loader's memory**, the boot tables and the boot stack become free frames.
+//! 9. **The heap** is mapped, and the framebuffer; then the live tables are audited.
 //!
 //! Whatever fails on the way ends with a message and the exit code for a bad boot.
 
@@ -35,16 +37,19 @@ mod kernel_space;
 pub(crate) mod linear;
 mod lock;
 mod platform;
+pub(crate) mod shootdown;
 pub(crate) mod stacks;
 pub(crate) mod tests;
 
 pub(crate) use current::in_space;
 pub(crate) use frames::{counts as frame_counts, in_use as frames_in_use};
 pub(crate) use kernel_space::{framebuffer_address, framebuffer_area, kernel_space, purpose};
-pub(crate) use lock::Mutex;
+pub(crate) use lock::{InterruptLock, Mutex};
 pub(crate) use platform::Kernel;
+pub(crate) use shootdown::relax;
 
 use crate::boot::{self, layout};
+use crate::cpu::stacks::Purpose;
 use crate::cpu::{self, trap::PageFault};
 use crate::devices::exit::exit;
 use crate::log;
@@ -139,6 +144,16 @@ pub(crate) fn show_physical_memory(info: &BootInfo) {
     need("map of physical memory", linear::establish(info).map_err(MemoryError::Linear));
 }
 
+/// Puts the kernel's space in the place of whatever tables a processor came with. Once on each, with interrupts off.
+pub(crate) fn join() {
+    kernel_space::switch();
+}
+
+/// The physical address of the root table that the kernel runs with.
+pub(crate) fn kernel_root() -> u64 {
+    kernel_space::root()
+}
+
 /// What is left to do on the new stack.
 struct Continuation {
     info: &'static BootInfo,
@@ -167,7 +182,7 @@ pub(crate) fn initialise(info: &'static BootInfo, next: fn(&'static BootInfo) ->
     // SAFETY: as above, in the kernel's own tables.
     unsafe { add(info, RegionKind::Usable, |start, end| (start.max(reach), end)) };
     need("kernel stacks", stacks::initialise());
-    let stack = need("the first kernel stack", KernelStack::new("kernel stack"));
+    let stack = need("the first kernel stack", KernelStack::new(Purpose::Kernel));
     CONTINUATION.call_once(|| Continuation { info, next });
     let top = stack.top();
     // It is in use until the machine ends.
@@ -181,6 +196,10 @@ extern "C" fn on_own_stack() -> ! {
     let Some(Continuation { info, next }) = CONTINUATION.get() else {
         fail("the first kernel stack", MemoryError::Layout)
     };
+    if let Err(error) = kernel_space::map_apic() {
+        log!("cpu: the local interrupt controller is not mapped: {error}");
+    }
+    cpu::others::start(info);
     take_back(info);
     need("kernel heap", heap::initialise());
     if let Err(error) = kernel_space::map_framebuffer(info) {
@@ -285,7 +304,7 @@ pub(crate) fn page_fault(fault: PageFault) -> Result<(), Option<SpaceError>> {
         while let Some(Err(SpaceError::Retry(_))) = outcome
             && patience > 0
         {
-            core::hint::spin_loop();
+            relax();
             patience -= 1;
             outcome = ask();
         }

@@ -7,19 +7,20 @@
 //! | locks | [`InterruptLock`] |
 //! | what exists once | a `static`, made when it is first asked for |
 //! | which CPU this is | the GS base |
-//! | flushes | `invlpg`, CR3, CR4.PGE |
+//! | flushes here | `invlpg`, CR3, CR4.PGE |
+//! | flushes elsewhere | [`shootdown`] |
 //!
 //! [`Kernel`] has no size and no state: it is a name by which the library finds all of that.
 
 use super::lock::InterruptLock;
-use super::{frames, linear};
+use super::{frames, linear, shootdown};
 use crate::cpu::{local, memory_types};
 use raw_cpuid::CpuId;
 use spin::Once;
 use vmcore::addr::{Frame, PageRange};
 use vmcore::frame::{FrameMeta, FrameRequest, Frames};
-use vmcore::paging::{FlushRequest, PatLayout, X86_64};
-use vmcore::{CpuMask, CpuSet, Machine, Platform};
+use vmcore::paging::{FlushRequest, FlushScope, PatLayout, X86_64};
+use vmcore::{CpuMask, Machine, Platform};
 use x86_64::VirtAddr;
 use x86_64::instructions::tlb;
 use x86_64::registers::control::{Cr4, Cr4Flags};
@@ -73,8 +74,9 @@ fn mmu() -> X86_64 {
     if gigabyte_leaves { mmu } else { mmu.without_gigabyte_leaves() }
 }
 
-// SAFETY: there is one machine, in a static. The GS base leads to the data of the processor that runs. No processor but
-// this one runs, so when `forget` has run here no processor holds what it was to forget.
+// SAFETY: there is one machine, in a static. The GS base leads to the data of the processor that runs. `CpuMask` has a bit for every
+// processor that can run. `forget` drops at least what a scope names, whatever is loaded; `shootdown::flush` returns when every
+// processor of the request has run it.
 unsafe impl Platform for Kernel {
     type Mmu = X86_64;
     type RawMutex = InterruptLock;
@@ -93,13 +95,11 @@ unsafe impl Platform for Kernel {
     }
 
     fn flush(&self, request: &FlushRequest<CpuMask>) {
-        if request.cpus.contains(self.cpu()) {
-            forget(request);
-        }
+        shootdown::flush(request);
     }
 
     fn flush_local(&self, request: &FlushRequest<CpuMask>) {
-        forget(request);
+        forget(&request.scope);
     }
 }
 
@@ -108,8 +108,8 @@ const SINGLE_PAGES_MAX: u64 = 32;
 
 /// Makes this processor forget. Intel SDM Vol. 3A, 5.10.4.1: `invlpg` drops the page (global or not) and all cached
 /// upper-level entries; a write to CR3 all but global pages; a change of CR4.PGE everything.
-fn forget(request: &FlushRequest<CpuMask>) {
-    let scope = request.scope.widened(SINGLE_PAGES_MAX, Kernel::PAGE_SHIFT);
+pub(super) fn forget(scope: &FlushScope) {
+    let scope = scope.widened(SINGLE_PAGES_MAX, Kernel::PAGE_SHIFT);
     let mut all = scope.is_everything();
     for entry in scope.entries() {
         // Without tags a space that is not loaded has left nothing, and one that is has it at these addresses.

@@ -203,7 +203,7 @@ const PATIENCE: u32 = 1000;
 fn retried<T>(mut attempt: impl FnMut() -> Result<T, ErrorCode>) -> Result<T, ErrorCode> {
     for _ in 0..PATIENCE {
         match attempt() {
-            Err(ErrorCode::Retry) => core::hint::spin_loop(),
+            Err(ErrorCode::Retry) => memory::relax(),
             result => return result,
         }
     }
