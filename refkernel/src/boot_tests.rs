@@ -9,7 +9,7 @@
 //! Every test that runs a program also counts frames: as many are in use afterwards as were before. A line `test NAME ...` is
 //! printed when the test has ended, since programs write lines of their own.
 
-use crate::cpu::probe;
+use crate::cpu::{others, probe};
 use crate::log;
 use crate::memory::{self, Kernel};
 use crate::process::{self, Ending, LoadError, Start};
@@ -113,6 +113,13 @@ impl Count {
 pub(crate) fn run(programs: &Programs<'_>) -> bool {
     let mut count = Count::default();
     for (name, test) in memory::tests::ALL {
+        count.note(name, test());
+    }
+    for (name, processors, test) in memory::cpu_tests::ALL {
+        if others::running().count_ones() < *processors {
+            log!("test {name} ... skipped (it takes {processors} processors)");
+            continue;
+        }
         count.note(name, test());
     }
     for role in CheckRole::ALL.into_iter().filter(|role| !role.needs_area()) {

@@ -2,6 +2,7 @@
 
 use super::others::Refusal;
 use crate::log;
+use core::sync::atomic::{AtomicU64, Ordering};
 use raw_cpuid::CpuId;
 use refkernel::memory_type::{PAT, RangeRegisters, VARIABLE_RANGES, pat_slots, pat_value};
 use spin::Once;
@@ -17,6 +18,9 @@ const IA32_MTRR_PHYSBASE0: u32 = 0x200;
 const FIXED: [u32; 11] = [0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f];
 
 static RANGES: Once<RangeRegisters> = Once::new();
+
+/// The first processor's table, once it is programmed.
+static PAGE_ATTRIBUTES: AtomicU64 = AtomicU64::new(0);
 
 /// The range registers as the firmware left them, the same on every processor.
 pub(crate) fn ranges() -> &'static RangeRegisters {
@@ -68,6 +72,7 @@ pub(super) fn initialise() {
     } else {
         log!("cpu: no page attribute table: write-combining is not available");
     }
+    PAGE_ATTRIBUTES.store(page_attribute_table(), Ordering::Relaxed);
     let ranges = ranges();
     if ranges.enabled() {
         match ranges.default_type() {
@@ -123,14 +128,19 @@ fn program() {
 pub(super) fn join() -> Result<(), Refusal> {
     if CpuId::new().get_feature_info().is_some_and(|features| features.has_pat()) {
         program();
-        if read(IA32_PAT) != pat_value(PAT) {
-            return Err(Refusal::PageAttributeTable);
-        }
+    }
+    if page_attribute_table() != PAGE_ATTRIBUTES.load(Ordering::Relaxed) {
+        return Err(Refusal::PageAttributeTable);
     }
     if read_ranges() != *ranges() {
         write_ranges(ranges());
     }
     if read_ranges() == *ranges() { Ok(()) } else { Err(Refusal::RangeRegisters) }
+}
+
+/// Whether this processor's table and range registers are what the first one's are.
+pub(super) fn agree() -> bool {
+    page_attribute_table() == PAGE_ATTRIBUTES.load(Ordering::Relaxed) && read_ranges() == *ranges()
 }
 
 /// Gives a further processor the first one's range registers: firmware may set those of the first one only (QEMU's does). Intel SDM Vol. 3A, 13.11.7

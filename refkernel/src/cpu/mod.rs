@@ -60,3 +60,8 @@ fn initialise_other(stacks: &[Range<u64>; segments::STACK_COUNT]) -> Result<(), 
     system_call::initialise(segments);
     if features::agree() { Ok(()) } else { Err(others::Refusal::ControlRegisters) }
 }
+
+/// Whether this processor's control registers and memory types are the first one's.
+pub(crate) fn agrees() -> bool {
+    features::agree() && memory_types::agree()
+}

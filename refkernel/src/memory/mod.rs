@@ -13,6 +13,7 @@
 //! | [`heap`] | the kernel heap |
 //! | [`audit`] | what the live tables say |
 //! | [`tests`] | the same questions as tests |
+//! | [`cpu_tests`] | those where several processors run |
 //!
 //! # The order in which memory comes to life
 //!
@@ -30,6 +31,7 @@
 //! Whatever fails on the way ends with a message and the exit code for a bad boot.
 
 pub(crate) mod audit;
+pub(crate) mod cpu_tests;
 mod current;
 pub(crate) mod frames;
 pub(crate) mod heap;

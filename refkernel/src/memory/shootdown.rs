@@ -163,6 +163,11 @@ pub(crate) fn relax() {
     core::hint::spin_loop();
 }
 
+/// Who waits for a processor to forget something and has not been answered yet, a bit each.
+pub(super) fn waiting_for(cpu: usize) -> u64 {
+    MAILBOXES.of(cpu).map_or(0, |mailbox| mailbox.inbox.load(Ordering::Relaxed))
+}
+
 /// Interrupts sent so far, by all processors, to make another one forget something.
 pub(crate) fn interrupts_sent() -> u64 {
     MAILBOXES.iter().map(|mailbox| mailbox.sent.load(Ordering::Relaxed)).sum()

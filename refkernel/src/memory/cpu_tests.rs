@@ -1,0 +1,335 @@
+//! What must be true of memory where several processors run, asked in the machine.
+//!
+//! The question that matters is asked so: one processor reads a page as fast as it can while another unmaps it and completes the
+//! flush; no read that begins afterwards succeeds. The control does the same with the interrupts held back, and must see such a read: so
+//! the question can be answered with no.
+
+use super::shootdown::{self, bits, interrupts_sent};
+use super::{Kernel, UserSpace, in_space, kernel_space, new_user_space};
+use crate::cpu::{local, others, probe, user_copy, work};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
+use vmcore::addr::PageRange;
+use vmcore::paging::{Access, FlushRequest, FlushScope};
+use vmcore::vm_area::{Area, AreaKind};
+use vmcore::vm_space::MapRequest;
+use vmcore::{CpuMask, CpuSet, Platform};
+use x86_64::instructions::interrupts::without_interrupts;
+
+/// A test, and how many processors it takes.
+pub(crate) type Test = (&'static str, u32, fn() -> Result<(), &'static str>);
+
+/// Every test of several processors.
+pub(crate) const ALL: &[Test] = &[
+    ("processors_are_told_apart", 2, processors_are_told_apart),
+    ("processors_have_the_same_registers", 2, processors_have_the_same_registers),
+    ("unmapped_window_is_gone_on_every_processor", 2, unmapped_window_is_gone),
+    ("without_interrupts_a_window_stays_elsewhere", 2, control_of_unmapped_window),
+    ("unmapped_page_of_a_space_is_gone_on_every_processor", 2, unmapped_user_page_is_gone),
+    ("without_interrupts_a_page_of_a_space_stays_elsewhere", 2, control_of_unmapped_user_page),
+    ("space_of_one_processor_interrupts_nobody", 2, space_of_one_processor_interrupts_nobody),
+    ("space_that_was_left_interrupts_nobody", 2, space_that_was_left_interrupts_nobody),
+    ("processors_flush_each_other", 2, processors_flush_each_other),
+    ("requests_share_an_interrupt", 4, requests_share_an_interrupt),
+];
+
+const PAGE: u64 = super::frames::FRAME_SIZE;
+const SCRATCH: u64 = 0xffff_ff84_8000_0000;
+const USER_SCRATCH: u64 = 0x40_0000;
+/// How often the page is read before it is unmapped, and after.
+const READS: u64 = 300;
+/// After so many reads the control gives up.
+const CONTROL_READS: u64 = 1_000_000;
+const ROUNDS: u32 = 12;
+
+fn check(condition: bool, otherwise: &'static str) -> Result<(), &'static str> {
+    if condition { Ok(()) } else { Err(otherwise) }
+}
+
+fn found(finding: impl core::fmt::Display) -> &'static str {
+    crate::log!("  {finding}");
+    "see the line above"
+}
+
+/// The processors but this one.
+fn other_processors() -> impl Iterator<Item = usize> {
+    bits(others::running() & !(1 << local::processor()))
+}
+
+/// Lets another processor work while `meanwhile` runs here, then waits until it is done.
+fn beside<T>(cpu: usize, function: fn(), meanwhile: impl FnOnce() -> T) -> Result<T, &'static str> {
+    check(work::give(cpu, function), "a processor does not take work")?;
+    let result = meanwhile();
+    wait_for(|| work::is_done(cpu));
+    Ok(result)
+}
+
+fn wait_for(holds: impl Fn() -> bool) {
+    while !holds() {
+        super::relax();
+    }
+}
+
+fn processors_are_told_apart() -> Result<(), &'static str> {
+    static SEEN: AtomicU64 = AtomicU64::new(0);
+    SEEN.store(1 << local::processor(), Ordering::Relaxed);
+    for cpu in other_processors() {
+        let note = || {
+            SEEN.fetch_or(1 << local::processor(), Ordering::Relaxed);
+        };
+        beside(cpu, note, || ())?;
+    }
+    check(SEEN.load(Ordering::Relaxed) == others::running(), "a processor has another one's number")
+}
+
+fn processors_have_the_same_registers() -> Result<(), &'static str> {
+    static DIFFER: AtomicBool = AtomicBool::new(false);
+    DIFFER.store(!crate::cpu::agrees(), Ordering::Relaxed);
+    for cpu in other_processors() {
+        let compare = || {
+            DIFFER.fetch_or(!crate::cpu::agrees(), Ordering::Relaxed);
+        };
+        beside(cpu, compare, || ())?;
+    }
+    check(!DIFFER.load(Ordering::Relaxed), "control registers or memory types differ")
+}
+
+/// What the processor that reads and the one that unmaps tell each other.
+struct Hammer {
+    /// Reads so far.
+    reads: AtomicU64,
+    /// The flush has returned.
+    completed: AtomicBool,
+    /// Reads that succeeded though they began after that.
+    stale: AtomicU64,
+    /// Reads that began after that.
+    late: AtomicU64,
+    stop: AtomicBool,
+    space: AtomicPtr<UserSpace>,
+}
+
+static HAMMER: Hammer = Hammer {
+    reads: AtomicU64::new(0),
+    completed: AtomicBool::new(false),
+    stale: AtomicU64::new(0),
+    late: AtomicU64::new(0),
+    stop: AtomicBool::new(false),
+    space: AtomicPtr::new(core::ptr::null_mut()),
+};
+
+impl Hammer {
+    fn reset(&self) {
+        for counter in [&self.reads, &self.stale, &self.late] {
+            counter.store(0, Ordering::Relaxed);
+        }
+        self.completed.store(false, Ordering::Relaxed);
+        self.stop.store(false, Ordering::Release);
+    }
+
+    /// Reads until it is told to stop.
+    fn run(&self, read: impl Fn() -> bool) {
+        while !self.stop.load(Ordering::Acquire) {
+            let late = self.completed.load(Ordering::Acquire);
+            let succeeded = read();
+            self.reads.fetch_add(1, Ordering::Relaxed);
+            if late {
+                self.stale.fetch_add(u64::from(succeeded), Ordering::Relaxed);
+                self.late.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+fn hammer_window() {
+    HAMMER.run(|| probe::read(SCRATCH).is_some());
+}
+
+fn hammer_space() {
+    // SAFETY: the test keeps the space until this function has returned.
+    let Some(space) = (unsafe { HAMMER.space.load(Ordering::Acquire).as_ref() }) else { return };
+    in_space(space, || HAMMER.run(|| user_copy::copy_from_user(&mut [0], USER_SCRATCH).is_ok()));
+}
+
+/// Unmaps while another processor reads, and gives how many reads came too late and how many of those succeeded.
+fn unmap_under_reads(
+    cpu: usize,
+    hammer: fn(),
+    suppressed: bool,
+    unmap: impl FnOnce() -> Result<(), &'static str>,
+) -> Result<(u64, u64), &'static str> {
+    HAMMER.reset();
+    let outcome = beside(cpu, hammer, || {
+        wait_for(|| HAMMER.reads.load(Ordering::Relaxed) >= READS);
+        let rest = || {
+            let outcome = unmap();
+            HAMMER.completed.store(true, Ordering::Release);
+            wait_for(|| {
+                let (late, stale) = (HAMMER.late.load(Ordering::Relaxed), HAMMER.stale.load(Ordering::Relaxed));
+                late >= if suppressed && stale == 0 { CONTROL_READS } else { READS }
+            });
+            HAMMER.stop.store(true, Ordering::Release);
+            outcome
+        };
+        // SAFETY: the page that is unmapped is only read, and its frame is used by nobody else before the reads have stopped.
+        if suppressed { unsafe { shootdown::while_suppressed(rest) } } else { rest() }
+    })?;
+    outcome?;
+    Ok((HAMMER.late.load(Ordering::Relaxed), HAMMER.stale.load(Ordering::Relaxed)))
+}
+
+fn open_area() -> Result<Area<Kernel>, &'static str> {
+    Area::new(&Kernel, AreaKind::Open { size: PAGE }, ()).map_err(found)
+}
+
+fn window_under_reads(cpu: usize, suppressed: bool) -> Result<(u64, u64), &'static str> {
+    let area = open_area()?;
+    let range = kernel_space().map(&MapRequest::new(&area).at(SCRATCH)).map_err(found)?;
+    check(probe::touch(SCRATCH), "a fresh window cannot be written")?;
+    unmap_under_reads(cpu, hammer_window, suppressed, || {
+        kernel_space().unmap(range).map_err(found)?.complete();
+        Ok(())
+    })
+}
+
+fn unmapped_window_is_gone() -> Result<(), &'static str> {
+    for cpu in other_processors() {
+        for _ in 0..ROUNDS {
+            let before = interrupts_sent();
+            let (late, stale) = window_under_reads(cpu, false)?;
+            check(late >= READS, "nothing was read after the flush")?;
+            check(stale == 0, "an unmapped window was read after its flush")?;
+            check(interrupts_sent() > before, "no interrupt was sent")?;
+        }
+    }
+    Ok(())
+}
+
+fn control_of_unmapped_window() -> Result<(), &'static str> {
+    let (_, stale) = window_under_reads(1, true)?;
+    check(stale > 0, "without interrupts the window was gone all the same: the test above shows nothing")
+}
+
+/// A space with one page, present.
+fn space_with_page() -> Result<(UserSpace, PageRange), &'static str> {
+    let space = new_user_space().map_err(found)?;
+    let area = open_area()?;
+    let range = space.map(&MapRequest::new(&area).at(USER_SCRATCH)).map_err(found)?;
+    space.populate(range, Access::USER_DATA).map_err(found)?.complete();
+    Ok((space, range))
+}
+
+fn user_page_under_reads(cpu: usize, suppressed: bool) -> Result<(u64, u64), &'static str> {
+    let (space, range) = space_with_page()?;
+    HAMMER.space.store((&raw const space).cast_mut(), Ordering::Release);
+    unmap_under_reads(cpu, hammer_space, suppressed, || {
+        space.unmap(range).map_err(found)?.complete();
+        Ok(())
+    })
+}
+
+fn unmapped_user_page_is_gone() -> Result<(), &'static str> {
+    for cpu in other_processors() {
+        for _ in 0..ROUNDS {
+            let (late, stale) = user_page_under_reads(cpu, false)?;
+            check(late >= READS, "nothing was read after the flush")?;
+            check(stale == 0, "an unmapped page was read after its flush")?;
+        }
+    }
+    Ok(())
+}
+
+fn control_of_unmapped_user_page() -> Result<(), &'static str> {
+    let (_, stale) = user_page_under_reads(1, true)?;
+    check(stale > 0, "without interrupts the page was gone all the same: the test above shows nothing")
+}
+
+fn space_of_one_processor_interrupts_nobody() -> Result<(), &'static str> {
+    let (space, range) = space_with_page()?;
+    let before = interrupts_sent();
+    in_space(&space, || {
+        check(user_copy::copy_to_user(USER_SCRATCH, &[1]).is_ok(), "the page cannot be written")?;
+        space.protect(range, Access::USER | Access::READ).map_err(found)?.complete();
+        check(user_copy::copy_to_user(USER_SCRATCH, &[1]).is_err(), "the page can be written still")?;
+        space.unmap(range).map_err(found)?.complete();
+        check(user_copy::copy_from_user(&mut [0], USER_SCRATCH).is_err(), "the page is there still")
+    })?;
+    drop(space);
+    check(interrupts_sent() == before, "another processor was interrupted")
+}
+
+/// A space that another processor has left changes without it, and is as it should be when that one comes back.
+fn space_that_was_left_interrupts_nobody() -> Result<(), &'static str> {
+    static READ: AtomicBool = AtomicBool::new(false);
+    fn read_once() {
+        // SAFETY: as in `hammer_space`.
+        let Some(space) = (unsafe { HAMMER.space.load(Ordering::Acquire).as_ref() }) else { return };
+        let read = in_space(space, || user_copy::copy_from_user(&mut [0], USER_SCRATCH).is_ok());
+        READ.store(read, Ordering::Release);
+    }
+    let (space, range) = space_with_page()?;
+    HAMMER.space.store((&raw const space).cast_mut(), Ordering::Release);
+    beside(1, read_once, || ())?;
+    check(READ.load(Ordering::Acquire), "the other processor cannot read the page")?;
+    let before = interrupts_sent();
+    space.unmap(range).map_err(found)?.complete();
+    check(interrupts_sent() == before, "a processor that has left was interrupted")?;
+    beside(1, read_once, || ())?;
+    check(!READ.load(Ordering::Acquire), "the page is there still for who comes back")
+}
+
+/// All processors unmap windows of the kernel's at the same time, with interrupts off and the heap's lock fought for.
+fn processors_flush_each_other() -> Result<(), &'static str> {
+    const TIMES: u64 = 60;
+    static FAILED: AtomicBool = AtomicBool::new(false);
+    fn map_and_unmap() {
+        let own = SCRATCH + (local::processor() as u64 + 1) * 16 * PAGE;
+        for time in 0..TIMES {
+            let done = without_interrupts(|| {
+                let block = alloc::vec![time; 64];
+                let area = open_area()?;
+                let range = kernel_space().map(&MapRequest::new(&area).at(own)).map_err(found)?;
+                let written = probe::touch(own);
+                kernel_space().unmap(range).map_err(found)?.complete();
+                check(written && probe::read(own).is_none() && block.iter().all(|word| *word == time), "")
+            });
+            FAILED.fetch_or(done.is_err(), Ordering::Relaxed);
+        }
+    }
+    FAILED.store(false, Ordering::Relaxed);
+    for cpu in other_processors() {
+        check(work::give(cpu, map_and_unmap), "a processor does not take work")?;
+    }
+    map_and_unmap();
+    wait_for(|| other_processors().all(work::is_done));
+    check(!FAILED.load(Ordering::Relaxed), "a window was not there, or not gone")
+}
+
+/// Two processors ask a third one, which does not look, and one interrupt is enough.
+fn requests_share_an_interrupt() -> Result<(), &'static str> {
+    static CLOSED: AtomicBool = AtomicBool::new(false);
+    fn closed() {
+        without_interrupts(|| {
+            CLOSED.store(true, Ordering::Release);
+            while CLOSED.load(Ordering::Acquire) {
+                core::hint::spin_loop();
+            }
+        });
+    }
+    fn ask() {
+        let mut request = FlushRequest { cpus: CpuMask::EMPTY, scope: FlushScope::new() };
+        request.cpus.insert(1);
+        request.scope.set_everything();
+        Kernel.flush(&request);
+    }
+    let before = interrupts_sent();
+    beside(1, closed, || {
+        wait_for(|| CLOSED.load(Ordering::Acquire));
+        for cpu in [2, 3] {
+            check(work::give(cpu, ask), "a processor does not take work")?;
+        }
+        wait_for(|| shootdown::waiting_for(1) == 0b1100);
+        let sent = interrupts_sent() - before;
+        CLOSED.store(false, Ordering::Release);
+        wait_for(|| work::is_done(2) && work::is_done(3));
+        check(sent == 1, "each request had an interrupt of its own")
+    })?
+}
