@@ -5,9 +5,10 @@
 //! the question can be answered with no.
 
 use super::shootdown::{self, bits, interrupts_sent};
-use super::{Kernel, UserSpace, in_space, kernel_space, new_user_space};
+use super::{InterruptLock, Kernel, Mutex, UserSpace, in_space, kernel_space, new_user_space};
 use crate::cpu::{local, others, probe, user_copy, work};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
+use lock_api::RawMutex;
 use vmcore::addr::PageRange;
 use vmcore::paging::{Access, FlushRequest, FlushScope};
 use vmcore::vm_area::{Area, AreaKind};
@@ -29,6 +30,8 @@ pub(crate) const ALL: &[Test] = &[
     ("space_of_one_processor_interrupts_nobody", 2, space_of_one_processor_interrupts_nobody),
     ("space_that_was_left_interrupts_nobody", 2, space_that_was_left_interrupts_nobody),
     ("processors_flush_each_other", 2, processors_flush_each_other),
+    ("flush_waits_for_who_does_not_look", 2, flush_waits_for_who_does_not_look),
+    ("who_waits_for_a_lock_forgets_meanwhile", 2, who_waits_for_a_lock_forgets_meanwhile),
     ("requests_share_an_interrupt", 4, requests_share_an_interrupt),
 ];
 
@@ -303,6 +306,66 @@ fn processors_flush_each_other() -> Result<(), &'static str> {
     check(!FAILED.load(Ordering::Relaxed), "a window was not there, or not gone")
 }
 
+/// Makes a processor forget everything.
+fn flush_everything_on(cpu: usize) {
+    let mut request = FlushRequest { cpus: CpuMask::EMPTY, scope: FlushScope::new() };
+    request.cpus.insert(cpu);
+    request.scope.set_everything();
+    Kernel.flush(&request);
+}
+
+/// A flush does not return before a processor that has interrupts off has done its part.
+fn flush_waits_for_who_does_not_look() -> Result<(), &'static str> {
+    static CLOSED: AtomicBool = AtomicBool::new(false);
+    static LOOKED: AtomicBool = AtomicBool::new(false);
+    fn look_late() {
+        without_interrupts(|| {
+            CLOSED.store(true, Ordering::Release);
+            while shootdown::waiting_for(local::processor()) == 0 {
+                core::hint::spin_loop();
+            }
+            // Long enough for who does not wait.
+            for _ in 0..100_000 {
+                core::hint::spin_loop();
+            }
+            LOOKED.store(true, Ordering::Release);
+        });
+    }
+    for cpu in other_processors() {
+        CLOSED.store(false, Ordering::Relaxed);
+        LOOKED.store(false, Ordering::Relaxed);
+        let waited = beside(cpu, look_late, || {
+            wait_for(|| CLOSED.load(Ordering::Acquire));
+            flush_everything_on(cpu);
+            LOOKED.load(Ordering::Acquire)
+        })?;
+        check(waited, "the flush returned before the other processor had looked")?;
+    }
+    Ok(())
+}
+
+/// The holder of a lock flushes a processor that waits for that lock: without its looking meanwhile neither would get on.
+fn who_waits_for_a_lock_forgets_meanwhile() -> Result<(), &'static str> {
+    static LOCK: Mutex<()> = Mutex::const_new(InterruptLock::INIT, ());
+    static NEAR: AtomicBool = AtomicBool::new(false);
+    fn wait_for_lock() {
+        without_interrupts(|| {
+            NEAR.store(true, Ordering::Release);
+            drop(LOCK.lock());
+        });
+    }
+    for cpu in other_processors() {
+        NEAR.store(false, Ordering::Relaxed);
+        let held = LOCK.lock();
+        check(work::give(cpu, wait_for_lock), "a processor does not take work")?;
+        wait_for(|| NEAR.load(Ordering::Acquire));
+        flush_everything_on(cpu);
+        drop(held);
+        wait_for(|| work::is_done(cpu));
+    }
+    Ok(())
+}
+
 /// Two processors ask a third one, which does not look, and one interrupt is enough.
 fn requests_share_an_interrupt() -> Result<(), &'static str> {
     static CLOSED: AtomicBool = AtomicBool::new(false);
@@ -315,10 +378,7 @@ fn requests_share_an_interrupt() -> Result<(), &'static str> {
         });
     }
     fn ask() {
-        let mut request = FlushRequest { cpus: CpuMask::EMPTY, scope: FlushScope::new() };
-        request.cpus.insert(1);
-        request.scope.set_everything();
-        Kernel.flush(&request);
+        flush_everything_on(1);
     }
     let before = interrupts_sent();
     beside(1, closed, || {

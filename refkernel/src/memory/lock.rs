@@ -30,11 +30,6 @@ struct Held {
 static HELD: PerCpu<Held> =
     PerCpu::new([const { Held { depth: AtomicU32::new(0), interrupts: AtomicBool::new(false) } }; CPUS_MAX]);
 
-/// How many locks this processor holds.
-pub(crate) fn locks_held() -> u32 {
-    HELD.here().depth.load(Ordering::Relaxed)
-}
-
 /// Turns interrupts off for one more lock.
 #[inline]
 fn enter() {

@@ -52,9 +52,14 @@ const USUAL: Boot = Boot {
 /// program drew through its window onto the screen, and the map was drawn.
 const DEMO: &[&str] = &["demo: done", "the program was killed, the kernel goes on", "physical memory:", "demo: drew "];
 
+/// The same, on every processor that the machine has.
+const DEMO_2_CPUS: &[&str] = &["cpu: 2 of 2 processors run", "demo: done", "physical memory:"];
+const DEMO_4_CPUS: &[&str] = &["cpu: 4 of 4 processors run", "demo: done", "physical memory:"];
+
 const BOOTS: &[Boot] = &[
     Boot { name: "guest-tests", cmdline: "test", expectation: Expectation::GuestTests, ..USUAL },
     Boot { name: "guest-tests-2-cpus", cmdline: "test", cpus: 2, expectation: Expectation::GuestTests, ..USUAL },
+    Boot { name: "guest-tests-4-cpus", cmdline: "test", cpus: 4, expectation: Expectation::GuestTests, ..USUAL },
     Boot {
         name: "guest-tests-4G",
         cmdline: "test",
@@ -63,7 +68,8 @@ const BOOTS: &[Boot] = &[
         ..USUAL
     },
     Boot { name: "demo", ..USUAL },
-    Boot { name: "demo-2-cpus", cpus: 2, ..USUAL },
+    Boot { name: "demo-2-cpus", cpus: 2, expectation: Expectation::Success(DEMO_2_CPUS), ..USUAL },
+    Boot { name: "demo-4-cpus", cpus: 4, expectation: Expectation::Success(DEMO_4_CPUS), ..USUAL },
     Boot { name: "demo-64M", memory: Memory(64), ..USUAL },
     Boot { name: "demo-4G", memory: Memory(4096), ..USUAL },
     Boot { name: "demo-32M", memory: Memory(32), expectation: Expectation::SuccessOrTooLittleMemory, ..USUAL },
@@ -107,7 +113,13 @@ const BOOTS: &[Boot] = &[
         expectation: Expectation::Refuses(&["for machine 183"]),
         ..USUAL
     },
-    Boot { name: "limine-bios", loader: Loader::LimineBios, ..USUAL },
+    Boot {
+        name: "limine-bios",
+        loader: Loader::LimineBios,
+        cpus: 4,
+        expectation: Expectation::Success(DEMO_4_CPUS),
+        ..USUAL
+    },
     Boot { name: "limine-uefi", loader: Loader::LimineUefi, ..USUAL },
     Boot {
         name: "limine-uefi-guest-tests",
