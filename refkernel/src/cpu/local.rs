@@ -29,6 +29,10 @@ pub(crate) struct Local {
     return_context: UnsafeCell<u64>,
     /// This processor's number, from zero.
     index: u32,
+    /// How many locks it holds that keep interrupts off.
+    locks_held: UnsafeCell<u32>,
+    /// Whether interrupts were on before the first of them.
+    interrupts_before: UnsafeCell<u32>,
 }
 
 /// Offset of `kernel_stack` for the stubs.
@@ -37,11 +41,15 @@ pub(super) const KERNEL_STACK: usize = offset_of!(Local, kernel_stack);
 pub(super) const USER_STACK: usize = offset_of!(Local, user_stack);
 /// Offset of `return_context` for the stubs.
 pub(super) const RETURN_CONTEXT: usize = offset_of!(Local, return_context);
+/// Offset of `locks_held`.
+const LOCKS_HELD: usize = offset_of!(Local, locks_held);
+/// Offset of `interrupts_before`.
+const INTERRUPTS_BEFORE: usize = offset_of!(Local, interrupts_before);
 /// Offset of `index`.
 const INDEX: usize = offset_of!(Local, index);
 
-// SAFETY: the cells are only touched by the entry stubs of the one processor whose GS base leads here, with
-// interrupts off.
+// SAFETY: the cells are only touched by the one processor whose GS base leads here, with interrupts off, by its entry stubs and by
+// single instructions.
 unsafe impl Sync for Local {}
 
 impl Local {
@@ -51,6 +59,8 @@ impl Local {
             user_stack: UnsafeCell::new(0),
             return_context: UnsafeCell::new(0),
             index,
+            locks_held: UnsafeCell::new(0),
+            interrupts_before: UnsafeCell::new(0),
         }
     }
 }
@@ -91,6 +101,47 @@ pub(crate) fn processor() -> usize {
         core::arch::asm!("mov {:e}, gs:[{}]", out(reg) index, const INDEX, options(nostack, readonly, preserves_flags));
     }
     index as usize
+}
+
+/// How many locks this processor holds that keep interrupts off.
+#[inline]
+pub(crate) fn locks_held() -> u32 {
+    let held: u32;
+    // SAFETY: as in `processor`; a word is read.
+    unsafe {
+        core::arch::asm!("mov {:e}, gs:[{}]", out(reg) held, const LOCKS_HELD, options(nostack, readonly, preserves_flags));
+    }
+    held
+}
+
+/// Notes how many it holds. With interrupts off.
+#[inline]
+pub(crate) fn set_locks_held(held: u32) {
+    // SAFETY: as in `processor`; the word is this processor's alone, and no reference to it exists.
+    unsafe {
+        core::arch::asm!("mov gs:[{1}], {0:e}", in(reg) held, const LOCKS_HELD, options(nostack, preserves_flags));
+    }
+}
+
+/// Whether interrupts were on before the first of them.
+#[inline]
+pub(crate) fn interrupts_before() -> bool {
+    let before: u32;
+    // SAFETY: as in `locks_held`.
+    unsafe {
+        core::arch::asm!("mov {:e}, gs:[{}]", out(reg) before, const INTERRUPTS_BEFORE, options(nostack, readonly, preserves_flags));
+    }
+    before != 0
+}
+
+/// Notes whether they were. With interrupts off.
+#[inline]
+pub(crate) fn set_interrupts_before(before: bool) {
+    let before = u32::from(before);
+    // SAFETY: as in `set_locks_held`.
+    unsafe {
+        core::arch::asm!("mov gs:[{1}], {0:e}", in(reg) before, const INTERRUPTS_BEFORE, options(nostack, preserves_flags));
+    }
 }
 
 /// Something for each processor that may run, found by its number.

@@ -14,43 +14,29 @@
 //! cannot be switched away from, since interrupts are off: so a record is its processor's as long as it counts anything.
 
 use super::shootdown::relax;
-use crate::cpu::local::{CPUS_MAX, PerCpu};
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use crate::cpu::local;
+use core::sync::atomic::{AtomicBool, Ordering};
 use x86_64::instructions::interrupts;
-
-/// What a CPU remembers while it holds locks. Only that CPU writes it.
-#[repr(align(64))]
-struct Held {
-    /// How many it holds.
-    depth: AtomicU32,
-    /// Whether interrupts were on before the first.
-    interrupts: AtomicBool,
-}
-
-static HELD: PerCpu<Held> =
-    PerCpu::new([const { Held { depth: AtomicU32::new(0), interrupts: AtomicBool::new(false) } }; CPUS_MAX]);
 
 /// Turns interrupts off for one more lock.
 #[inline]
 fn enter() {
     let were_on = interrupts::are_enabled();
     interrupts::disable();
-    let held = HELD.here();
     // Only this CPU writes its record, and nothing interrupts it here.
-    let depth = held.depth.load(Ordering::Relaxed);
-    held.depth.store(depth + 1, Ordering::Relaxed);
-    if depth == 0 {
-        held.interrupts.store(were_on, Ordering::Relaxed);
+    let held = local::locks_held();
+    local::set_locks_held(held + 1);
+    if held == 0 {
+        local::set_interrupts_before(were_on);
     }
 }
 
 /// One lock less; after the last one interrupts are as they were.
 #[inline]
 fn leave() {
-    let held = HELD.here();
-    let depth = held.depth.load(Ordering::Relaxed);
-    held.depth.store(depth - 1, Ordering::Relaxed);
-    if depth == 1 && held.interrupts.load(Ordering::Relaxed) {
+    let held = local::locks_held();
+    local::set_locks_held(held.wrapping_sub(1));
+    if held == 1 && local::interrupts_before() {
         interrupts::enable();
     }
 }
@@ -59,6 +45,17 @@ fn leave() {
 pub(crate) struct InterruptLock(AtomicBool);
 
 impl InterruptLock {
+    /// Takes the lock when it is free.
+    #[cold]
+    #[inline(never)]
+    fn wait(&self) {
+        while self.0.load(Ordering::Relaxed)
+            || self.0.compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed).is_err()
+        {
+            relax();
+        }
+    }
+
     /// Opens the lock whoever holds it. Interrupts stay as they are.
     ///
     /// # Safety
@@ -79,8 +76,8 @@ unsafe impl lock_api::RawMutex for InterruptLock {
     #[inline]
     fn lock(&self) {
         enter();
-        while self.0.compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            relax();
+        if self.0.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            self.wait();
         }
     }
 
