@@ -11,6 +11,7 @@
 //! | [`frame_bitmap`] | which frames of a region are free |
 //! | [`memory_type`] | how a processor caches memory: PAT, MTRRs and what they make together |
 //! | [`picture`] | memory and spaces, as pixels and as text |
+//! | [`pool`] | counted references without a heap |
 //! | [`symbols`] | names for addresses |
 //! | [`surface`] | drawing on the memory of a framebuffer |
 
@@ -38,6 +39,7 @@ pub mod handles;
 mod memory_functions_test;
 pub mod memory_type;
 pub mod picture;
+pub mod pool;
 pub mod symbols;
 
 pub use refkernel_surface as surface;
