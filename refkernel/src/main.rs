@@ -17,6 +17,7 @@ mod memory_functions;
 mod panic;
 mod process;
 mod programs;
+mod thread;
 
 use boot::layout;
 use devices::exit::exit;

@@ -7,6 +7,7 @@
 //!   ICR   31..24 destination (xAPIC; x2APIC: 63..32) | 19..18 shorthand | 15 trigger | 14 level | 12 pending | 10..8 mode | 7..0 vector
 //! ```
 
+use super::clock;
 use super::local::{CPUS_MAX, processor};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use raw_cpuid::CpuId;
@@ -38,8 +39,20 @@ const PENDING: u32 = 1 << 12;
 pub(crate) const FLUSH_VECTOR: u8 = 0xf0;
 /// What wakes a processor that waits for work.
 pub(crate) const WAKE_VECTOR: u8 = 0xf1;
+/// The timer's: a thread's turn is over.
+pub(crate) const TIMER_VECTOR: u8 = 0xe0;
 /// What the controller delivers when an interrupt was taken back. Its low four bits must be set on old processors.
 pub(crate) const SPURIOUS_VECTOR: u8 = 0xff;
+
+const TIMER: u32 = 0x320;
+const TIMER_INITIAL: u32 = 0x380;
+const TIMER_CURRENT: u32 = 0x390;
+const TIMER_DIVIDE: u32 = 0x3e0;
+const DIVIDE_BY_16: u32 = 3;
+const PERIODIC: u32 = 1 << 17;
+
+/// Counts of the timer in 10 ms; the same on every processor, since they are of one kind.
+static TIMER_COUNTS: AtomicU64 = AtomicU64::new(0);
 
 /// Where the registers are shown; zero while they are not, or are not memory.
 static PAGE: AtomicU64 = AtomicU64::new(0);
@@ -126,6 +139,28 @@ pub(crate) fn initialise() -> Result<(), ApicError> {
     Ok(())
 }
 
+/// Measures the timer against the time-stamp counter, which takes 10 ms. On the first processor, after [`initialise`].
+pub(super) fn measure_timer() {
+    write(TIMER_DIVIDE, DIVIDE_BY_16);
+    write(TIMER_INITIAL, u32::MAX);
+    clock::wait_microseconds(10_000);
+    let counts = u32::MAX - read(TIMER_CURRENT);
+    write(TIMER_INITIAL, 0);
+    TIMER_COUNTS.store(counts.max(1).into(), Ordering::Relaxed);
+}
+
+/// Lets this processor's timer interrupt it every so many microseconds; does nothing where there is no timer.
+pub(crate) fn start_timer(microseconds: u64) {
+    let counts = TIMER_COUNTS.load(Ordering::Relaxed);
+    if counts == 0 {
+        return;
+    }
+    let counts = counts.saturating_mul(microseconds) / 10_000;
+    write(TIMER_DIVIDE, DIVIDE_BY_16);
+    write(TIMER, PERIODIC | u32::from(TIMER_VECTOR));
+    write(TIMER_INITIAL, u32::try_from(counts).unwrap_or(u32::MAX).max(1));
+}
+
 /// The number of this processor's controller, in its mode.
 pub(crate) fn own_id() -> u32 {
     let id = read(ID);
@@ -186,7 +221,7 @@ pub(crate) fn send_startup(id: u32, page: u8) {
 /// Stops every other processor where it is, by an interrupt that none can keep off: for a message that is the kernel's last.
 pub(crate) fn stop_others() {
     const ALL_BUT_SELF_NMI: u32 = 0xc_4400;
-    if super::others::running() > 1 {
+    if super::others::running().count_ones() > 1 {
         command(0, ALL_BUT_SELF_NMI);
     }
 }

@@ -103,6 +103,30 @@ pub(crate) fn processor() -> usize {
     index as usize
 }
 
+/// Where programs' traps enter on this processor, and the context behind that. With interrupts off.
+pub(crate) fn entry_context() -> (u64, u64) {
+    let (kernel_stack, return_context): (u64, u64);
+    // SAFETY: as in `processor`; two words are read.
+    unsafe {
+        core::arch::asm!("mov {}, gs:[{}]", out(reg) kernel_stack, const KERNEL_STACK, options(nostack, readonly, preserves_flags));
+        core::arch::asm!("mov {}, gs:[{}]", out(reg) return_context, const RETURN_CONTEXT, options(nostack, readonly, preserves_flags));
+    }
+    (kernel_stack, return_context)
+}
+
+/// Sets both, for the thread that runs next. With interrupts off.
+///
+/// # Safety
+///
+/// They were the processor's when that thread ran the last time; for a thread that runs for the first time they are zero.
+pub(crate) unsafe fn set_entry_context(kernel_stack: u64, return_context: u64) {
+    // SAFETY: by the contract; the words are this processor's alone, and no reference to them exists.
+    unsafe {
+        core::arch::asm!("mov gs:[{}], {}", const KERNEL_STACK, in(reg) kernel_stack, options(nostack, preserves_flags));
+        core::arch::asm!("mov gs:[{}], {}", const RETURN_CONTEXT, in(reg) return_context, options(nostack, preserves_flags));
+    }
+}
+
 /// How many locks this processor holds that keep interrupts off.
 #[inline]
 pub(crate) fn locks_held() -> u32 {

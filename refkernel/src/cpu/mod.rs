@@ -12,7 +12,7 @@
 
 pub(crate) mod apic;
 pub(crate) mod backtrace;
-mod clock;
+pub(crate) mod clock;
 mod features;
 mod interrupts;
 pub(crate) mod local;
@@ -25,7 +25,6 @@ pub(crate) mod system_call;
 pub(crate) mod trap;
 pub(crate) mod user;
 pub(crate) mod user_copy;
-pub(crate) mod work;
 
 use crate::boot::layout;
 use core::ops::Range;

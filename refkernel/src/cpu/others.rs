@@ -16,7 +16,7 @@
 use super::local::{self, CPUS_MAX, PerCpu};
 use super::segments::STACK_COUNT;
 use super::stacks::Purpose;
-use super::{apic, clock, work};
+use super::{apic, clock};
 use crate::boot::startup;
 use crate::log;
 use crate::memory::stacks::KernelStack;
@@ -100,6 +100,7 @@ pub(crate) fn start(info: &BootInfo) {
         log!("cpu: {told} told of, 1 runs: {error}");
         return;
     }
+    apic::measure_timer();
     if let Some(page) = info.startup_page() {
         // SAFETY: the page was claimed, and is shown by the linear map; a start-up page is claimed where the boot tables are in use, by PVH.
         unsafe { startup::fill_page(linear::address(page) as *mut u8) };
@@ -198,7 +199,7 @@ pub(crate) extern "C" fn processor_main() -> ! {
     match set_up() {
         Ok(()) => {
             REPORT.store(RUNS, Ordering::Release);
-            work::run()
+            crate::thread::run_other()
         }
         Err(refusal) => {
             REPORT.store(refusal as u8, Ordering::Release);

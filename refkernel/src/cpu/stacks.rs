@@ -43,13 +43,15 @@ pub(crate) enum Purpose {
     NonMaskable,
     /// Where a machine check enters.
     MachineCheck,
+    /// A thread's.
+    Thread,
     /// A test's.
     Test,
 }
 
 impl Purpose {
-    const ALL: [Self; 6] =
-        [Self::Kernel, Self::Trap, Self::DoubleFault, Self::NonMaskable, Self::MachineCheck, Self::Test];
+    const ALL: [Self; 7] =
+        [Self::Kernel, Self::Trap, Self::DoubleFault, Self::NonMaskable, Self::MachineCheck, Self::Thread, Self::Test];
 
     const fn name(self) -> &'static str {
         match self {
@@ -58,6 +60,7 @@ impl Purpose {
             Self::DoubleFault => "double fault stack",
             Self::NonMaskable => "NMI stack",
             Self::MachineCheck => "machine check stack",
+            Self::Thread => "thread stack",
             Self::Test => "test stack",
         }
     }

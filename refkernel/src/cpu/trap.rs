@@ -3,7 +3,7 @@
 //! ```text
 //!   processor -> stub -> trap_dispatch --- page fault --> memory::page_fault --> resolved: return
 //!                                     |                                     `-> the kernel's copy routine: its fixup
-//!                                     |-- another processor's interrupt --> answered
+//!                                     |-- an interrupt --> answered; at the timer's another thread may run
 //!                                     |-- a program's trap --> the program is killed, the kernel goes on
 //!                                     `-- the kernel's trap -> report, exit code FatalTrap
 //! ```
@@ -14,12 +14,13 @@
 //! handler may trap again. Interrupts are off, SSE state is saved, MXCSR is the kernel's, and direction and access flags are
 //! clear while it runs.
 
-use super::apic::{self, FLUSH_VECTOR, SPURIOUS_VECTOR, WAKE_VECTOR};
+use super::apic::{self, FLUSH_VECTOR, SPURIOUS_VECTOR, TIMER_VECTOR, WAKE_VECTOR};
 use super::{backtrace, local, probe, segments, stacks, user, user_copy};
 use crate::devices::exit::{exit, stop};
 use crate::devices::serial;
 use crate::log;
 use crate::memory::shootdown;
+use crate::thread::{Thread, scheduler};
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use refkernel_abi::{ExitCode, USER_END};
@@ -182,6 +183,9 @@ pub(crate) fn faults_answered() -> u64 {
 /// Every trap, from the stub.
 extern "C" fn trap_dispatch(frame: &mut TrapFrame) {
     if frame.vector >= u64::from(FIRST_INTERRUPT) && interrupt(frame.vector) {
+        if frame.interrupted_program() && scheduler::current().is_some_and(Thread::is_killed) {
+            user::kill(user::Killed::ByOrder);
+        }
         return;
     }
     if frame.vector == NON_MASKABLE && REPORTED.load(Ordering::Relaxed) {
@@ -224,7 +228,14 @@ fn interrupt(vector: u64) -> bool {
             shootdown::serve();
         }
         // Whoever waits for work looks for it by itself, as soon as it goes on.
-        Ok(WAKE_VECTOR) => apic::end_of_interrupt(),
+        Ok(WAKE_VECTOR) => {
+            apic::end_of_interrupt();
+            crate::memory::leave_unused();
+        }
+        Ok(TIMER_VECTOR) => {
+            apic::end_of_interrupt();
+            scheduler::tick();
+        }
         // It was taken back, and is not to be acknowledged (Intel SDM Vol. 3A, 12.9).
         Ok(SPURIOUS_VECTOR) => {}
         _ => return false,

@@ -11,11 +11,13 @@
 //! Leaving throws away everything below the return context without running it to its end: no code that leaves may
 //! hold a lock, or a value whose destructor matters.
 
-use super::{local, segments, trap::PageFault};
+use super::local::{self, CPUS_MAX, PerCpu};
+use super::{segments, trap::PageFault};
 use core::cell::Cell;
 use core::fmt;
 use refkernel_abi::{USER_END, USER_START};
 use vmcore::vm_space::SpaceError;
+use x86_64::instructions::interrupts;
 
 core::arch::global_asm!(
     // enter_user(rdi entry, rsi stack, rdx argument) -> rax: what was given to leave_user.
@@ -37,10 +39,10 @@ core::arch::global_asm!(
     "    mov gs:[{RETURN_CONTEXT}], rsp",
     "    mov gs:[{KERNEL_STACK}], rsp",
     // To ring 3 by iretq (Intel SDM Vol. 2A): ss, rsp, rflags (the bit that is always one), cs,
-    // rip. Interrupts stay off in programs too as long as there is no driver that could answer one.
+    // rip. Interrupts are on in programs (0x200).
     "    push {USER_DATA}",
     "    push rsi",
-    "    push 0x2",
+    "    push 0x202",
     "    push {USER_CODE}",
     "    push rdi",
     "    mov rdi, rdx",
@@ -120,6 +122,8 @@ pub(crate) enum Killed {
     },
     /// It made a system call from where no program can go on.
     ReturnAddress(u64),
+    /// Another thread, or another process, had it ended.
+    ByOrder,
     /// It was entered, or has a stack, outside of the addresses of programs.
     BadStart {
         /// The entry.
@@ -139,6 +143,7 @@ impl fmt::Display for Killed {
                 write!(formatter, "{name}, error code {error:#x}, by the instruction at {rip:#x}")
             }
             Self::ReturnAddress(address) => write!(formatter, "system call with return address {address:#x}"),
+            Self::ByOrder => formatter.write_str("it was told to end"),
             Self::BadStart { entry, stack } => write!(
                 formatter,
                 "start at {entry:#x} with stack {stack:#x}: both must lie in {USER_START:#x}..{USER_END:#x}"
@@ -156,38 +161,40 @@ pub(crate) enum UserExit {
     Killed(Killed),
 }
 
-/// The end of the program that is being left, from the code that leaves to the code that entered.
+/// The end of the program that is being left, from the code that leaves to the code that entered: one for each processor.
 struct Ending(Cell<Option<UserExit>>);
 
-// SAFETY: used by the one processor that runs programs, with interrupts off.
+// SAFETY: used by the processor whose it is, with interrupts off from the code that leaves to the code that entered.
 unsafe impl Sync for Ending {}
 
-static ENDING: Ending = Ending(Cell::new(None));
+static ENDINGS: PerCpu<Ending> = PerCpu::new([const { Ending(Cell::new(None)) }; CPUS_MAX]);
 
 /// Runs the program of the active space from `entry` with the stack pointer `stack` and `argument` in its first
-/// register, and returns how it ended. Calls may be nested.
+/// register, and returns how it ended, with interrupts off. Calls may be nested.
 pub(crate) fn enter_user(entry: u64, stack: u64, argument: u64) -> UserExit {
     let addresses = USER_START..USER_END;
     // iretq faults in the kernel on an address that is not canonical: such a program is refused.
     if !addresses.contains(&entry) || !(addresses.contains(&stack) || stack == USER_END) {
         return UserExit::Killed(Killed::BadStart { entry, stack });
     }
+    // The processor must not change while its entry context does.
+    interrupts::disable();
     // SAFETY: GS leads to this processor's data; the entry is canonical and in the user half, where the kernel's pages
     // cannot be executed or touched from ring 3. Whatever the program does comes back through the stubs.
     let status = unsafe { enter_user_raw(entry, stack, argument) };
-    ENDING.0.take().unwrap_or(UserExit::Exited(status as u32))
+    ENDINGS.here().0.take().unwrap_or(UserExit::Exited(status as u32))
 }
 
 /// Ends the running program by its own wish.
 pub(crate) fn exit(status: u32) -> ! {
-    ENDING.0.set(None);
+    ENDINGS.here().0.set(None);
     // SAFETY: called from a system call, so a program is running and its return context is there.
     unsafe { leave_user_raw(u64::from(status)) }
 }
 
 /// Ends the running program by the kernel's decision.
 pub(super) fn kill(reason: Killed) -> ! {
-    ENDING.0.set(Some(UserExit::Killed(reason)));
+    ENDINGS.here().0.set(Some(UserExit::Killed(reason)));
     // SAFETY: called for a trap or a system call of a program, so one is running and its return context is there.
     unsafe { leave_user_raw(0) }
 }

@@ -6,7 +6,8 @@
 
 use super::shootdown::{self, bits, interrupts_sent};
 use super::{InterruptLock, Kernel, Mutex, UserSpace, in_space, kernel_space, new_user_space};
-use crate::cpu::{local, others, probe, user_copy, work};
+use crate::cpu::{local, others, probe, user_copy};
+use crate::thread::work;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use lock_api::RawMutex;
 use vmcore::addr::PageRange;

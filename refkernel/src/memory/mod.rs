@@ -43,7 +43,7 @@ pub(crate) mod shootdown;
 pub(crate) mod stacks;
 pub(crate) mod tests;
 
-pub(crate) use current::in_space;
+pub(crate) use current::{in_space, leave_everywhere, leave_unused, loads as space_loads, switch_space};
 pub(crate) use frames::{counts as frame_counts, in_use as frames_in_use};
 pub(crate) use kernel_space::{framebuffer_address, framebuffer_area, kernel_space, purpose};
 pub(crate) use lock::{InterruptLock, Mutex};
@@ -204,6 +204,7 @@ extern "C" fn on_own_stack() -> ! {
     cpu::others::start(info);
     take_back(info);
     need("kernel heap", heap::initialise());
+    crate::thread::initialise();
     if let Err(error) = kernel_space::map_framebuffer(info) {
         log!("framebuffer: not mapped: {error}");
     }

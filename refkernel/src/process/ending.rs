@@ -26,6 +26,8 @@ pub(crate) enum Ending {
     },
     /// The kernel ended it for another trap, with this vector.
     Trap(u64),
+    /// Another process had it ended.
+    Killed,
     /// The kernel did not start it, or could not go back to it.
     Address,
 }
@@ -49,6 +51,7 @@ impl Ending {
                         Self::Fault { address: fault.address, reason, attempt, kernel }
                     }
                     Killed::Trap { vector, .. } => Self::Trap(vector),
+                    Killed::ByOrder => Self::Killed,
                     Killed::ReturnAddress(_) | Killed::BadStart { .. } => Self::Address,
                 }
             }
@@ -95,6 +98,7 @@ impl core::fmt::Display for Ending {
             Self::Fault { address, attempt, .. } => {
                 write!(formatter, "it was killed for an access ({attempt:?}) at {address:#x}")
             }
+            Self::Killed => formatter.write_str("it was told to end"),
             Self::Trap(vector) => write!(formatter, "it was killed for the trap {vector}"),
             Self::Address => formatter.write_str("it was killed for an address where no program can go on"),
         }

@@ -1,0 +1,40 @@
+//! Stacks that wait for their next thread, so that starting and ending one changes no tables and interrupts nobody.
+
+use crate::cpu::stacks::Purpose;
+use crate::memory::stacks::KernelStack;
+use crate::memory::{InterruptLock, MemoryError, Mutex};
+use lock_api::RawMutex;
+
+/// How many are kept.
+const KEPT: usize = 8;
+
+static WAITING: Mutex<[Option<KernelStack>; KEPT]> = Mutex::const_new(InterruptLock::INIT, [const { None }; KEPT]);
+
+/// One that waits, or a new one.
+pub(super) fn take() -> Result<KernelStack, MemoryError> {
+    let waiting = WAITING.lock().iter_mut().find_map(Option::take);
+    match waiting {
+        Some(stack) => Ok(stack),
+        None => KernelStack::new(Purpose::Thread),
+    }
+}
+
+/// Takes one back. Without the lock where it is freed: that waits for other processors.
+pub(super) fn give(stack: KernelStack) {
+    let mut left = Some(stack);
+    if let Some(slot) = WAITING.lock().iter_mut().find(|slot| slot.is_none()) {
+        *slot = left.take();
+    }
+    drop(left);
+}
+
+/// Makes half as many as are kept: as many as a small machine needs never come and go.
+pub(super) fn fill() -> Result<(), MemoryError> {
+    for _ in 0..KEPT / 2 {
+        if WAITING.lock().iter().flatten().count() >= KEPT / 2 {
+            return Ok(());
+        }
+        give(KernelStack::new(Purpose::Thread)?);
+    }
+    Ok(())
+}
