@@ -311,7 +311,8 @@ fn never_run(programs: &Programs<'_>) -> Result<(), Failure> {
 fn two_spaces(programs: &Programs<'_>) -> Result<(), Failure> {
     let first = programs.load("demo", Start::default())?;
     plays(programs, CheckRole::LeaveEverything)?;
-    ended(first.run(), roles::Ending::Exits(program_status::SUCCESS))?;
+    let ending = process::run(&first).map_err(|error| ProgramError::NoThread("demo", error))?;
+    ended(ending, roles::Ending::Exits(program_status::SUCCESS))?;
     plays(programs, CheckRole::LeaveEverything)
 }
 

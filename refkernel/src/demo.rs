@@ -3,8 +3,9 @@
 use crate::boot_picture::{self, PictureError};
 use crate::log;
 use crate::memory;
-use crate::process::{Ending, Process, Screen, Start};
+use crate::process::{self, Ending, ProcessRef, Screen, Start};
 use crate::programs::{ProgramError, Programs};
+use crate::thread::ThreadError;
 use core::fmt;
 use refkernel::boot_info::{BootInfo, Framebuffer};
 use refkernel::picture::{ProgramStrip, program_strip};
@@ -18,6 +19,8 @@ use vmcore::vm_area::{Area, AreaKind};
 pub(crate) enum DemoError {
     /// A program did not run.
     Program(ProgramError),
+    /// There was no thread for one.
+    Thread(ThreadError),
     /// An instance ended in another way than it had to.
     Ending {
         /// The argument of the instance.
@@ -36,6 +39,12 @@ pub(crate) enum DemoError {
     },
 }
 
+impl From<ThreadError> for DemoError {
+    fn from(error: ThreadError) -> Self {
+        Self::Thread(error)
+    }
+}
+
 impl From<ProgramError> for DemoError {
     fn from(error: ProgramError) -> Self {
         Self::Program(error)
@@ -46,6 +55,7 @@ impl fmt::Display for DemoError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Program(error) => error.fmt(formatter),
+            Self::Thread(error) => error.fmt(formatter),
             Self::Ending { argument, ending } => {
                 write!(formatter, "instance {argument} of demo ended as it must not: {ending}")
             }
@@ -76,10 +86,10 @@ pub(crate) fn run(info: &BootInfo, programs: &Programs<'_>) -> Result<(), DemoEr
 }
 
 /// The instance that works. Its process is kept, so that its space can be looked at.
-fn works(programs: &Programs<'_>, strip: Option<&Strip>) -> Result<Process, DemoError> {
+fn works(programs: &Programs<'_>, strip: Option<&Strip>) -> Result<ProcessRef, DemoError> {
     let argument = roles::DEMO_WORKS;
     let process = programs.load("demo", Start { argument, screen: strip.map(Strip::screen), ..Start::default() })?;
-    let ending = process.run();
+    let ending = process::run(&process)?;
     if ending.is(roles::Ending::Exits(program_status::SUCCESS)) {
         Ok(process)
     } else {
@@ -88,10 +98,10 @@ fn works(programs: &Programs<'_>, strip: Option<&Strip>) -> Result<Process, Demo
 }
 
 /// The instance that makes a bad access. Its process is kept as well.
-fn must_be_killed(programs: &Programs<'_>) -> Result<Process, DemoError> {
+fn must_be_killed(programs: &Programs<'_>) -> Result<ProcessRef, DemoError> {
     let argument = roles::DEMO_BAD_ACCESS;
     let process = programs.load("demo", Start { argument, ..Start::default() })?;
-    let ending = process.run();
+    let ending = process::run(&process)?;
     if ending.is(roles::DEMO_BAD_ACCESS_ENDING) {
         log!("refkernel: the program was killed, the kernel goes on");
         Ok(process)

@@ -117,6 +117,24 @@ impl<T, const N: usize> HandleTable<T, N> {
         }
     }
 
+    /// A table in which the same numbers name what `copy` makes of each thing.
+    ///
+    /// # Errors
+    ///
+    /// The first error of `copy`; what was made until then is dropped.
+    pub fn try_copy<E>(&self, mut copy: impl FnMut(&T) -> Result<T, E>) -> Result<Self, E> {
+        let mut made = Self::new();
+        made.free = self.free;
+        for (to, from) in made.places.iter_mut().zip(&self.places) {
+            to.generation = from.generation;
+            to.content = match &from.content {
+                Content::Free { next } => Content::Free { next: *next },
+                Content::Used(value) => Content::Used(copy(value)?),
+            };
+        }
+        Ok(made)
+    }
+
     /// Takes out what `number` names; from then on the number names nothing.
     ///
     /// # Errors
@@ -202,6 +220,18 @@ mod tests {
         assert!(last < 1 << 63);
         assert_eq!(table.remove(last), Ok(7));
         assert!(table.insert(8).is_err() && table.is_empty());
+    }
+
+    #[test]
+    fn a_copy_has_the_same_numbers() {
+        let mut table = HandleTable::<u32, 4>::new();
+        let handles = [1, 2, 3].map(|value| table.insert(value).unwrap());
+        assert_eq!(table.remove(handles[0]), Ok(1));
+        let mut copy = table.try_copy(|value| Ok::<_, ()>(value * 10)).unwrap();
+        assert_eq!((copy.get(handles[0]), copy.get(handles[1])), (Err(HandleError::Unknown(handles[0])), Ok(&20)));
+        assert_eq!(copy.insert(7), table.insert(5));
+        assert_eq!((table.get(handles[1]), copy.len()), (Ok(&2), 3));
+        assert!(table.try_copy(|value| if *value == 3 { Err(()) } else { Ok(*value) }).is_err());
     }
 
     #[test]

@@ -42,8 +42,7 @@ fn kernel_main(info: &'static BootInfo) -> ! {
 /// Goes on with the kernel's own tables, stack and heap.
 fn with_memory(info: &'static BootInfo) -> ! {
     let options = Options::parse(info.command_line());
-    let archive = open_module(info);
-    let programs = Programs::of(archive.as_ref());
+    let programs = Programs::of(programs::open(boot::module(info)));
     match options.tests {
         Tests::Ending(test) => ending_tests::run(test),
         Tests::All => exit(if boot_tests::run(&programs) { ExitCode::Success } else { ExitCode::Failure }),
@@ -96,11 +95,6 @@ fn find_symbols(info: &BootInfo) {
         },
         Err(error) => log!("module: {error}"),
     }
-}
-
-/// The boot module, if there is one that can be read.
-fn open_module(info: &BootInfo) -> Option<Archive<'static>> {
-    boot::module(info).and_then(|module| Archive::new(module).ok())
 }
 
 /// Says what the loader told.

@@ -82,6 +82,17 @@ impl<T, const N: usize> Pool<T, N> {
         (found.number() == number).then_some(found)
     }
 
+    /// A reference that was turned into its number ([`Ref::into_number`]).
+    ///
+    /// # Safety
+    ///
+    /// It was, and was not made one again since.
+    #[must_use]
+    pub unsafe fn reclaim(&'static self, number: u64) -> Option<Ref<T, N>> {
+        let index = usize::try_from(number & ((1 << PLACE_BITS) - 1)).ok()?;
+        Some(Ref { pool: self, place: self.places.get(index)? })
+    }
+
     /// A reference to each value that is there when it is looked at.
     pub fn iter(&'static self) -> impl Iterator<Item = Ref<T, N>> {
         self.places.iter().filter_map(|place| self.reference(place))
@@ -132,6 +143,20 @@ impl<T, const N: usize> Ref<T, N> {
         let offset = (&raw const *self.place) as usize - (&raw const self.pool.places) as usize;
         let index = (offset / size_of::<Place<T>>()) as u64;
         self.place.generation.load(Ordering::Relaxed) << PLACE_BITS | index
+    }
+
+    /// The number, for who can keep nothing else: the value stays until [`Pool::reclaim`] has made it a reference again, and that is dropped.
+    #[must_use]
+    pub fn into_number(self) -> u64 {
+        let number = self.number();
+        core::mem::forget(self);
+        number
+    }
+
+    /// The number of its place, less than `N`.
+    #[must_use]
+    pub fn place(&self) -> usize {
+        (self.number() & ((1 << PLACE_BITS) - 1)) as usize
     }
 
     /// Whether both are references to the same value.
@@ -211,6 +236,11 @@ mod tests {
         let third = POOL.insert(Counted(4, &DROPPED)).ok().unwrap();
         assert!(third.number() != number && POOL.get(number).is_none());
         assert_eq!(POOL.iter().map(|value| value.0).sum::<u64>(), 6);
+        let number = third.into_number();
+        assert!(POOL.get(number).is_some());
+        // SAFETY: the number was made of a reference one line above.
+        let third = unsafe { POOL.reclaim(number) }.unwrap();
+        assert_eq!((third.0, third.place()), (4, 0));
         drop((second, third));
         assert!(POOL.is_empty() && DROPPED.load(Ordering::Relaxed) == 3);
     }

@@ -1,8 +1,10 @@
 //! The programs of the boot module, by name.
 
-use crate::process::{Ending, LoadError, Process, Start};
+use crate::process::{self, Ending, LoadError, Process, ProcessRef, Start};
+use crate::thread::ThreadError;
 use core::fmt;
 use refkernel::archive::{Archive, ProgramName};
+use spin::Once;
 
 /// Why a program did not run.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -10,6 +12,8 @@ use refkernel::archive::{Archive, ProgramName};
 pub(crate) enum ProgramError {
     /// The boot module has no such program.
     Missing(&'static str),
+    /// There is no thread to run it.
+    NoThread(&'static str, ThreadError),
     /// Its file cannot be loaded, or there is no memory to load it.
     Refused(&'static str, LoadError),
 }
@@ -20,12 +24,25 @@ impl fmt::Display for ProgramError {
             Self::Missing(name) => {
                 write!(formatter, "the boot module has no program {name}: give one that `cargo xtask build` made")
             }
+            Self::NoThread(name, error) => write!(formatter, "the program {name} is not started: {error}"),
             Self::Refused(name, error) => write!(formatter, "the program {name} is not loaded: {error}"),
         }
     }
 }
 
 impl core::error::Error for ProgramError {}
+
+static ARCHIVE: Once<Option<Archive<'static>>> = Once::new();
+
+/// The boot module, if there is one that can be read: it stays as it is for the life of the kernel.
+pub(crate) fn open(module: Option<&'static [u8]>) -> Option<&'static Archive<'static>> {
+    ARCHIVE.call_once(|| module.and_then(|module| Archive::new(module).ok())).as_ref()
+}
+
+/// The boot module that was opened.
+pub(crate) fn archive() -> Option<&'static Archive<'static>> {
+    ARCHIVE.get()?.as_ref()
+}
 
 /// What can be run.
 #[derive(Clone, Copy)]
@@ -45,7 +62,7 @@ impl<'a> Programs<'a> {
     }
 
     /// Loads a program.
-    pub(crate) fn load(&self, name: &'static str, start: Start<'_>) -> Result<Process, ProgramError> {
+    pub(crate) fn load(&self, name: &'static str, start: Start<'_>) -> Result<ProcessRef, ProgramError> {
         let file = self.file(name)?;
         let full = ProgramName::new(name).ok_or(ProgramError::Missing(name))?;
         Process::load(full, file, start).map_err(|error| ProgramError::Refused(name, error))
@@ -59,6 +76,7 @@ impl<'a> Programs<'a> {
 
     /// Runs a program from its start to its end, and gives back everything that it had.
     pub(crate) fn run(&self, name: &'static str, start: Start<'_>) -> Result<Ending, ProgramError> {
-        Ok(self.load(name, start)?.run())
+        let process = self.load(name, start)?;
+        process::run(&process).map_err(|error| ProgramError::NoThread(name, error))
     }
 }

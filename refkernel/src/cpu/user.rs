@@ -157,6 +157,8 @@ impl fmt::Display for Killed {
 pub(crate) enum UserExit {
     /// It asked to, with this status.
     Exited(u32),
+    /// The thread asked to end alone.
+    ThreadExited,
     /// The kernel ended it.
     Killed(Killed),
 }
@@ -192,8 +194,15 @@ pub(crate) fn exit(status: u32) -> ! {
     unsafe { leave_user_raw(u64::from(status)) }
 }
 
+/// Ends the running thread of a program by its own wish.
+pub(crate) fn exit_thread() -> ! {
+    ENDINGS.here().0.set(Some(UserExit::ThreadExited));
+    // SAFETY: as in `exit`.
+    unsafe { leave_user_raw(0) }
+}
+
 /// Ends the running program by the kernel's decision.
-pub(super) fn kill(reason: Killed) -> ! {
+pub(crate) fn kill(reason: Killed) -> ! {
     ENDINGS.here().0.set(Some(UserExit::Killed(reason)));
     // SAFETY: called for a trap or a system call of a program, so one is running and its return context is there.
     unsafe { leave_user_raw(0) }

@@ -4,7 +4,7 @@
 //! refused for one reason only, and a call that is refused has changed nothing. No lock is held, and nothing that must be
 //! dropped is alive, where a call leaves the program ([`exit`]).
 
-use super::{Process, current};
+use super::{Object, Process, current};
 use crate::cpu::system_call::Function;
 use crate::cpu::{user, user_copy};
 use crate::devices::serial;
@@ -108,7 +108,10 @@ const OWN_AREA: Rights =
 /// A process's area for the length of a call: the table's lock is not held while other processors may have to answer.
 fn borrowed(process: &Process, handle: u64) -> Result<Area<memory::Kernel>, ErrorCode> {
     let handles = process.handles();
-    handles.get(handle).map_err(handle_error)?.handle(Rights::all()).map_err(area_error)
+    match handles.get(handle).map_err(handle_error)? {
+        Object::Area(area) => area.handle(Rights::all()).map_err(area_error),
+        Object::Process(_) => Err(ErrorCode::BadHandle),
+    }
 }
 
 fn create(size: u64) -> SystemResult {
@@ -120,7 +123,7 @@ fn create(size: u64) -> SystemResult {
         }
         let area = Area::new(&memory::Kernel, AreaKind::Open { size }, ()).map_err(area_error)?;
         let area = area.handle(OWN_AREA).map_err(area_error)?;
-        process.handles().insert(area).map_err(handle_error)
+        process.handles().insert(Object::Area(area)).map_err(handle_error)
     })
 }
 
@@ -166,9 +169,9 @@ fn resize(handle: u64, size: u64) -> SystemResult {
 
 fn close(handle: u64) -> SystemResult {
     current(|process| {
-        let area = process.handles().remove(handle).map_err(handle_error)?;
+        let object = process.handles().remove(handle).map_err(handle_error)?;
         // Without the table's lock: the last handle of an area that is mapped nowhere frees its pages.
-        drop(area);
+        drop(object);
         Ok(0)
     })
 }

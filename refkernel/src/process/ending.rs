@@ -33,9 +33,11 @@ pub(crate) enum Ending {
 }
 
 impl Ending {
-    /// Takes down how `process` was left, and says so in the log if it was killed.
-    pub(super) fn new(process: &Process, exit: UserExit) -> Self {
-        match exit {
+    /// Takes down how a thread has left the program of `process`, and says so in the log if it was killed. `None` where that ends the thread
+    /// alone.
+    pub(super) fn new(process: &Process, exit: UserExit) -> Option<Self> {
+        Some(match exit {
+            UserExit::ThreadExited | UserExit::Killed(Killed::ByOrder) => return None,
             UserExit::Exited(status) => Self::Exited(status),
             UserExit::Killed(killed) => {
                 log!("process {process}: killed: {killed}");
@@ -55,7 +57,7 @@ impl Ending {
                     Killed::ReturnAddress(_) | Killed::BadStart { .. } => Self::Address,
                 }
             }
-        }
+        })
     }
 
     /// Whether it is what `must` asks for.

@@ -3,25 +3,25 @@
 //! ```text
 //!   USER_START                                                              USER_END
 //!   |....[text r-x][rodata r--][data rw-]......................[guard|stack rw-|guard]
-//!          an area each, filled from the file                   ^ one window onto a guarded area
+//!          an area each, filled from the file                   ^ one window, copied for a copy of the process
 //!                                                                 start information at the top of the stack
 //! ```
 //!
 //! A segment's area is filled without a window, so the kernel never needs a mapping that the program does not have: text is
 //! not writable anywhere, at no time. A loader that fails drops what it made so far, and with it every frame.
 
-use super::{Handles, LABELS_MAX, Process, access, calls};
+use super::{Handles, LABELS_MAX, Object, PROCESSES, PROCESSES_MAX, Process, ProcessRef, access, calls};
 use crate::memory::{self, Kernel, Mutex, UserSpace};
 use core::fmt;
 use refkernel::archive::ProgramName;
 use refkernel::elf::{Plan, Refusal, Segment};
 use refkernel::handles::HandleError;
 use refkernel_abi::{Access, Handle, KERNEL_ADDRESSES, PAGE_SIZE, StartInformation, USER_END};
-use vmcore::vm_area::{Area, AreaError, AreaKind, Rights, SectionLayout};
-use vmcore::vm_space::{MapRequest, SpaceError};
+use vmcore::vm_area::{Area, AreaError, AreaKind, Rights};
+use vmcore::vm_space::{Inherit, MapRequest, SpaceError};
 
 /// Pages of a program's stack. They take no memory before they are touched.
-const STACK_PAGES: u32 = 64;
+const STACK_PAGES: u64 = 64;
 
 /// A part of the screen that a program may draw on.
 #[derive(Clone, Copy)]
@@ -61,6 +61,8 @@ pub(crate) enum LoadError {
     Area(AreaError),
     /// More was to be handed over than a process may have.
     Handles(HandleError),
+    /// There are as many processes as there may be.
+    TooManyProcesses,
 }
 
 impl From<Refusal> for LoadError {
@@ -94,6 +96,7 @@ impl fmt::Display for LoadError {
             Self::Space(error) => error.fmt(formatter),
             Self::Area(error) => error.fmt(formatter),
             Self::Handles(error) => error.fmt(formatter),
+            Self::TooManyProcesses => write!(formatter, "there are {PROCESSES_MAX} processes already"),
         }
     }
 }
@@ -107,7 +110,7 @@ impl Process {
     /// # Errors
     ///
     /// [`LoadError`]: the file is not acceptable, or there is not enough memory.
-    pub(crate) fn load(name: ProgramName, file: &[u8], start: Start<'_>) -> Result<Self, LoadError> {
+    pub(crate) fn load(name: ProgramName, file: &[u8], start: Start<'_>) -> Result<ProcessRef, LoadError> {
         let plan = Plan::new(file)?;
         let space = memory::new_user_space()?;
         let mut labels = [(0, ""); LABELS_MAX];
@@ -125,7 +128,7 @@ impl Process {
         if let Some(label) = labelled.next() {
             *label = (stack.window, "stack");
         }
-        Ok(Self {
+        let process = Self {
             name,
             instance: start.argument,
             placement: calls::placement_limits(&space)?,
@@ -136,7 +139,14 @@ impl Process {
             start_information: stack.pointer,
             kernel: start.kernel,
             labels,
-        })
+            ending: Mutex::new(None),
+        };
+        process.enlist()
+    }
+
+    /// Gives it a place among the processes.
+    pub(super) fn enlist(self) -> Result<ProcessRef, LoadError> {
+        PROCESSES.insert(self).map_err(|_| LoadError::TooManyProcesses)
     }
 }
 
@@ -159,7 +169,9 @@ fn map_segment(space: &UserSpace, segment: &Segment<'_>) -> Result<(), LoadError
     rights.set(Rights::WRITE, segment.access().contains(Access::WRITE));
     rights.set(Rights::EXECUTE, segment.access().contains(Access::EXECUTE));
     let area = area.handle(rights)?;
-    space.map(&MapRequest::new(&area).at(segment.address()).access(access(segment.access())))?;
+    // What a program cannot change is shared with its copies.
+    let inherit = if segment.access().contains(Access::WRITE) { Inherit::Copy } else { Inherit::Share };
+    space.map(&MapRequest::new(&area).at(segment.address()).access(access(segment.access())).inherit(inherit))?;
     Ok(())
 }
 
@@ -170,11 +182,11 @@ fn hand_over(handles: &mut Handles, start: Start<'_>) -> Result<StartInformation
     // Shared by the kernel alone: for the length of a call.
     let rights = Rights::MAP | Rights::READ | Rights::WRITE | Rights::SHARE;
     if let Some(area) = start.area {
-        information.area = Handle(handles.insert(area.handle(rights)?)?);
+        information.area = Handle(handles.insert(Object::Area(area.handle(rights)?))?);
         information.area_size = area.size();
     }
     if let Some(screen) = start.screen {
-        information.framebuffer = Handle(handles.insert(screen.area.handle(rights)?)?);
+        information.framebuffer = Handle(handles.insert(Object::Area(screen.area.handle(rights)?))?);
         information.width = screen.width;
         information.height = screen.height;
         information.pitch = screen.pitch;
@@ -192,17 +204,20 @@ struct Stack {
 
 /// Makes the stack at the end of the program's addresses, a guard page below and above it, with the start information at its top.
 fn map_stack(space: &UserSpace, information: &StartInformation) -> Result<Stack, LoadError> {
-    let layout = SectionLayout { pages: STACK_PAGES, guard: 1, count: 1 };
-    let area = Area::new(&Kernel, AreaKind::Guarded(layout), ())?;
-    let section = area.take_section()?;
+    let size = (STACK_PAGES + 2) * PAGE_SIZE;
+    let area = Area::new(&Kernel, AreaKind::Open { size }, ())?;
     let bytes = information.to_bytes();
     // A whole number of 16 bytes, so that the stack pointer is aligned.
     let room = bytes.len().next_multiple_of(16) as u64;
-    let place = section.offset + section.size - room;
+    let place = size - PAGE_SIZE - room;
     area.write(place, &bytes)?.complete();
     let area = area.handle(Rights::MAP | Rights::READ | Rights::WRITE)?;
-    let window = USER_END - area.size();
-    space.map(&MapRequest::new(&area).at(window).access(access(Access::READ_WRITE)))?;
+    let window = USER_END - size;
+    let request = MapRequest::new(&area).at(window).access(access(Access::READ_WRITE)).inherit(Inherit::Copy);
+    space.map(&request)?;
+    for guard in [window, USER_END - PAGE_SIZE] {
+        space.install_guards(space.range(guard, PAGE_SIZE).map_err(SpaceError::Range)?)?.complete();
+    }
     const _: () = assert!(PAGE_SIZE.is_multiple_of(16));
     Ok(Stack { window, pointer: window + place })
 }

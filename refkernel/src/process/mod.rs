@@ -1,40 +1,62 @@
-//! Processes: a program in a space of its own, with handles onto areas.
+//! Processes: a program in a space of its own, with handles, and one or more threads.
 //!
 //! | module | what lives there |
 //! |---|---|
 //! | `load` | from an ELF file to a space that can be entered |
+//! | `copy` | from a process to another one that goes on with a copy of its memory |
+//! | `run` | threads of programs: start, end, and waiting for the end |
 //! | `calls` | what a program may ask |
 //! | `ending` | how a process ended, in words |
 //!
 //! # Invariants
 //!
-//! - A process runs inside of [`Process::run`], on the caller's stack, and leaves it by returning from there: whatever the
-//!   program does, the kernel goes on behind the call.
-//! - While it runs, its space is the active one and [`current`] leads to it; before and afterwards neither is so.
-//! - Everything that a process has lives in its space and its handles. Dropping it gives every frame back.
+//! - A thread of a program enters it inside of `run`, on its own stack, and leaves it by returning from there: whatever the
+//!   program does, the kernel goes on behind that.
+//! - While it runs, the process's space is the thread's, and [`current`] leads to the process; before and afterwards neither is so.
+//! - A process is ended by the first thread that exits it, or makes a mistake; its other threads end as soon as they notice.
+//! - Everything that a process has lives in its space and its handles. The last reference gives every frame back.
 
 mod calls;
+mod copy;
 mod ending;
 mod load;
+mod run;
 
 pub(crate) use calls::{SYSTEM_CALLS, unknown_call};
 pub(crate) use ending::Ending;
 pub(crate) use load::{LoadError, Screen, Start};
+pub(crate) use run::run;
 
-use crate::cpu::user;
 use crate::memory::{self, Mutex, UserSpace};
-use core::cell::Cell;
+use crate::thread::scheduler;
 use core::fmt;
 use core::ops::DerefMut;
-use core::ptr::NonNull;
+use core::sync::atomic::Ordering;
 use refkernel::archive::ProgramName;
 use refkernel::handles::HandleTable;
+use refkernel::pool::{Pool, Ref};
 use refkernel_abi::{Access, HANDLES_MAX, KERNEL_ADDRESSES};
 use vmcore::addr::PageRange;
 use vmcore::vm_area::Area;
 
+/// The most processes at a time.
+pub(crate) const PROCESSES_MAX: usize = 64;
+
+/// A process's place and number.
+pub(crate) type ProcessRef = Ref<Process, PROCESSES_MAX>;
+
+static PROCESSES: Pool<Process, PROCESSES_MAX> = Pool::new();
+
+/// What a handle names.
+pub(crate) enum Object {
+    /// Memory.
+    Area(Area<memory::Kernel>),
+    /// A process, to wait for or to end.
+    Process(ProcessRef),
+}
+
 /// What a process has by number.
-type Handles = HandleTable<Area<memory::Kernel>, HANDLES_MAX>;
+type Handles = HandleTable<Object, HANDLES_MAX>;
 
 /// The most windows that a loader labels.
 const LABELS_MAX: usize = refkernel::elf::SEGMENTS_MAX + 1;
@@ -52,18 +74,11 @@ pub(crate) struct Process {
     /// What it was told of the kernel's half.
     kernel: [u64; KERNEL_ADDRESSES],
     labels: [(u64, &'static str); LABELS_MAX],
+    /// How it ended, as soon as it has.
+    ending: Mutex<Option<Ending>>,
 }
 
 impl Process {
-    /// Runs it until it ends. It can be run once; a second time it starts again with what its memory holds by then.
-    pub(crate) fn run(&self) -> Ending {
-        let previous = CURRENT.0.replace(Some(NonNull::from(self)));
-        let enter = || user::enter_user(self.entry, self.stack, self.start_information);
-        let exit = memory::in_space(&self.space, enter);
-        CURRENT.0.set(previous);
-        Ending::new(self, exit)
-    }
-
     /// Its addresses.
     pub(crate) fn space(&self) -> &UserSpace {
         &self.space
@@ -90,27 +105,27 @@ impl fmt::Display for Process {
     }
 }
 
-/// The process whose program is running.
-struct Current(Cell<Option<NonNull<Process>>>);
+impl Drop for Process {
+    fn drop(&mut self) {
+        // A processor that waits for work may have the space loaded still.
+        memory::leave_everywhere(&self.space);
+    }
+}
 
-// SAFETY: used by the one processor that runs programs, with interrupts off.
-unsafe impl Sync for Current {}
-
-static CURRENT: Current = Current(Cell::new(None));
-
-/// Whether a program is running.
+/// Whether the thread that asks runs a program.
 pub(crate) fn is_running() -> bool {
-    CURRENT.0.get().is_some()
+    scheduler::current().is_some_and(|thread| !thread.program.load(Ordering::Relaxed).is_null())
 }
 
 /// Asks the process that makes a system call. `ask` must not leave the program.
 fn current<R>(
     ask: impl FnOnce(&Process) -> Result<R, refkernel_abi::ErrorCode>,
 ) -> Result<R, refkernel_abi::ErrorCode> {
-    match CURRENT.0.get() {
-        // SAFETY: set by `run`, which has not returned while its program makes calls, and which borrows the process.
-        Some(process) => ask(unsafe { process.as_ref() }),
-        // A system call of a program that `run` did not start: there is no such.
+    let process = scheduler::current().map_or(core::ptr::null_mut(), |thread| thread.program.load(Ordering::Relaxed));
+    // SAFETY: set by the thread's `run_program` while its program runs, which keeps the process meanwhile.
+    match unsafe { process.as_ref() } {
+        Some(process) => ask(process),
+        // A system call of a program that nobody started: there is no such.
         None => Err(refkernel_abi::ErrorCode::NotSupported),
     }
 }

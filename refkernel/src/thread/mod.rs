@@ -32,6 +32,7 @@ pub(crate) mod work;
 
 use crate::cpu::{local, others};
 use crate::memory::{Mutex, UserSpace, stacks::KernelStack};
+use crate::process::Process;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, Ordering};
 use lock_api::RawMutex;
@@ -59,6 +60,9 @@ enum State {
     Parked,
     Dead,
 }
+
+/// What the function of a thread is given.
+pub(crate) type Arguments = [u64; 4];
 
 /// Why there is no new thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,16 +104,20 @@ pub(crate) struct Thread {
     /// When it wakes up, by the time-stamp counter; zero if it does not wait for a time.
     wake_at: AtomicU64,
     /// What it does: a function, and what that is given.
-    function: fn(u64),
-    argument: u64,
+    function: fn(Arguments),
+    arguments: Arguments,
     /// The number of the process whose program it runs, or zero.
     process: AtomicU64,
+    /// That process, while its program runs.
+    pub(crate) program: AtomicPtr<Process>,
+    /// The number of the process whose end it waits for, or zero.
+    pub(crate) waits_for: AtomicU64,
     /// It is to end as soon as it is in its program, or before it waits.
     killed: AtomicBool,
 }
 
 impl Thread {
-    fn new(function: fn(u64), argument: u64, affinity: u64) -> Self {
+    fn new(function: fn(Arguments), arguments: Arguments, affinity: u64) -> Self {
         Self {
             stack: None,
             saved: AtomicU64::new(0),
@@ -121,8 +129,10 @@ impl Thread {
             idle: false,
             wake_at: AtomicU64::new(0),
             function,
-            argument,
+            arguments,
             process: AtomicU64::new(0),
+            program: AtomicPtr::new(core::ptr::null_mut()),
+            waits_for: AtomicU64::new(0),
             killed: AtomicBool::new(false),
         }
     }
@@ -177,9 +187,14 @@ fn enlist(thread: Thread) -> Result<ThreadRef, ThreadError> {
 /// # Errors
 ///
 /// [`ThreadError`].
-pub(crate) fn spawn(function: fn(u64), argument: u64, affinity: u64, process: u64) -> Result<ThreadRef, ThreadError> {
+pub(crate) fn spawn(
+    function: fn(Arguments),
+    arguments: Arguments,
+    affinity: u64,
+    process: u64,
+) -> Result<ThreadRef, ThreadError> {
     let stack = stacks::take().map_err(|_| ThreadError::NoStack)?;
-    let mut thread = Thread::new(function, argument, affinity);
+    let mut thread = Thread::new(function, arguments, affinity);
     // SAFETY: the stack is the thread's alone, present and writable.
     thread.saved = AtomicU64::new(unsafe { switch::new_stack(stack.top(), scheduler::begin) });
     thread.stack = Some(stack);
@@ -208,9 +223,18 @@ pub(crate) fn kill_all_of(process: u64) {
     scheduler::wake_processors(others::running() & !(1 << local::processor()));
 }
 
+/// Wakes every thread that waits for the end of a process.
+pub(crate) fn wake_waiters_for(process: u64) {
+    for_each(|thread| {
+        if thread.waits_for.load(Ordering::SeqCst) == process {
+            scheduler::unpark(thread);
+        }
+    });
+}
+
 /// Makes what runs on this processor a thread: the first of its threads, which stays here.
 fn adopt(idle: bool) -> Result<(), ThreadError> {
-    let mut thread = Thread::new(|_| {}, 0, 1 << local::processor());
+    let mut thread = Thread::new(|_| {}, [0; 4], 1 << local::processor());
     thread.idle = idle;
     let thread = enlist(thread)?;
     thread.set_state(State::Running);
@@ -226,7 +250,7 @@ pub(crate) fn initialise() {
     let prepared = adopt(false).and_then(|()| {
         stacks::fill().map_err(|_| ThreadError::NoStack)?;
         let stack = stacks::take().map_err(|_| ThreadError::NoStack)?;
-        let mut idle = Thread::new(|_| scheduler::idle(), 0, 1 << local::processor());
+        let mut idle = Thread::new(|_| scheduler::idle(), [0; 4], 1 << local::processor());
         // SAFETY: as in `spawn`.
         idle.saved = AtomicU64::new(unsafe { switch::new_stack(stack.top(), scheduler::begin) });
         idle.stack = Some(stack);

@@ -238,7 +238,7 @@ pub(super) extern "C" fn begin() -> ! {
     finish_switch();
     if let Some(thread) = current() {
         interrupts::enable();
-        (thread.function)(thread.argument);
+        (thread.function)(thread.arguments);
     }
     die()
 }
@@ -268,4 +268,3 @@ fn has_work() -> bool {
     // SAFETY: what is in the queue is kept.
     queue.threads.iter().take(queue.count).any(|thread| unsafe { &**thread }.affinity >> cpu & 1 != 0)
 }
-

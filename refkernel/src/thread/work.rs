@@ -15,7 +15,7 @@ pub(crate) fn give(cpu: usize, work: fn()) -> bool {
     if slot.compare_exchange(free, work, Ordering::Release, Ordering::Relaxed).is_err() {
         return false;
     }
-    let given = super::spawn(run, cpu as u64, 1 << cpu, 0).is_ok();
+    let given = super::spawn(run, [cpu as u64, 0, 0, 0], 1 << cpu, 0).is_ok();
     if !given {
         slot.store(free, Ordering::Release);
     }
@@ -27,7 +27,7 @@ pub(crate) fn is_done(cpu: usize) -> bool {
     SLOTS.of(cpu).is_none_or(|slot| slot.load(Ordering::Acquire).is_null())
 }
 
-fn run(cpu: u64) {
+fn run([cpu, ..]: super::Arguments) {
     let Some(slot) = SLOTS.of(cpu as usize) else { return };
     // SAFETY: `give` stored the pointer of such a function before it started this thread.
     let work = unsafe { core::mem::transmute::<*mut (), fn()>(slot.load(Ordering::Acquire)) };
