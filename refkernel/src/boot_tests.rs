@@ -14,6 +14,7 @@ use crate::log;
 use crate::memory::{self, Kernel};
 use crate::process::{self, Ending, LoadError, Start};
 use crate::programs::{ProgramError, Programs};
+use crate::thread;
 use alloc::vec::Vec;
 use core::fmt;
 use raw_cpuid::CpuId;
@@ -121,6 +122,9 @@ pub(crate) fn run(programs: &Programs<'_>) -> bool {
             continue;
         }
         count.note(name, test());
+    }
+    for (name, test) in thread::tests::ALL {
+        count.note(name, test(programs));
     }
     for role in CheckRole::ALL.into_iter().filter(|role| !role.needs_area()) {
         if role == CheckRole::StoreDescriptorTable && !offers_user_mode_instruction_prevention() {

@@ -39,11 +39,15 @@ pub enum ErrorCode {
     NotSupported = 15,
     /// The range is still being unmapped on another processor: ask again.
     Retry = 16,
+    /// There is no program of this name, or its file cannot be loaded.
+    NoProgram = 17,
+    /// There are as many processes or threads as there may be.
+    TooMany = 18,
 }
 
 impl ErrorCode {
     /// Every error, in the order of the numbers.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::UnknownCall,
         Self::BadHandle,
         Self::BadPointer,
@@ -60,6 +64,8 @@ impl ErrorCode {
         Self::TooLarge,
         Self::NotSupported,
         Self::Retry,
+        Self::NoProgram,
+        Self::TooMany,
     ];
 
     /// The number, from 1 on.
@@ -94,6 +100,8 @@ impl fmt::Display for ErrorCode {
             Self::TooManyHandles => "the process holds as many handles as it may: close one first",
             Self::TooLarge => "the length is above the limit of the call",
             Self::NotSupported => "this kind of area does not support the call",
+            Self::NoProgram => "there is no program of this name, or its file cannot be loaded",
+            Self::TooMany => "there are as many processes or threads as there may be",
             Self::Retry => "the range is still being unmapped: ask again",
         })
     }
@@ -156,6 +164,6 @@ mod tests {
         assert_eq!(decode_result(ERROR_LAST), Err(ErrorCode::NotSupported));
         assert_eq!(decode_result(u64::MAX), Err(ErrorCode::UnknownCall));
         assert_eq!(ErrorCode::from_number(0), None);
-        assert_eq!(ErrorCode::from_number(17), None);
+        assert_eq!(ErrorCode::from_number(19), None);
     }
 }

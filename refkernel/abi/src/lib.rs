@@ -57,5 +57,11 @@ pub const WRITE_LENGTH_MAX: u64 = 4096;
 /// The largest size of an area, in bytes (1 TiB). Memory is only taken for pages that are touched.
 pub const AREA_SIZE_MAX: u64 = 1 << 40;
 
+/// The most bytes of a program's name.
+pub const NAME_LENGTH_MAX: u64 = 32;
+
+/// What [`SystemCall::ProcessWait`] gives for a process that was ended. Statuses are smaller.
+pub const KILLED: u64 = 1 << 32;
+
 /// The most handles that a process holds at once.
 pub const HANDLES_MAX: usize = 64;

@@ -41,6 +41,9 @@ const DEBUG_EXCEPTION: u8 = 1;
 const INVALID_OPCODE: u8 = 6;
 const GENERAL_PROTECTION: u8 = 13;
 
+/// An instance of `check` that runs until it is ended from outside.
+pub const SPIN: u64 = 1000;
+
 /// The first instance of `demo`: works, and exits with 0.
 pub const DEMO_WORKS: u64 = 0;
 /// The second instance of `demo`: reads address 0x10 and must be killed.
@@ -105,11 +108,19 @@ pub enum CheckRole {
     ExecuteKernel = 22,
     /// Executes `sgdt`, which tells an address of the kernel's. Only where the processor has UMIP.
     StoreDescriptorTable = 23,
+    /// Starts other processes, waits for them and ends them.
+    Processes = 24,
+    /// Copies itself, and changes its memory on both sides.
+    Clones = 25,
+    /// Runs several threads in one memory.
+    Threads = 26,
+    /// One of its threads makes a bad access while another one goes on for ever and the first one sleeps.
+    FaultInThread = 27,
 }
 
 impl CheckRole {
     /// Every part, in the order of the numbers.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 28] = [
         Self::Survivor,
         Self::WriteText,
         Self::ExecuteData,
@@ -134,6 +145,10 @@ impl CheckRole {
         Self::WriteKernel,
         Self::ExecuteKernel,
         Self::StoreDescriptorTable,
+        Self::Processes,
+        Self::Clones,
+        Self::Threads,
+        Self::FaultInThread,
     ];
 
     /// The number that goes into [`StartInformation::argument`](crate::StartInformation::argument).
@@ -152,9 +167,14 @@ impl CheckRole {
     #[must_use]
     pub const fn must(self) -> Ending {
         match self {
-            Self::Survivor | Self::LeaveEverything | Self::ShareWriter | Self::ShareReader => {
-                Ending::Exits(crate::program_status::SUCCESS)
-            }
+            Self::Survivor
+            | Self::LeaveEverything
+            | Self::ShareWriter
+            | Self::ShareReader
+            | Self::Processes
+            | Self::Clones
+            | Self::Threads => Ending::Exits(crate::program_status::SUCCESS),
+            Self::FaultInThread => Ending::Killed(Cause::FaultAt(Attempt::Write, 0x10)),
             Self::Panic => Ending::Exits(crate::program_status::PANIC),
             Self::WriteText | Self::WriteReadOnly | Self::OverflowStack | Self::ExhaustMemory => {
                 Ending::Killed(Cause::Fault(Attempt::Write))
@@ -203,6 +223,10 @@ impl CheckRole {
             Self::WriteKernel => "program_write_kernel_kills",
             Self::ExecuteKernel => "program_execute_kernel_kills",
             Self::StoreDescriptorTable => "program_store_descriptor_table_kills",
+            Self::Processes => "program_starts_and_ends_others",
+            Self::Clones => "program_and_its_copy_share_nothing",
+            Self::Threads => "program_runs_several_threads",
+            Self::FaultInThread => "program_fault_in_a_thread_kills_all",
         }
     }
 
@@ -224,7 +248,7 @@ mod tests {
             let same = CheckRole::ALL.iter().filter(|other| other.test_name() == role.test_name());
             assert_eq!(same.count(), 1, "{role:?}");
         }
-        assert_eq!(CheckRole::from_argument(24), None);
+        assert_eq!(CheckRole::from_argument(28), None);
         assert_eq!(CheckRole::from_argument(u64::MAX), None);
     }
 }

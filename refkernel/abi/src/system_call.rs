@@ -33,13 +33,34 @@ pub enum SystemCall {
     /// `area_resize(handle, size)` → 0. Grows the area (new pages read as zero) or cuts it (pages past the new end are gone,
     /// and windows onto them fault).
     AreaResize = 6,
-    /// `handle_close(handle)` → 0. Gives the handle back. Windows onto its area stay.
+    /// `handle_close(handle)` → 0. Gives the handle back. Windows onto its area stay; a process goes on.
     HandleClose = 7,
+    /// `process_start(name, length, argument)` → handle. Starts the program of the boot module with that name (at most
+    /// [`NAME_LENGTH_MAX`](crate::NAME_LENGTH_MAX) bytes) as a new process, which finds `argument` in its start information and gets no handles.
+    ProcessStart = 8,
+    /// `process_clone(entry, stack, argument)` → handle. Makes a process with a copy of this one's memory as it is now, and of its handles, whose
+    /// only thread begins at `entry` with `rsp` = `stack` and `rdi` = `argument`, every other register zero. What the program was loaded with and its
+    /// stack are copied when one of the two writes; windows onto areas that a program made show the same areas in both.
+    ProcessClone = 9,
+    /// `process_wait(handle)` → ending. Waits until the process is over. The ending is its status where it has exited, and
+    /// [`KILLED`](crate::KILLED) where the kernel or another process has ended it.
+    ProcessWait = 10,
+    /// `process_kill(handle)` → 0. Ends the process: its threads end as soon as they notice, which [`ProcessWait`](Self::ProcessWait) waits
+    /// for. Nothing happens to one that is over.
+    ProcessKill = 11,
+    /// `thread_start(entry, stack, argument)` → 0. Starts one more thread of this process, as `process_clone` does in the other one.
+    ThreadStart = 12,
+    /// `thread_exit()` → does not return. Ends the thread alone; a process whose last thread ends so has exited with 0.
+    ThreadExit = 13,
+    /// `thread_yield()` → 0. Lets another thread run, if one waits for its turn.
+    ThreadYield = 14,
+    /// `thread_sleep(microseconds)` → 0. Waits so long at least.
+    ThreadSleep = 15,
 }
 
 impl SystemCall {
     /// Every call, in the order of the numbers.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 16] = [
         Self::Null,
         Self::Write,
         Self::Exit,
@@ -48,6 +69,14 @@ impl SystemCall {
         Self::AreaUnmap,
         Self::AreaResize,
         Self::HandleClose,
+        Self::ProcessStart,
+        Self::ProcessClone,
+        Self::ProcessWait,
+        Self::ProcessKill,
+        Self::ThreadStart,
+        Self::ThreadExit,
+        Self::ThreadYield,
+        Self::ThreadSleep,
     ];
 
     /// The number that goes into `rax`.
@@ -68,6 +97,14 @@ impl SystemCall {
             Self::AreaUnmap => "area_unmap",
             Self::AreaResize => "area_resize",
             Self::HandleClose => "handle_close",
+            Self::ProcessStart => "process_start",
+            Self::ProcessClone => "process_clone",
+            Self::ProcessWait => "process_wait",
+            Self::ProcessKill => "process_kill",
+            Self::ThreadStart => "thread_start",
+            Self::ThreadExit => "thread_exit",
+            Self::ThreadYield => "thread_yield",
+            Self::ThreadSleep => "thread_sleep",
         }
     }
 }
@@ -104,7 +141,7 @@ mod tests {
         for call in SystemCall::ALL {
             assert_eq!(SystemCall::try_from(call.number()), Ok(call));
         }
-        for number in [8, 9, 4096, 1 << 32, 1 << 63, u64::MAX] {
+        for number in [16, 17, 4096, 1 << 32, 1 << 63, u64::MAX] {
             assert_eq!(SystemCall::try_from(number), Err(UnknownSystemCall(number)));
         }
     }

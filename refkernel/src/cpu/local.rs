@@ -29,6 +29,8 @@ pub(crate) struct Local {
     return_context: UnsafeCell<u64>,
     /// This processor's number, from zero.
     index: u32,
+    /// The thread that it runs, or null.
+    thread: UnsafeCell<*mut ()>,
     /// How many locks it holds that keep interrupts off.
     locks_held: UnsafeCell<u32>,
     /// Whether interrupts were on before the first of them.
@@ -41,6 +43,8 @@ pub(super) const KERNEL_STACK: usize = offset_of!(Local, kernel_stack);
 pub(super) const USER_STACK: usize = offset_of!(Local, user_stack);
 /// Offset of `return_context` for the stubs.
 pub(super) const RETURN_CONTEXT: usize = offset_of!(Local, return_context);
+/// Offset of `thread`.
+const THREAD: usize = offset_of!(Local, thread);
 /// Offset of `locks_held`.
 const LOCKS_HELD: usize = offset_of!(Local, locks_held);
 /// Offset of `interrupts_before`.
@@ -59,6 +63,7 @@ impl Local {
             user_stack: UnsafeCell::new(0),
             return_context: UnsafeCell::new(0),
             index,
+            thread: UnsafeCell::new(core::ptr::null_mut()),
             locks_held: UnsafeCell::new(0),
             interrupts_before: UnsafeCell::new(0),
         }
@@ -101,6 +106,25 @@ pub(crate) fn processor() -> usize {
         core::arch::asm!("mov {:e}, gs:[{}]", out(reg) index, const INDEX, options(nostack, readonly, preserves_flags));
     }
     index as usize
+}
+
+/// The thread that this processor runs, or null. One instruction: right also where the thread goes to another processor behind it.
+#[inline]
+pub(crate) fn thread() -> *mut () {
+    let thread: *mut ();
+    // SAFETY: as in `processor`; a word is read.
+    unsafe {
+        core::arch::asm!("mov {}, gs:[{}]", out(reg) thread, const THREAD, options(nostack, readonly, preserves_flags));
+    }
+    thread
+}
+
+/// Notes the thread that this processor runs. With interrupts off.
+pub(crate) fn set_thread(thread: *mut ()) {
+    // SAFETY: as in `set_locks_held`.
+    unsafe {
+        core::arch::asm!("mov gs:[{}], {}", const THREAD, in(reg) thread, options(nostack, preserves_flags));
+    }
 }
 
 /// Where programs' traps enter on this processor, and the context behind that. With interrupts off.

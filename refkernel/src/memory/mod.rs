@@ -48,7 +48,7 @@ pub(crate) use frames::{counts as frame_counts, in_use as frames_in_use};
 pub(crate) use kernel_space::{framebuffer_address, framebuffer_area, kernel_space, purpose};
 pub(crate) use lock::{InterruptLock, Mutex};
 pub(crate) use platform::Kernel;
-pub(crate) use shootdown::relax;
+pub(crate) use shootdown::{interrupts_sent, relax};
 
 use crate::boot::{self, layout};
 use crate::cpu::stacks::Purpose;

@@ -4,7 +4,7 @@
 //! refused for one reason only, and a call that is refused has changed nothing. No lock is held, and nothing that must be
 //! dropped is alive, where a call leaves the program ([`exit`]).
 
-use super::{Object, Process, current};
+use super::{Object, Process, current, life_calls};
 use crate::cpu::system_call::Function;
 use crate::cpu::{user, user_copy};
 use crate::devices::serial;
@@ -39,6 +39,14 @@ const fn function(call: SystemCall) -> Function {
         SystemCall::AreaUnmap => area_unmap,
         SystemCall::AreaResize => area_resize,
         SystemCall::HandleClose => handle_close,
+        SystemCall::ProcessStart => life_calls::process_start,
+        SystemCall::ProcessClone => life_calls::process_clone,
+        SystemCall::ProcessWait => life_calls::process_wait,
+        SystemCall::ProcessKill => life_calls::process_kill,
+        SystemCall::ThreadStart => life_calls::thread_start,
+        SystemCall::ThreadExit => life_calls::thread_exit,
+        SystemCall::ThreadYield => life_calls::thread_yield,
+        SystemCall::ThreadSleep => life_calls::thread_sleep,
     }
 }
 
@@ -213,7 +221,7 @@ fn retried<T>(mut attempt: impl FnMut() -> Result<T, ErrorCode>) -> Result<T, Er
     Err(ErrorCode::Retry)
 }
 
-fn handle_error(error: HandleError) -> ErrorCode {
+pub(super) fn handle_error(error: HandleError) -> ErrorCode {
     match error {
         HandleError::Full { .. } => ErrorCode::TooManyHandles,
         _ => ErrorCode::BadHandle,
@@ -232,7 +240,7 @@ fn area_error(error: AreaError) -> ErrorCode {
     }
 }
 
-fn space_error(error: SpaceError) -> ErrorCode {
+pub(super) fn space_error(error: SpaceError) -> ErrorCode {
     match error {
         SpaceError::Range(_) => ErrorCode::BadRange,
         SpaceError::Conflict(_) | SpaceError::Foreign(_) => ErrorCode::Occupied,

@@ -5,7 +5,8 @@
 //! | `load` | from an ELF file to a space that can be entered |
 //! | `copy` | from a process to another one that goes on with a copy of its memory |
 //! | `run` | threads of programs: start, end, and waiting for the end |
-//! | `calls` | what a program may ask |
+//! | `calls` | what a program may ask of memory |
+//! | `life_calls` | and of processes and threads |
 //! | `ending` | how a process ended, in words |
 //!
 //! # Invariants
@@ -19,6 +20,7 @@
 mod calls;
 mod copy;
 mod ending;
+mod life_calls;
 mod load;
 mod run;
 

@@ -6,6 +6,7 @@
 //! | `switch` | the change itself |
 //! | [`sleep`] | waiting for a time |
 //! | `stacks` | stacks that wait for their next thread |
+//! | [`tests`] | what must be true of all that |
 //! | [`work`] | a function on a processor of one's choice |
 //!
 //! ```text
@@ -28,6 +29,7 @@ pub(crate) mod scheduler;
 pub(crate) mod sleep;
 mod stacks;
 mod switch;
+pub(crate) mod tests;
 pub(crate) mod work;
 
 use crate::cpu::{local, others};
@@ -248,7 +250,6 @@ fn adopt(idle: bool) -> Result<(), ThreadError> {
 /// Makes the first processor's work a thread, and gives that processor another one for when there is nothing to do. Once, with the heap at hand.
 pub(crate) fn initialise() {
     let prepared = adopt(false).and_then(|()| {
-        stacks::fill().map_err(|_| ThreadError::NoStack)?;
         let stack = stacks::take().map_err(|_| ThreadError::NoStack)?;
         let mut idle = Thread::new(|_| scheduler::idle(), [0; 4], 1 << local::processor());
         // SAFETY: as in `spawn`.

@@ -55,23 +55,15 @@ static QUEUE: Mutex<Queue> =
 
 /// The processors that wait for work, a bit each.
 static IDLE: AtomicU64 = AtomicU64::new(0);
-/// The thread that runs on each processor, the one before it, and the one that runs where nothing else does.
-static CURRENT: PerCpu<AtomicPtr<Thread>> = PerCpu::new([const { AtomicPtr::new(ptr::null_mut()) }; CPUS_MAX]);
+/// The thread that ran on each processor before the one that does, and the one that runs where nothing else does.
 static PREVIOUS: PerCpu<AtomicPtr<Thread>> = PerCpu::new([const { AtomicPtr::new(ptr::null_mut()) }; CPUS_MAX]);
 static IDLE_THREADS: PerCpu<AtomicPtr<Thread>> = PerCpu::new([const { AtomicPtr::new(ptr::null_mut()) }; CPUS_MAX]);
 
-/// Changes from one thread to another so far.
-static SWITCHES: AtomicU64 = AtomicU64::new(0);
-
-/// Changes from one thread to another so far.
-pub(crate) fn switches() -> u64 {
-    SWITCHES.load(Ordering::Relaxed)
-}
-
 /// The thread that runs this; `None` before there are threads.
+#[inline]
 pub(crate) fn current() -> Option<&'static Thread> {
     // SAFETY: the thread that runs is not dead, so it is kept; who asks is that thread, or interrupts it, and is gone when it is.
-    interrupts::without_interrupts(|| unsafe { CURRENT.here().load(Ordering::Relaxed).as_ref() })
+    unsafe { local::thread().cast::<Thread>().as_ref() }
 }
 
 /// Whether a thread is the one that runs this.
@@ -80,7 +72,7 @@ pub(super) fn is_current(thread: &Thread) -> bool {
 }
 
 pub(super) fn set_current(thread: &Thread) {
-    CURRENT.here().store(ptr::from_ref(thread).cast_mut(), Ordering::Relaxed);
+    local::set_thread(ptr::from_ref(thread).cast_mut().cast());
 }
 
 pub(super) fn set_idle(thread: &Thread) {
@@ -178,7 +170,6 @@ fn switch_away() {
     // SAFETY: it was ready, or is this processor's idle thread: it is kept, by `LIVE`.
     let next = unsafe { &*next };
     next.set_state(State::Running);
-    SWITCHES.fetch_add(1, Ordering::Relaxed);
     let [kernel_stack, return_context] = &thread.entry_context;
     let entered = local::entry_context();
     kernel_stack.store(entered.0, Ordering::Relaxed);

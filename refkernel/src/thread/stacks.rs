@@ -28,12 +28,9 @@ pub(super) fn give(stack: KernelStack) {
     drop(left);
 }
 
-/// Makes half as many as are kept: as many as a small machine needs never come and go.
+/// Makes as many as are kept: so what a few threads take does not come and go.
 pub(super) fn fill() -> Result<(), MemoryError> {
-    for _ in 0..KEPT / 2 {
-        if WAITING.lock().iter().flatten().count() >= KEPT / 2 {
-            return Ok(());
-        }
+    while WAITING.lock().iter().flatten().count() < KEPT {
         give(KernelStack::new(Purpose::Thread)?);
     }
     Ok(())

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `registers` | what faults and calls leave in the registers |
 //! | `calls` | system calls with bad numbers, handles, ranges and pointers |
+//! | `life` | processes and threads |
 //! | `areas` | what areas and windows do when they are used as meant |
 //! | `memory` | the runtime's own memory functions |
 //! | `offences` | what must kill the program |
@@ -17,13 +18,16 @@
 
 mod areas;
 mod calls;
+mod life;
 mod memory;
 mod offences;
 mod registers;
 mod report;
 mod sharing;
 
-use refkernel_runtime::{Access, StartInformation, program, program_status, registers_at_start, roles::CheckRole, say};
+use refkernel_runtime::{
+    Access, StartInformation, program, program_status, registers_at_start, roles, roles::CheckRole, say,
+};
 use report::Report;
 
 program!(main);
@@ -31,6 +35,9 @@ program!(main);
 const READ_WRITE: Access = Access::READ_WRITE;
 
 fn main(start: &StartInformation) -> u32 {
+    if start.argument == roles::SPIN {
+        life::spin();
+    }
     let Some(role) = CheckRole::from_argument(start.argument) else {
         say!("check: there is no part {}", start.argument);
         return program_status::FAILURE;
@@ -48,6 +55,10 @@ fn main(start: &StartInformation) -> u32 {
         CheckRole::ShareWriter => sharing::write(start, &mut report),
         CheckRole::ShareReader => sharing::read(start, &mut report),
         CheckRole::LeaveEverything => areas::leave_everything(&mut report),
+        CheckRole::Processes => life::processes(&mut report),
+        CheckRole::Clones => life::clones(&mut report),
+        CheckRole::Threads => life::threads(&mut report),
+        CheckRole::FaultInThread => life::fault_in_thread(&mut report),
         CheckRole::Panic => panic!("this is the part that panics"),
         offence => {
             offences::commit(offence, start, &mut report);

@@ -143,3 +143,98 @@ pub fn handle_close(handle: Handle) -> Result<(), ErrorCode> {
     // SAFETY: the call changes no memory that is mapped.
     unsafe { call(SystemCall::HandleClose, [handle.0, 0, 0, 0, 0, 0]) }.map(|_| ())
 }
+
+/// Starts a program of the boot module, and gives a handle of its process.
+///
+/// # Errors
+///
+/// See [`SystemCall::ProcessStart`].
+pub fn process_start(name: &str, argument: u64) -> Result<Handle, ErrorCode> {
+    let arguments = [name.as_ptr() as u64, name.len() as u64, argument, 0, 0, 0];
+    // SAFETY: the call only reads `name`, which is borrowed for as long.
+    unsafe { call(SystemCall::ProcessStart, arguments) }.map(Handle)
+}
+
+/// Where a thread begins: with what it was given, on its own stack, and never back from there.
+pub type Entry = extern "C" fn(u64) -> !;
+
+/// The stack pointer for a thread whose stack ends at `top`, a multiple of 16: as a call would have left it.
+const fn entered(top: u64) -> u64 {
+    top - 8
+}
+
+/// Makes a process with a copy of this one's memory and handles, whose only thread begins at `entry`, and gives a handle of it.
+///
+/// # Errors
+///
+/// See [`SystemCall::ProcessClone`].
+///
+/// # Safety
+///
+/// `top` is a multiple of 16 and the end of a stack that is in the copy, long enough, and used by nothing that the copy uses.
+pub unsafe fn process_clone(entry: Entry, top: u64, argument: u64) -> Result<Handle, ErrorCode> {
+    // SAFETY: the call changes nothing of this process's memory; the caller answers for the copy's.
+    unsafe { call(SystemCall::ProcessClone, [entry as usize as u64, entered(top), argument, 0, 0, 0]) }.map(Handle)
+}
+
+/// Waits until a process is over, and gives its status, or `KILLED`.
+///
+/// # Errors
+///
+/// [`ErrorCode::BadHandle`].
+pub fn process_wait(process: Handle) -> Result<u64, ErrorCode> {
+    // SAFETY: the call changes no memory that is mapped.
+    unsafe { call(SystemCall::ProcessWait, [process.0, 0, 0, 0, 0, 0]) }
+}
+
+/// Ends a process.
+///
+/// # Errors
+///
+/// [`ErrorCode::BadHandle`].
+pub fn process_kill(process: Handle) -> Result<(), ErrorCode> {
+    // SAFETY: the call changes no memory that is mapped.
+    unsafe { call(SystemCall::ProcessKill, [process.0, 0, 0, 0, 0, 0]) }.map(|_| ())
+}
+
+/// Starts one more thread of this process.
+///
+/// # Errors
+///
+/// See [`SystemCall::ThreadStart`].
+///
+/// # Safety
+///
+/// `top` is a multiple of 16 and the end of a stack that is long enough and the thread's alone.
+pub unsafe fn thread_start(entry: Entry, top: u64, argument: u64) -> Result<(), ErrorCode> {
+    // SAFETY: the caller's promise.
+    unsafe { call(SystemCall::ThreadStart, [entry as usize as u64, entered(top), argument, 0, 0, 0]) }.map(|_| ())
+}
+
+/// Ends this thread.
+pub fn thread_exit() -> ! {
+    // SAFETY: nothing of the thread runs afterwards.
+    unsafe { raw(SystemCall::ThreadExit.number(), [0; 6]) };
+    // A kernel that comes back here is broken.
+    exit(refkernel_abi::program_status::FAILURE)
+}
+
+/// Lets another thread run.
+///
+/// # Errors
+///
+/// None in a kernel that keeps the contract.
+pub fn thread_yield() -> Result<(), ErrorCode> {
+    // SAFETY: the call changes nothing.
+    unsafe { call(SystemCall::ThreadYield, [0; 6]) }.map(|_| ())
+}
+
+/// Waits so many microseconds at least.
+///
+/// # Errors
+///
+/// None in a kernel that keeps the contract.
+pub fn thread_sleep(microseconds: u64) -> Result<(), ErrorCode> {
+    // SAFETY: the call changes nothing.
+    unsafe { call(SystemCall::ThreadSleep, [microseconds, 0, 0, 0, 0, 0]) }.map(|_| ())
+}
