@@ -54,7 +54,8 @@ pub(super) fn start(process: &ProcessRef) -> Result<(), ThreadError> {
 fn run_program([number, entry, stack, argument]: thread::Arguments) {
     // SAFETY: `start_thread` gave this thread the reference.
     let (Some(process), Some(thread)) = (unsafe { PROCESSES.reclaim(number) }, scheduler::current()) else { return };
-    let exit = if thread.is_killed() {
+    // A thread that was started while its process was ended is not among those that were told to.
+    let exit = if thread.is_killed() || process.ending.lock().is_some() {
         UserExit::Killed(Killed::ByOrder)
     } else {
         memory::in_space(&process.space, || {
