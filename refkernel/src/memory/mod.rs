@@ -26,7 +26,7 @@
 //! 6. **A guarded stack** is made, and the boot stack left for it.
 //! 7. **The other processors** are started: they begin in memory of the loader's.
 //! 8. **The loader's memory**, the boot tables and the boot stack become free frames.
-//! 9. **The heap** is mapped, and the framebuffer; then the live tables are audited.
+//! 9. **The heap** is mapped; what runs is from here on a thread. The framebuffer is mapped; then the live tables are audited.
 //!
 //! Whatever fails on the way ends with a message and the exit code for a bad boot.
 
