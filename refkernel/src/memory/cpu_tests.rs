@@ -43,7 +43,7 @@ const USER_SCRATCH: u64 = 0x40_0000;
 const READS: u64 = 300;
 /// After so many reads the control gives up.
 const CONTROL_READS: u64 = 1_000_000;
-const ROUNDS: u32 = 12;
+const ROUNDS: u32 = 4;
 
 fn check(condition: bool, otherwise: &'static str) -> Result<(), &'static str> {
     if condition { Ok(()) } else { Err(otherwise) }
@@ -282,7 +282,7 @@ fn space_that_was_left_interrupts_nobody() -> Result<(), &'static str> {
 
 /// All processors unmap windows of the kernel's at the same time, with interrupts off and the heap's lock fought for.
 fn processors_flush_each_other() -> Result<(), &'static str> {
-    const TIMES: u64 = 60;
+    const TIMES: u64 = 20;
     static FAILED: AtomicBool = AtomicBool::new(false);
     fn map_and_unmap() {
         let own = SCRATCH + (local::processor() as u64 + 1) * 16 * PAGE;
