@@ -5,7 +5,9 @@
 //! the question can be answered with no.
 
 use super::shootdown::{self, bits, interrupts_sent};
-use super::{InterruptLock, Kernel, Mutex, UserSpace, in_space, kernel_space, new_user_space};
+use super::{
+    InterruptLock, Kernel, Mutex, UserSpace, in_space, kernel_space, leave_everywhere, new_user_space, switch_space,
+};
 use crate::cpu::{local, others, probe, user_copy};
 use crate::thread::work;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
@@ -30,6 +32,7 @@ pub(crate) const ALL: &[Test] = &[
     ("without_interrupts_a_page_of_a_space_stays_elsewhere", 2, control_of_unmapped_user_page),
     ("space_of_one_processor_interrupts_nobody", 2, space_of_one_processor_interrupts_nobody),
     ("space_that_was_left_interrupts_nobody", 2, space_that_was_left_interrupts_nobody),
+    ("space_that_stays_loaded_is_left_when_it_is_given_up", 2, space_that_stays_loaded),
     ("processors_flush_each_other", 2, processors_flush_each_other),
     ("flush_waits_for_who_does_not_look", 2, flush_waits_for_who_does_not_look),
     ("who_waits_for_a_lock_forgets_meanwhile", 2, who_waits_for_a_lock_forgets_meanwhile),
@@ -278,6 +281,33 @@ fn space_that_was_left_interrupts_nobody() -> Result<(), &'static str> {
     check(interrupts_sent() == before, "a processor that has left was interrupted")?;
     beside(1, read_once, || ())?;
     check(!READ.load(Ordering::Acquire), "the page is there still for who comes back")
+}
+
+/// A processor that waits for work keeps the last space loaded: it is asked to flush for that space, until the space is given up.
+fn space_that_stays_loaded() -> Result<(), &'static str> {
+    fn stay() {
+        let space = HAMMER.space.load(Ordering::Acquire);
+        // What a thread of a program leaves behind that goes on elsewhere.
+        // SAFETY: the test keeps the space until no processor has it loaded; interrupts are off.
+        without_interrupts(|| unsafe {
+            switch_space(space, false);
+            switch_space(core::ptr::null_mut(), true);
+        });
+    }
+    let (space, range) = space_with_page()?;
+    HAMMER.space.store((&raw const space).cast_mut(), Ordering::Release);
+    beside(1, stay, || ())?;
+    let before = interrupts_sent();
+    space.unmap(range).map_err(found)?.complete();
+    check(interrupts_sent() > before, "a processor that has the space loaded was not asked to flush")?;
+    leave_everywhere(&space);
+    let before = interrupts_sent();
+    let range = space.map(&MapRequest::new(&open_area()?).at(USER_SCRATCH)).map_err(found)?;
+    space.populate(range, Access::USER_DATA).map_err(found)?.complete();
+    space.unmap(range).map_err(found)?.complete();
+    check(interrupts_sent() == before, "a processor that has left was interrupted")?;
+    space.destroy().map_err(|(_, error)| found(error))?.complete();
+    Ok(())
 }
 
 /// All processors unmap windows of the kernel's at the same time, with interrupts off and the heap's lock fought for.
