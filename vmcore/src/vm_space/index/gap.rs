@@ -69,7 +69,13 @@ impl LeafSizes {
     /// What the gap between two ranges counts, of which the lower ends at `last` and the higher begins at `first`.
     #[inline]
     pub(super) fn between(&self, last: u64, first: u64) -> Gaps {
-        Gaps([self.pages(0, last, first), self.pages(1, last, first), self.pages(2, last, first)])
+        let smallest = self.pages(0, last, first);
+        let start = last.wrapping_add(1);
+        // Most gaps have no address that is aligned to a larger leaf.
+        if first.wrapping_sub(start) <= start.wrapping_neg() & !(u64::MAX << (self.0[1] & 63)) {
+            return Gaps([smallest, 0, 0]);
+        }
+        Gaps([smallest, self.pages(1, last, first), self.pages(2, last, first)])
     }
 
     /// The same for one size.

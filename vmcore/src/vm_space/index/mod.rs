@@ -183,10 +183,23 @@ impl<P: Platform, W> Index<P, W> {
         need.add_objects::<IndexNode>(nodes.saturating_sub(self.lent.count));
     }
 
-    /// The slot that covers `address`. O(log n).
+    /// The slot that covers `address`, for who may have the index beside others. O(log n).
     #[inline]
     pub(crate) fn find(&self, address: VirtAddr) -> Option<Slot<W>> {
         self.tree.find(address.as_u64()).map(Slot::of)
+    }
+
+    /// Notes that an operation is about this address: what is asked and changed near it, and before anything is asked or changed elsewhere, needs no other way from the root.
+    /// O(log n), or O(1) where the last one was.
+    #[inline]
+    pub(crate) fn aim(&mut self, address: VirtAddr) {
+        self.tree.aim(address.as_u64());
+    }
+
+    /// The slot that covers `address`, for who has the index exclusively. O(log n), O(1) where it was [aimed](Self::aim).
+    #[inline]
+    pub(crate) fn find_near(&self, address: VirtAddr) -> Option<Slot<W>> {
+        self.tree.find_near(address.as_u64()).map(Slot::of)
     }
 
     /// The first slot that ends at or after `address`. O(log n).
@@ -235,6 +248,17 @@ impl<P: Platform, W> Index<P, W> {
     /// Puts the parts of a slot, in order, in its place. The last of them is set in place; each of the others is an insertion at the slot's first address, for
     /// which the nodes were counted. O(log n).
     pub(crate) fn replace(&mut self, slot: &Slot<W>, parts: [Option<Slot<W>>; 3], reserve: &mut Reserve<P>) {
+        let entries = parts.map(|part| part.map(|part| part.entry()));
+        let done = match entries {
+            [Some(one), Some(two), Some(three)] => self.tree.splice(slot.range.start().as_u64(), 1, &[one, two, three]),
+            [Some(one), Some(two), None] | [Some(one), None, Some(two)] | [None, Some(one), Some(two)] => {
+                self.tree.splice(slot.range.start().as_u64(), 1, &[one, two])
+            }
+            _ => false,
+        };
+        if done {
+            return;
+        }
         let Some(last) = parts.iter().rposition(Option::is_some) else { return };
         if let Some(part) = parts.into_iter().nth(last).flatten() {
             let done = self.set(slot.range.start(), part);
@@ -255,7 +279,8 @@ impl<P: Platform, W> Index<P, W> {
         reserve: &mut Reserve<P>,
         with: impl Fn(NonNull<W>) -> bool,
     ) {
-        if self.find(range.start()).is_none_or(|slot| slot.window != Some(window)) {
+        self.aim(range.start());
+        if self.find_near(range.start()).is_none_or(|slot| slot.window != Some(window)) {
             return;
         }
         self.remove(range.start(), reserve);

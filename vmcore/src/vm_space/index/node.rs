@@ -38,7 +38,7 @@ pub(super) struct Entry {
 }
 
 /// What a node's parent keeps of it.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Summary {
     pub(super) first: u64,
     pub(super) last: u64,
@@ -127,37 +127,45 @@ impl<const N: usize> Node<N> {
         }
     }
 
-    /// Puts an entry before the one at `at`. There is room.
+    /// Puts other entries in the place of `count`. There is room.
     #[inline]
-    fn insert(&mut self, at: usize, entry: Entry) {
+    fn splice(&mut self, at: usize, count: usize, entries: &[Entry]) {
         let len = self.len();
-        debug_assert!(at <= len && len < N);
-        shift(&mut self.lasts, at, at + 1, len);
-        shift(&mut self.firsts, at, at + 1, len);
-        shift(&mut self.pointers, at, at + 1, len);
-        self.header.len += 1;
+        let (from, to) = (at + count, at + entries.len());
+        debug_assert!(from <= len && to + (len - from) <= N);
+        if from != to {
+            shift(&mut self.lasts, from, to, len);
+            shift(&mut self.firsts, from, to, len);
+            shift(&mut self.pointers, from, to, len);
+            let left = to + len.saturating_sub(from);
+            for unused in left..len {
+                self.set(unused, Entry { first: u64::MAX, last: u64::MAX, pointer: None });
+            }
+            self.header.len = left as u32;
+        }
+        for (at, entry) in (at..).zip(entries) {
+            self.set(at, *entry);
+        }
+    }
+
+    #[inline]
+    fn set(&mut self, at: usize, entry: Entry) {
         self.set_bounds(at, entry.first, entry.last);
         if let Some(pointer) = self.pointers.get_mut(at) {
             *pointer = entry.pointer;
         }
     }
 
+    /// Puts an entry before the one at `at`. There is room.
+    #[inline]
+    fn insert(&mut self, at: usize, entry: Entry) {
+        self.splice(at, 0, &[entry]);
+    }
+
     /// Takes `count` entries out.
     #[inline]
     fn remove(&mut self, at: usize, count: usize) {
-        let len = self.len();
-        debug_assert!(at + count <= len);
-        shift(&mut self.lasts, at + count, at, len);
-        shift(&mut self.firsts, at + count, at, len);
-        shift(&mut self.pointers, at + count, at, len);
-        let left = len.saturating_sub(count);
-        for unused in left..len {
-            self.set_bounds(unused, u64::MAX, u64::MAX);
-            if let Some(pointer) = self.pointers.get_mut(unused) {
-                *pointer = None;
-            }
-        }
-        self.header.len = left as u32;
+        self.splice(at, count, &[]);
     }
 
     /// Moves `count` entries of another node, from `from` on, before the one at `at`. There is room.
@@ -192,44 +200,27 @@ pub(super) struct Leaf<const N: usize> {
 impl<const N: usize> Leaf<N> {
     pub(super) const EMPTY: Self = Self { node: Node::EMPTY, next: None };
 
-    /// Puts an entry where it belongs. There is room.
+    /// Puts other entries, which fit between the neighbours, in the place of `count`. There is room. Gives whether what is to be said of the leaf is another
+    /// than before.
     #[inline]
+    pub(super) fn splice(&mut self, at: usize, count: usize, entries: &[Entry], sizes: &LeafSizes) -> bool {
+        let before = self.node.summary();
+        let old = self.gaps_around(at, at + count, sizes);
+        self.node.splice(at, count, entries);
+        let new = self.gaps_around(at, at + entries.len(), sizes);
+        self.note(old, new, sizes);
+        before != self.node.summary()
+    }
+
+    /// Puts an entry before the one at `at`. There is room.
     pub(super) fn insert(&mut self, at: usize, entry: Entry, sizes: &LeafSizes) {
-        let before = at.checked_sub(1).map(|before| self.node.last(before));
-        let after = (at < self.node.len()).then(|| self.node.first(at));
-        self.node.insert(at, entry);
-        let old = match (before, after) {
-            (Some(before), Some(after)) => sizes.between(before, after),
-            _ => Gaps::NONE,
-        };
-        let low = before.map_or(Gaps::NONE, |before| sizes.between(before, entry.first));
-        let high = after.map_or(Gaps::NONE, |after| sizes.between(entry.last, after));
-        self.note(old, low.max(high), sizes);
+        self.splice(at, 0, &[entry], sizes);
     }
 
-    /// Takes an entry out.
+    /// The largest gaps between the entries at `from..to`, and to the ones before and behind.
     #[inline]
-    pub(super) fn remove(&mut self, at: usize, sizes: &LeafSizes) {
-        let before = at.checked_sub(1);
-        let low = before.map_or(Gaps::NONE, |before| self.node.gaps_after(before, sizes));
-        let high = self.node.gaps_after(at, sizes);
-        self.node.remove(at, 1);
-        let new = before.map_or(Gaps::NONE, |before| self.node.gaps_after(before, sizes));
-        self.note(low.max(high), new, sizes);
-    }
-
-    /// Gives an entry other bounds (which fit between its neighbours) and another pointer.
-    pub(super) fn set(&mut self, at: usize, entry: Entry, sizes: &LeafSizes) {
-        let around = |leaf: &Self| {
-            let low = at.checked_sub(1).map_or(Gaps::NONE, |before| leaf.node.gaps_after(before, sizes));
-            low.max(leaf.node.gaps_after(at, sizes))
-        };
-        let old = around(self);
-        self.node.set_bounds(at, entry.first, entry.last);
-        if let Some(pointer) = self.node.pointers.get_mut(at) {
-            *pointer = entry.pointer;
-        }
-        self.note(old, around(self), sizes);
+    fn gaps_around(&self, from: usize, to: usize, sizes: &LeafSizes) -> Gaps {
+        (from.saturating_sub(1)..to).fold(Gaps::NONE, |gaps, at| gaps.max(self.node.gaps_after(at, sizes)))
     }
 
     /// Moves entries of a neighbour here; see [`rebuild`](Self::rebuild).

@@ -113,7 +113,8 @@ impl<const L: usize, const N: usize> Pair<L, N> {
     }
 
     /// Cuts a range out of the entry at this address, as unmapping the middle of a window does: up to three parts, of which the last is set.
-    fn cut(&mut self, address: u64, offset: u64, pages: u64) {
+    /// Or all of them `at_once`, where they go into one leaf.
+    fn cut(&mut self, address: u64, offset: u64, pages: u64, at_once: bool) {
         let Some(at) = self.model.iter().position(|entry| entry.first <= address && address <= entry.last) else {
             assert_eq!(self.tree.find(address), None);
             return;
@@ -127,6 +128,10 @@ impl<const L: usize, const N: usize> Pair<L, N> {
             .filter(|(from, to)| from < to)
             .map(|(from, to)| Entry { pointer: old.pointer, ..entry(old.first + from * PAGE, to - from) })
             .collect();
+        if at_once && self.tree.splice(old.first, 1, &parts) {
+            self.model.splice(at..=at, parts);
+            return;
+        }
         let (last, others) = parts.split_last().unwrap();
         self.heap.allowed = self.tree.nodes_needed(old.first, others.len());
         assert_eq!(self.tree.set(old.first, *last), Some(old));
@@ -134,6 +139,18 @@ impl<const L: usize, const N: usize> Pair<L, N> {
             assert!(self.tree.insert(*part, &mut self.heap), "the nodes for {} parts were not enough", others.len());
         }
         self.model.splice(at..=at, parts);
+    }
+
+    /// Makes some entries one, as when windows are joined, where they are in one leaf that stays full enough.
+    fn join(&mut self, address: u64, count: usize) {
+        let from = self.model.partition_point(|entry| entry.last < address);
+        let Some(old) = self.model.get(from..from + count).filter(|old| old[0].first <= address) else {
+            return;
+        };
+        let joined = Entry { last: old[count - 1].last, ..old[0] };
+        if self.tree.splice(address, count, &[joined]) {
+            self.model.splice(from..from + count, [joined]);
+        }
     }
 
     /// Cuts two entries at once, as protecting a range does that ends within them.
@@ -199,7 +216,8 @@ impl<const L: usize, const N: usize> Pair<L, N> {
         let model = &self.model;
         let from = model.partition_point(|entry| entry.last < address);
         assert_eq!(self.tree.first_from(address), model.get(from).copied(), "{address:#x}");
-        assert_eq!(self.tree.find(address), model.get(from).copied().filter(|entry| entry.first <= address));
+        let found = model.get(from).copied().filter(|entry| entry.first <= address);
+        assert_eq!((self.tree.find(address), self.tree.find_near(address)), (found, found));
         assert_eq!(self.tree.last_before(address), from.checked_sub(1).map(|at| model[at]), "{address:#x}");
         assert!(self.tree.from(address).eq(model[from..].iter().copied()));
     }
@@ -318,6 +336,15 @@ enum Step {
         page: u64,
         offset: u64,
         pages: u64,
+        at_once: bool,
+    },
+    Join {
+        page: u64,
+        count: usize,
+    },
+    /// What is asked near it is found from there.
+    Aim {
+        page: u64,
     },
     CutTwo {
         first: u64,
@@ -347,7 +374,10 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (page.clone(), 1_u64..40, any::<bool>()).prop_map(|(page, count, down)| Step::Run { page, count, down }),
         3 => page.clone().prop_map(|page| Step::Remove { page }),
         1 => (page.clone(), 1_u64..60).prop_map(|(page, count)| Step::RemoveRun { page, count }),
-        3 => (page.clone(), 0_u64..8, 1_u64..4).prop_map(|(page, offset, pages)| Step::Cut { page, offset, pages }),
+        4 => (page.clone(), 0_u64..8, 1_u64..4, any::<bool>())
+            .prop_map(|(page, offset, pages, at_once)| Step::Cut { page, offset, pages, at_once }),
+        2 => (page.clone(), 1_usize..4).prop_map(|(page, count)| Step::Join { page, count }),
+        2 => page.clone().prop_map(|page| Step::Aim { page }),
         1 => (page.clone(), page.clone()).prop_map(|(first, second)| Step::CutTwo { first, second }),
         2 => (page.clone(), 0_u64..6, 0_u64..6).prop_map(|(page, down, up)| Step::Resize { page, down, up }),
         6 => (page, 1_u64..PAGES, 1_u64..24, 12_u32..18, 0_u64..64).prop_map(
@@ -378,7 +408,13 @@ fn run<const L: usize, const N: usize>(base: u64, steps: &[Step]) {
             }
             Step::Remove { page } => pair.remove(at(page)),
             Step::RemoveRun { page, count } => (page..(page + count).min(PAGES)).for_each(|page| pair.remove(at(page))),
-            Step::Cut { page, offset, pages } => pair.cut(at(page), offset, pages),
+            Step::Cut { page, offset, pages, at_once } => pair.cut(at(page), offset, pages, at_once),
+            Step::Join { page, count } => pair.join(at(page), count),
+            Step::Aim { page } => {
+                pair.tree.aim(at(page));
+                // On both sides of the leaf's ends as well.
+                (0..PAGES).step_by(7).for_each(|page| pair.ask(at(page)));
+            }
             Step::CutTwo { first, second } => pair.cut_two(at(first), at(second)),
             Step::Resize { page, down, up } => {
                 let inside = |entry: &Entry| entry.first >= base && entry.last <= at(PAGES - 1) + (PAGE - 1);
@@ -450,6 +486,7 @@ fn every_small_case() {
             }
             pair.insert(entry(address, 1));
             visit(pair, base, depth - 1);
+            pair.tree.aim(base.wrapping_add((page * 5 % SMALL) * PAGE));
             pair.remove(address);
             pair.check();
         }

@@ -17,6 +17,21 @@
 //!   a leaf of its own, which the next ones fill.
 //!
 //! Nodes come from [`Nodes`] and go back there: the tree never allocates.
+//!
+//! # The finger
+//!
+//! One operation on a space looks at the same few entries again and again: is the place free, are there nodes enough, which are the neighbours, insert.
+//! So who has the tree exclusively [aims](Tree::aim) it: the way to a leaf is kept, with the addresses that belong there, and what is asked or changed within
+//! them needs no other descent.
+//!
+//! ```text
+//!                | ..4f | ..8f | ..ff |                 path: (root, 1)
+//!                          |
+//!   | 40..4f |      | 60..8f |      | 90..9f |          the leaf; 50..=8f are its addresses
+//! ```
+//!
+//! A change of entries in the leaf moves the end of its addresses at the most. What changes nodes (a split, a leaf that is joined) lets the finger go.
+//! Who reads beside others does not look at it.
 
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
@@ -50,6 +65,7 @@ pub(super) unsafe trait Nodes<const L: usize, const N: usize> {
 const MAX_HEIGHT: usize = 32;
 
 /// The inner nodes from the root to a leaf, each with the position of the child that was taken.
+#[derive(Clone, Copy)]
 struct Path<const N: usize> {
     steps: [MaybeUninit<(NonNull<Inner<N>>, usize)>; MAX_HEIGHT],
     len: usize,
@@ -81,6 +97,27 @@ impl<const N: usize> Path<N> {
     }
 }
 
+/// The leaf where the last change was, or where one is to be, and the way to it.
+struct Finger<const L: usize, const N: usize> {
+    path: Path<N>,
+    leaf: Option<NonNull<Leaf<L>>>,
+    /// What is inserted at these addresses goes into the leaf: from the end of the leaf before to its own, or to the end of all behind the last leaf.
+    low: u64,
+    high: u64,
+}
+
+impl<const L: usize, const N: usize> Finger<L, N> {
+    const fn new() -> Self {
+        Self { path: Path::new(), leaf: None, low: 0, high: 0 }
+    }
+
+    /// The leaf, if the address belongs there.
+    #[inline]
+    fn leaf_for(&self, address: u64) -> Option<NonNull<Leaf<L>>> {
+        self.leaf.filter(|_| self.low <= address && address <= self.high)
+    }
+}
+
 /// Which way entries seem to come, so that the nodes that they leave behind stay full.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Trend {
@@ -96,6 +133,7 @@ pub(super) struct Tree<const L: usize, const N: usize> {
     height: usize,
     entries: usize,
     sizes: LeafSizes,
+    finger: Finger<L, N>,
 }
 
 impl<const L: usize, const N: usize> Tree<L, N> {
@@ -110,7 +148,7 @@ impl<const L: usize, const N: usize> Tree<L, N> {
     const LEAF_GIVES: usize = 4;
 
     pub(super) const fn new(sizes: LeafSizes) -> Self {
-        Self { root: None, height: 0, entries: 0, sizes }
+        Self { root: None, height: 0, entries: 0, sizes, finger: Finger::new() }
     }
 
     pub(super) const fn sizes(&self) -> &LeafSizes {
@@ -164,21 +202,48 @@ impl<const L: usize, const N: usize> Tree<L, N> {
         Some((leaf, leaf.node.rank(address)))
     }
 
-    /// The entry that covers `address`. O(log n).
+    /// As [`seek`](Self::seek), from the [finger](Self::aim). For who has the tree exclusively: others write where it is.
+    #[inline]
+    fn seek_near(&self, address: u64) -> Option<(&Leaf<L>, usize)> {
+        match self.finger.leaf_for(address) {
+            Some(leaf) => {
+                // SAFETY: the finger's leaf is alive.
+                let leaf = unsafe { leaf.as_ref() };
+                Some((leaf, leaf.node.rank(address)))
+            }
+            None => self.seek(address),
+        }
+    }
+
+    /// The entry that covers `address`, for who may read beside others. O(log n).
     #[inline]
     pub(super) fn find(&self, address: u64) -> Option<Entry> {
+        let (leaf, at) = self.seek(address)?;
+        leaf.node.entry(at).filter(|entry| entry.first <= address)
+    }
+
+    /// The entry that covers `address`. O(log n), O(1) near the [finger](Self::aim).
+    #[inline]
+    pub(super) fn find_near(&self, address: u64) -> Option<Entry> {
         self.first_from(address).filter(|entry| entry.first <= address)
     }
 
-    /// The first entry that ends at or after `address`. O(log n).
+    /// The first entry that ends at or after `address`. O(log n), O(1) near the [finger](Self::aim).
     #[inline]
     pub(super) fn first_from(&self, address: u64) -> Option<Entry> {
-        let (leaf, at) = self.seek(address)?;
+        let (leaf, at) = self.seek_near(address)?;
         leaf.node.entry(at)
     }
 
-    /// The last entry that ends before `address`. O(log n).
+    /// The last entry that ends before `address`. O(log n), mostly O(1) near the [finger](Self::aim).
     pub(super) fn last_before(&self, address: u64) -> Option<Entry> {
+        if let Some(leaf) = self.finger.leaf_for(address) {
+            // SAFETY: the finger's leaf is alive.
+            let node = &unsafe { leaf.as_ref() }.node;
+            if let Some(at) = node.rank(address).checked_sub(1) {
+                return node.entry(at);
+            }
+        }
         let mut node = self.root?;
         // The lowest subtree seen that lies before, and its height.
         let mut before = None;
@@ -214,10 +279,10 @@ impl<const L: usize, const N: usize> Tree<L, N> {
         leaf.node.entry(leaf.node.len().checked_sub(1)?)
     }
 
-    /// The entries that end at or after `address`, in order. O(log n) for the first, O(1) for each of the others.
+    /// The entries that end at or after `address`, in order. O(log n) for the first (O(1) near the [finger](Self::aim)), O(1) for each of the others.
     #[inline]
     pub(super) fn from(&self, address: u64) -> impl Iterator<Item = Entry> + '_ {
-        let mut at = self.seek(address);
+        let mut at = self.seek_near(address);
         core::iter::from_fn(move || {
             let (leaf, position) = at?;
             let entry = leaf.node.entry(position)?;
@@ -231,20 +296,38 @@ impl<const L: usize, const N: usize> Tree<L, N> {
         })
     }
 
-    /// The way to the leaf where an entry with this first address is or belongs.
+    /// Puts the finger at the leaf where an entry with this first address is or belongs: what follows finds it there. O(log n).
     #[inline]
-    fn descend(&self, address: u64) -> Option<(Path<N>, NonNull<Leaf<L>>)> {
-        let mut path = Path::new();
-        let mut node = self.root?;
-        for _ in 0..self.height {
+    pub(super) fn aim(&mut self, address: u64) -> Option<NonNull<Leaf<L>>> {
+        match self.finger.leaf_for(address) {
+            Some(leaf) => Some(leaf),
+            None => Self::descend(self.root?, self.height, address, &mut self.finger),
+        }
+    }
+
+    /// Puts a finger there.
+    fn descend(root: Link, height: usize, address: u64, finger: &mut Finger<L, N>) -> Option<NonNull<Leaf<L>>> {
+        finger.leaf = None;
+        finger.path.len = 0;
+        (finger.low, finger.high) = (0, u64::MAX);
+        let mut node = root;
+        for _ in 0..height {
             // SAFETY: as in `seek`.
             let inner = unsafe { node.cast::<Inner<N>>().as_ref() };
+            let last = inner.node.len().checked_sub(1)?;
             // What lies behind all goes into the last.
-            let at = inner.node.rank(address).min(inner.node.len().checked_sub(1)?);
-            path.push(node.cast(), at)?;
+            let at = inner.node.rank(address).min(last);
+            if let Some(before) = at.checked_sub(1) {
+                finger.low = inner.node.last(before).wrapping_add(1);
+            }
+            if at < last {
+                finger.high = inner.node.last(at);
+            }
+            finger.path.push(node.cast(), at)?;
             node = inner.child(at)?;
         }
-        Some((path, node.cast()))
+        finger.leaf = Some(node.cast());
+        finger.leaf
     }
 
     /// How many nodes `count` insertions take at most, at this address or (one after another, each at its own) at this and others; those
@@ -261,12 +344,20 @@ impl<const L: usize, const N: usize> Tree<L, N> {
         if count == 0 {
             return 0;
         }
-        let Some((path, leaf)) = self.descend(address) else { return 1 };
+        let Some(root) = self.root else { return 1 };
+        let mut elsewhere = Finger::new();
+        let (path, leaf) = match self.finger.leaf_for(address) {
+            Some(leaf) => (&self.finger.path, leaf),
+            None => match Self::descend(root, self.height, address, &mut elsewhere) {
+                Some(leaf) => (&elsewhere.path, leaf),
+                None => return 1,
+            },
+        };
         // SAFETY: nodes of the tree are alive.
         if unsafe { leaf.as_ref() }.node.len() + count <= L {
             return 0;
         }
-        count * (1 + self.nodes_above(&path, count))
+        count * (1 + self.nodes_above(path, count))
     }
 
     /// How many inner nodes `count` splits of the leaf at the end of the path take.
@@ -291,60 +382,94 @@ impl<const L: usize, const N: usize> Tree<L, N> {
             self.entries = 1;
             return true;
         }
-        let Some((mut path, mut pointer)) = self.descend(entry.first) else { return false };
+        let Some(mut pointer) = self.aim(entry.first) else { return false };
         // SAFETY: nodes of the tree are alive, and reached only through it.
         let leaf = unsafe { pointer.as_mut() };
         let at = leaf.node.rank(entry.first);
         if leaf.node.len() < L {
-            leaf.insert(at, entry, &sizes);
-            let summary = leaf.node.summary();
-            self.update(&mut path, summary);
-        } else if !self.insert_into_full(path, pointer, at, entry, nodes) {
+            let changed = leaf.splice(at, 0, &[entry], &sizes);
+            self.note(changed);
+        } else if !self.insert_into_full(self.finger.path, pointer, at, entry, nodes) {
             return false;
         }
         self.entries += 1;
         true
     }
 
+    /// Puts other entries, which lie within the gaps around, in the place of `count` of which the first covers `address`. Only where that concerns one leaf, which
+    /// stays as full as leaves are: false, and no change, otherwise. Takes no node. O(log n).
+    pub(super) fn splice(&mut self, address: u64, count: usize, entries: &[Entry]) -> bool {
+        let sizes = self.sizes;
+        let Some(mut leaf) = self.aim(address) else { return false };
+        // SAFETY: nodes of the tree are alive, and reached only through it.
+        let leaf = unsafe { leaf.as_mut() };
+        let (len, at) = (leaf.node.len(), leaf.node.rank(address));
+        if at + count > len {
+            return false;
+        }
+        let left = len - count + entries.len();
+        if left > L || left == 0 || (left < len && left < Self::LEAF_MINIMUM && self.finger.path.len != 0) {
+            return false;
+        }
+        let changed = leaf.splice(at, count, entries, &sizes);
+        self.entries = self.entries - count + entries.len();
+        self.note(changed);
+        true
+    }
+
     /// Changes the entry that covers `address`: its bounds (within the gaps around it) and what it points to. Gives what it was. O(log n).
     pub(super) fn set(&mut self, address: u64, entry: Entry) -> Option<Entry> {
         let sizes = self.sizes;
-        let (mut path, mut leaf) = self.descend(address)?;
+        let mut leaf = self.aim(address)?;
         // SAFETY: nodes of the tree are alive, and reached only through it.
         let leaf = unsafe { leaf.as_mut() };
         let at = leaf.node.rank(address);
         let old = leaf.node.entry(at).filter(|old| old.first <= address)?;
-        leaf.set(at, entry, &sizes);
-        let summary = leaf.node.summary();
-        self.update(&mut path, summary);
+        let changed = leaf.splice(at, 1, &[entry], &sizes);
+        self.note(changed);
         Some(old)
     }
 
     /// Takes the entry out that covers `address`. O(log n).
     pub(super) fn remove(&mut self, address: u64, nodes: &mut impl Nodes<L, N>) -> Option<Entry> {
         let sizes = self.sizes;
-        let (mut path, mut pointer) = self.descend(address)?;
+        let mut pointer = self.aim(address)?;
         // SAFETY: nodes of the tree are alive, and reached only through it.
         let leaf = unsafe { pointer.as_mut() };
         let at = leaf.node.rank(address);
         let old = leaf.node.entry(at).filter(|old| old.first <= address)?;
-        leaf.remove(at, &sizes);
+        let changed = leaf.splice(at, 1, &[], &sizes);
         self.entries -= 1;
-        let summary = leaf.node.summary();
+        let is_root = self.finger.path.len == 0;
         match leaf.node.len() {
-            0 if path.len == 0 => {
-                self.root = None;
+            0 if is_root => {
+                (self.root, self.finger.leaf) = (None, None);
                 // SAFETY: the leaf was the tree's only node and is forgotten.
                 unsafe { nodes.put(pointer.cast()) };
             }
-            len if len >= Self::LEAF_MINIMUM || path.len == 0 => self.update(&mut path, summary),
-            _ => self.level_leaf(path, nodes),
+            len if len >= Self::LEAF_MINIMUM || is_root => self.note(changed),
+            _ => self.level_leaf(self.finger.path, nodes),
         }
         Some(old)
     }
 
+    /// Entries of the finger's leaf changed, and what is to be said of it, if so told: tells those above.
+    #[inline]
+    fn note(&mut self, changed: bool) {
+        if let (Some(leaf), true) = (self.finger.leaf, changed) {
+            // SAFETY: the finger's leaf is alive.
+            let summary = unsafe { leaf.as_ref() }.node.summary();
+            // The addresses of the last leaf go on to the end of all.
+            if self.finger.high != u64::MAX {
+                self.finger.high = summary.last;
+            }
+            self.update(&self.finger.path, summary);
+        }
+    }
+
     /// Takes everything out. O(n).
     pub(super) fn clear(&mut self, nodes: &mut impl Nodes<L, N>) {
+        self.finger.leaf = None;
         if let Some(root) = self.root.take() {
             // SAFETY: the tree forgets all of its nodes.
             unsafe { Self::free(root, self.height, nodes) };
@@ -384,9 +509,9 @@ impl<const L: usize, const N: usize> Tree<L, N> {
     }
 
     /// A node at the end of the path has this summary now: tells those above, as far as it changes theirs.
-    #[inline]
-    fn update(&self, path: &mut Path<N>, mut summary: Summary) {
-        while let Some((mut parent, at)) = path.pop() {
+    fn update(&self, path: &Path<N>, mut summary: Summary) {
+        for level in (0..path.len).rev() {
+            let Some((mut parent, at)) = path.get(level) else { return };
             // SAFETY: nodes of the tree are alive, and reached only through it.
             let parent = unsafe { parent.as_mut() };
             if !parent.refresh(at, &summary, &self.sizes) {
@@ -419,6 +544,7 @@ impl<const L: usize, const N: usize> Tree<L, N> {
         nodes: &mut impl Nodes<L, N>,
     ) -> bool {
         let sizes = self.sizes;
+        self.finger.leaf = None;
         if self.insert_beside(&mut path, pointer, at, entry) {
             return true;
         }
@@ -529,7 +655,7 @@ impl<const L: usize, const N: usize> Tree<L, N> {
                 inner.insert(at, new);
                 self.fix(inner, child, at, leaves);
                 let summary = inner.node.summary();
-                self.update(&mut path, summary);
+                self.update(&path, summary);
                 return;
             }
             let Some(mut split) = Self::new_inner(nodes) else { return };
@@ -569,6 +695,7 @@ impl<const L: usize, const N: usize> Tree<L, N> {
     /// The leaf at the end of the path has too few entries: joins it with a neighbour, or levels the two.
     fn level_leaf(&mut self, mut path: Path<N>, nodes: &mut impl Nodes<L, N>) {
         let sizes = self.sizes;
+        self.finger.leaf = None;
         let Some((mut parent, child)) = path.pop() else { return };
         // SAFETY: nodes of the tree are alive, and reached only through it.
         let inner = unsafe { parent.as_mut() };
@@ -605,7 +732,7 @@ impl<const L: usize, const N: usize> Tree<L, N> {
             self.fix(inner, low, low + 1, true);
         }
         let summary = inner.node.summary();
-        self.update(&mut path, summary);
+        self.update(&path, summary);
     }
 
     /// A child of this node, which is at the end of the path, was taken out: joins it with a neighbour if it has too few, or levels the two.
@@ -634,7 +761,7 @@ impl<const L: usize, const N: usize> Tree<L, N> {
             if node.node.len() >= Self::INNER_MINIMUM {
                 let summary = node.node.summary();
                 let _ = path.push(parent, child);
-                self.update(&mut path, summary);
+                self.update(&path, summary);
                 return;
             }
             // SAFETY: as above; these are children of an inner node that has inner nodes as children, and different ones.
@@ -669,7 +796,7 @@ impl<const L: usize, const N: usize> Tree<L, N> {
                 self.fix(inner, low, low + 1, false);
             }
             let summary = inner.node.summary();
-            self.update(&mut path, summary);
+            self.update(&path, summary);
             return;
         }
     }
