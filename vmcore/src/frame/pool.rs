@@ -140,18 +140,21 @@ impl<R: RawMutex> Pool<R> {
         (state.pages, state.used)
     }
 
+    /// Takes objects that there are until `list` holds `count` of them: no frame is asked for.
+    pub(crate) fn fill_from_stock(&self, list: &mut ObjectList, count: usize) {
+        let mut state = self.state.lock();
+        while list.len() < count {
+            let Some(object) = state.take_object() else { break };
+            // SAFETY: the object is free and was just taken out of this pool.
+            unsafe { list.push(object.cast()) };
+        }
+    }
+
     /// Takes objects until `list` holds `count` of them. What it already got stays in the list if frames run out.
     pub(crate) fn fill<F: Frames>(&self, frames: &F, list: &mut ObjectList, count: usize) -> Result<(), OutOfFrames> {
         const { assert!(F::PAGE_SHIFT >= 12 && F::PAGE_SHIFT < usize::BITS, "pages of at least 4 KiB") };
         while list.len() < count {
-            {
-                let mut state = self.state.lock();
-                while list.len() < count {
-                    let Some(object) = state.take_object() else { break };
-                    // SAFETY: the object is free and was just taken out of this pool.
-                    unsafe { list.push(object.cast()) };
-                }
-            }
+            self.fill_from_stock(list, count);
             if list.len() < count {
                 // Outside of the lock: the embedder's allocator has locks of its own.
                 let missing = (count - list.len()).div_ceil(self.per_page(F::PAGE_SHIFT).max(1)) as u64;
@@ -173,12 +176,15 @@ impl<R: RawMutex> Pool<R> {
 
     /// Gives every object of the list back; pages that become empty go back to the embedder.
     pub(crate) fn give<F: Frames>(&self, frames: &F, list: &mut ObjectList) {
-        while let Some(object) = list.pop() {
-            let empty = {
+        while list.len() != 0 {
+            let mut empty = None;
+            {
                 let mut state = self.state.lock();
-                // SAFETY: objects of the list come from this pool, whose pages are aligned to the page size.
-                unsafe { state.put_object(object.cast(), F::PAGE_SHIFT) }
-            };
+                while let (None, Some(object)) = (empty, list.pop()) {
+                    // SAFETY: objects of the list come from this pool, whose pages are aligned to the page size.
+                    empty = unsafe { state.put_object(object.cast(), F::PAGE_SHIFT) };
+                }
+            }
             if let Some(frame) = empty {
                 // SAFETY: none of the page's objects is out and the page is off the list: nothing refers to it. A record
                 // that contradicts is left alone, which leaks the frame rather than freeing another's.

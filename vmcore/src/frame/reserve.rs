@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   loop:  lock, look:  Need { tables, pages, objects }         (no change yet)
-//!          enough in the reserve? ---- no --> unlock, top up (may fail: nothing was changed), again
+//!          enough in the reserve, or in the pools? ---- no --> unlock, top up (may fail: nothing was changed), again
 //!               | yes
 //!          commit out of the reserve, unlock; what is left over goes back
 //! ```
@@ -158,6 +158,21 @@ impl<P: Platform> Reserve<P> {
             && self.pages.len() >= need.pages
             && self.blocks.len() >= need.blocks
             && need.objects().all(|(class, count)| self.objects.get(class).is_some_and(|list| list.len() >= count))
+    }
+
+    /// The same, after taking from the pools what they have at hand of the objects that are lacking: no frame is asked for, so locks may be held.
+    #[inline]
+    pub(crate) fn covers_with_pools(&mut self, need: &Need) -> bool {
+        for (class, count) in need.objects() {
+            let pool = self.platform.machine().pools().get(class);
+            if let (Some(list), Some(pool)) = (self.objects.get_mut(class), pool) {
+                if list.len() < count {
+                    self.classes.insert(class);
+                    pool.fill_from_stock(list, count);
+                }
+            }
+        }
+        self.covers(need)
     }
 
     /// Whether it holds as many frames for pages: cheaper than [`covers`](Self::covers).

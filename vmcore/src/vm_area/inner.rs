@@ -272,6 +272,12 @@ impl<P: Platform> AreaInner<P> {
         self.references.fetch_sub(1, Ordering::Release);
     }
 
+    /// Counts one window less, unless nothing else refers to the area: false, and no change, then.
+    pub(crate) fn drop_window_reference_beside_others(&self) -> bool {
+        let less = |count: usize| if count > 1 { Some(count - 1) } else { None };
+        self.references.fetch_update(Ordering::Release, Ordering::Relaxed, less).is_ok()
+    }
+
     /// The one seam: the page with this index, for what it is wanted. Takes what it needs from the reserve, and changes
     /// nothing if that does not hold enough.
     pub(crate) fn page(

@@ -267,7 +267,7 @@ impl<'a, P: Platform, M: Mmu> Prepared<'a, P, M> {
         // SAFETY: the caller vouches for the frames.
         let area =
             unsafe { Area::fixed(platform, frames, leaf.memory, data) }.map_err(|error| refused(error.into()))?;
-        check_encoding(area.inner(), &inner.tables.lock(platform), access, inner.global, 0, count).map_err(refused)?;
+        check_encoding(area.inner(), inner.mmu(), access, inner.global, 0, count).map_err(refused)?;
         let object = reserve.take_object::<Window<P, M>>().ok_or(OutOfFrames { wanted: 1 })?;
         area.inner().add_window_reference();
         // SAFETY: the memory was taken for this type and nobody else knows it; the window is linked nowhere, holds the reference
@@ -300,7 +300,7 @@ impl<'a, P: Platform, M: Mmu> Prepared<'a, P, M> {
             for (Slot { range: pages, .. }, area, leaf) in self.slots() {
                 let refused = |error| AdoptError::Run { pages, error };
                 let place = Place::At(pages.start().as_u64());
-                self.space.find_place(&index, &tables, area, &place.into(), 0, pages.size()).map_err(refused)?;
+                self.space.find_place(&index, area, &place.into(), 0, pages.size()).map_err(refused)?;
                 if !tables.is_clear(platform, pages) {
                     return Err(refused(SpaceError::Foreign(pages.start())));
                 }

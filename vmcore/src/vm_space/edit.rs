@@ -166,12 +166,12 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let mut border = Some(range.start());
         while let Some(at) = border {
             border = None;
-            let right = index.find(at);
+            let right = index.find_near(at);
             if let Some(right) = right {
                 // Up to the one behind the range.
                 border = right.range.last().checked_add(1).filter(|next| range.last().checked_add(1) >= Some(*next));
             }
-            let left = at.as_u64().checked_sub(1).and_then(|last| index.find(VirtAddr::new(last)));
+            let left = at.as_u64().checked_sub(1).and_then(|last| index.find_near(VirtAddr::new(last)));
             let (Some(left), Some(right)) = (left, right) else { continue };
             let (Some(stays), Some(goes)) = (left.window, right.window) else { continue };
             if stays == goes {
@@ -206,7 +206,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
 
 /// The slot of the live window that an address cuts in two.
 fn live_across<P: Platform, M: Mmu>(index: &Index<P, Window<P, M>>, edge: VirtAddr) -> Option<Slot<Window<P, M>>> {
-    let slot = index.find(edge).filter(|slot| slot.range.start() < edge)?;
+    let slot = index.find_near(edge).filter(|slot| slot.range.start() < edge)?;
     // SAFETY: windows in the index are alive while it is locked.
     (unsafe { slot.window?.as_ref() }.state == WindowState::Live).then_some(slot)
 }

@@ -357,7 +357,7 @@ pub(super) fn leaf_for<P: Platform>(
 /// Refuses what the format cannot represent, so that no fault meets it later: the access, the memory type, the frames.
 pub(super) fn check_encoding<P: Platform, M: Mmu>(
     area: &AreaInner<P>,
-    tables: &Tables<M>,
+    mmu: M,
     access: Access,
     global: bool,
     first: u64,
@@ -372,8 +372,11 @@ pub(super) fn check_encoding<P: Platform, M: Mmu>(
         _ => crate::addr::Frame::new(0),
     };
     for writable in [false, true] {
-        let leaf = leaf_for(area, access, global, last, writable);
-        tables.mmu().encode_leaf(0, leaf).map_err(SpaceError::Encode)?;
+        // The two are one where nothing is ever written.
+        if writable || access.contains(Access::WRITE) {
+            let leaf = leaf_for(area, access, global, last, writable);
+            mmu.encode_leaf(0, leaf).map_err(SpaceError::Encode)?;
+        }
     }
     Ok(())
 }

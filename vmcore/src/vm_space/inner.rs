@@ -3,17 +3,20 @@
 use core::mem::offset_of;
 use core::ptr::NonNull;
 
-use crate::addr::{Frame, PageRange};
+use crate::addr::{Frame, PageRange, VirtAddr};
 use crate::frame::{FrameUse, Reserve, free_one};
 use crate::lock::{ExclusiveGuard, Lock, Rank, SharedLock};
 use crate::paging::{Deferred, Gather, LeafTables, Mmu, Pending, ReleaseStep, TableError, Tables, Tag};
-use crate::platform::Platform;
+use crate::platform::{CpuSet, Platform};
 use crate::vm_space::cpus::SpaceCpus;
 use crate::vm_space::guards::Guards;
 use crate::vm_space::index::Index;
 use crate::vm_space::limits::Tally;
 use crate::vm_space::window::Window;
 use crate::word::{AtomicUsize, Ordering};
+
+/// The ticket of a window that was gated alone.
+pub(super) const ALONE: usize = 0;
 
 /// A space's state. Lock order: index, (areas), tables, CPUs. Faults hold the index shared where they can, all else exclusively; tables are
 /// linked, unlinked and split only by who has the index exclusively. The root table lives as long as the value does.
@@ -77,7 +80,7 @@ impl<P: Platform, M: Mmu> SpaceInner<P, M> {
             tag,
             cpus: Lock::new(Rank::Cpus, SpaceCpus::NONE),
             generation: AtomicUsize::new(0),
-            tickets: AtomicUsize::new(0),
+            tickets: AtomicUsize::new(ALONE + 1),
             guards: Lock::new(Rank::Guards, guards),
             tally: Tally::new(),
             data,
@@ -88,6 +91,24 @@ impl<P: Platform, M: Mmu> SpaceInner<P, M> {
     #[inline]
     pub(crate) fn lock_index<'a>(&'a self, platform: &'a P) -> ExclusiveGuard<'a, P, Index<P, Window<P, M>>> {
         self.index.lock(platform)
+    }
+
+    /// Locks the index exclusively, for an operation that is about this address.
+    #[inline]
+    pub(super) fn lock_index_at<'a>(
+        &'a self,
+        platform: &'a P,
+        address: VirtAddr,
+    ) -> ExclusiveGuard<'a, P, Index<P, Window<P, M>>> {
+        let mut index = self.index.lock(platform);
+        index.aim(address);
+        index
+    }
+
+    /// The format, which never changes.
+    #[inline]
+    pub(super) const fn mmu(&self) -> M {
+        self.leaf_tables.mmu()
     }
 
     /// Counts one more reference. There are fewer gated windows and spaces than addresses.
@@ -102,14 +123,14 @@ impl<P: Platform, M: Mmu> SpaceInner<P, M> {
             // Whole tables are given up unread: no leaf in a user space's is global.
             gather.scope.clear_globals();
         }
+        if gather.scope.is_empty() {
+            // Nothing concerns any CPU.
+            pending.absorb(platform, gather, &P::CpuSet::EMPTY);
+            return;
+        }
         let mut cpus = self.cpus.lock(platform);
-        let concerned = if gather.scope.is_empty() {
-            cpus.active()
-        } else {
-            self.generation.fetch_add(1, Ordering::AcqRel);
-            cpus.note_change()
-        };
-        pending.absorb(platform, gather, concerned);
+        self.note_change(&mut cpus);
+        pending.absorb(platform, gather, cpus.active());
     }
 
     /// Has every CPU forget what a change whose flush is outstanding took out of the tables here, if the format demands that before something else
@@ -127,13 +148,16 @@ impl<P: Platform, M: Mmu> SpaceInner<P, M> {
 
     /// Notes that the tables have lost something, with the CPUs locked: those that are not active will forget when they are activated.
     pub(crate) fn note_change(&self, cpus: &mut SpaceCpus<P::CpuSet>) {
-        self.generation.fetch_add(1, Ordering::AcqRel);
+        // The CPUs' lock keeps others away.
+        self.generation.store(self.generation.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
         let _ = cpus.note_change();
     }
 
     /// A number that no other change of this space has: what is gated by one change carries it. Called with the index locked.
     pub(crate) fn next_ticket(&self) -> usize {
-        self.tickets.fetch_add(1, Ordering::Relaxed)
+        let ticket = self.tickets.load(Ordering::Relaxed);
+        self.tickets.store(ticket.wrapping_add(1).max(ALONE + 1), Ordering::Relaxed);
+        ticket
     }
 
     /// How many such changes there were.

@@ -2,9 +2,9 @@
 
 use core::ptr::NonNull;
 
-use crate::addr::{PageRange, RangeError, RangeFault};
+use crate::addr::{PageRange, RangeError, RangeFault, VirtAddr};
 use crate::frame::{Need, Reserve};
-use crate::paging::{Access, Mmu, Tables};
+use crate::paging::{Access, Mmu};
 use crate::platform::Platform;
 use crate::vm_area::{Area, AreaKind, AreaState, MAX_SIZE, Rights, Want};
 use crate::vm_space::fill::{Fill, check_encoding};
@@ -221,38 +221,42 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let area = request.area.inner();
         let mut access = self.check_request(request)?;
         access.set(Access::USER, !inner.global);
-        let mut need = Need::object::<Window<P, M>>();
+        let mut need = Need::default();
         loop {
             reserve.top_up(&need)?;
             let mut index = inner.lock_index(platform);
+            if let Place::At(address) = request.place {
+                index.aim(VirtAddr::new(address));
+            }
             let mut state = area.lock(platform);
-            let mut tables = inner.tables.lock(platform);
-            let (range, first) = self.place_window(&index, &state, &tables, request, access)?;
+            let (range, first) = self.place_window(&index, &state, request, access)?;
+            index.aim(range.start());
             need = Need::object::<Window<P, M>>();
             index.add_need(index.nodes_needed(range.start(), 1), &mut need);
             // What a clone or a snapshot has as well is not copied for a window that nobody has used yet.
             let want = Want::Settled(access.contains(Access::WRITE));
             let fill = Fill { area, access, global: inner.global, want, raised: false, ask: false, blocks: None };
             let populate = request.populate && allows_anything(access);
-            if populate {
-                fill.add_need(platform, &state, &tables, range, first, &mut need)?;
+            let mut tables = if populate { Some(inner.tables.lock(platform)) } else { None };
+            if let Some(tables) = &tables {
+                fill.add_need(platform, &state, tables, range, first, &mut need)?;
             }
-            if !reserve.covers(&need) {
+            if !reserve.covers_with_pools(&need) {
                 continue;
             }
-            if populate {
+            if let Some(tables) = &tables {
                 // What has to be brought is passed over.
                 let pages = match area.kind() {
                     AreaKind::Paged { .. } => state.resident_in(first, range.pages(P::PAGE_SHIFT)),
                     _ => range.pages(P::PAGE_SHIFT),
                 };
-                self.check_shown(&tables, pages, need.tables)?;
+                self.check_shown(tables, pages, need.tables)?;
             }
             let Some(object) = reserve.take_object::<Window<P, M>>() else { continue };
-            if populate {
+            if let Some(tables) = &mut tables {
                 let charged = (first, need.pages);
                 let filled = match state.charge_ahead(need.pages) {
-                    Ok(()) => fill.run_charged(platform, &mut state, &mut tables, range, charged, reserve),
+                    Ok(()) => fill.run_charged(platform, &mut state, tables, range, charged, reserve),
                     Err(error) => Err(error.into()),
                 };
                 if let Err(error) = filled {
@@ -281,14 +285,13 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         &self,
         index: &Index<P, Window<P, M>>,
         state: &AreaState<P>,
-        tables: &Tables<M>,
         request: &MapRequest<'_, P>,
         access: Access,
     ) -> Result<(PageRange, u64), SpaceError> {
         let (inner, area) = (self.inner(), request.area.inner());
         let (first, size) = self.area_part(state, request)?;
-        check_encoding(area, tables, access, inner.global, first, size >> P::PAGE_SHIFT)?;
-        let range = self.find_place(index, tables, area, &request.wanted(), first, size)?;
+        check_encoding(area, inner.mmu(), access, inner.global, first, size >> P::PAGE_SHIFT)?;
+        let range = self.find_place(index, area, &request.wanted(), first, size)?;
         self.check_write_execute(access, range)?;
         inner.tally.check(1, range.pages(P::PAGE_SHIFT), P::PAGE_SHIFT)?;
         if area.is_untracked() && state.view_count != 0 {

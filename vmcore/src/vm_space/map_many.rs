@@ -145,7 +145,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let mut access = self.check_request(request)?;
         access.set(Access::USER, !inner.global);
         let mut state = area.lock(platform);
-        let (range, first) = self.place_window(index, &state, &inner.tables.lock(platform), request, access)?;
+        let (range, first) = self.place_window(index, &state, request, access)?;
         let lacking = SpaceError::OutOfFrames(OutOfFrames { wanted: 1 });
         let object = reserve.take_object::<Window<P, M>>().ok_or(lacking)?;
         if !index.insert(Slot { range, window: Some(object) }, reserve) {
@@ -242,7 +242,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let access = request.access;
         let mut index = inner.lock_index(platform);
         let area = request.area.inner();
-        let range = self.find_place(&index, &inner.tables.lock(platform), area, &request.wanted(), 0, size)?;
+        let range = self.find_place(&index, area, &request.wanted(), 0, size)?;
         let before = range.start().as_u64().checked_sub(1).and_then(|last| index.find(VirtAddr::new(last)));
         if let Some(slot) = before {
             let mut wanted = access;

@@ -455,7 +455,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
     /// # Errors
     /// It is empty, unaligned, overflows, or lies outside of the space.
     pub fn range(&self, start: u64, size: u64) -> Result<PageRange, RangeError> {
-        let range = self.inner().tables.lock(&self.platform).mmu().range(start, size)?;
+        let range = self.inner().mmu().range(start, size)?;
         if self.inner().bounds.covers(range) {
             Ok(range)
         } else {
@@ -568,7 +568,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
 
     /// The MMU that its tables are made for.
     pub(crate) fn mmu(&self) -> M {
-        self.inner().tables.lock(&self.platform).mmu()
+        self.inner().mmu()
     }
 
     /// The frame that belongs at `address`, whether the tables show it yet or not; `None` where nothing is mapped, or the page

@@ -1,7 +1,7 @@
 //! Where a window goes.
 
 use crate::addr::{PageRange, RangeError, RangeFault, VirtAddr};
-use crate::paging::{Mmu, Tables};
+use crate::paging::Mmu;
 use crate::platform::Platform;
 use crate::vm_area::{AreaInner, AreaKind};
 use crate::vm_space::index::{GapRequest, Index};
@@ -30,7 +30,6 @@ impl<P: Platform, M: Mmu> Space<P, M> {
     pub(super) fn find_place(
         &self,
         index: &Index<P, Window<P, M>>,
-        tables: &Tables<M>,
         area: &AreaInner<P>,
         wanted: &Wanted,
         first: u64,
@@ -40,7 +39,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let no_gap = SpaceError::NoGap(size);
         let limits = wanted.within.map_or(Some(bounds), |within| bounds.intersection(within));
         let limits = match wanted.place {
-            Place::At(address) => return self.exactly(index, tables.mmu(), wanted, address, size),
+            Place::At(address) => return self.exactly(index, wanted, address, size),
             Place::GapWithin(within) | Place::Random { within: Some(within), .. } => {
                 limits.and_then(|limits| limits.intersection(within))
             }
@@ -63,7 +62,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         // A fixed area goes where addresses and frames are aligned alike, so that the largest leaves fit, unless somebody knows where.
         let plain = request;
         if let (AreaKind::Fixed { frames, .. }, false) = (area.kind(), matches!(wanted.place, Place::Near(_))) {
-            let (physical, mmu) = (frames.first().add(first).start(P::PAGE_SHIFT).as_u64(), tables.mmu());
+            let (physical, mmu) = (frames.first().add(first).start(P::PAGE_SHIFT).as_u64(), self.inner().mmu());
             let larger = |level: usize| mmu.level(level).map(|at| at.shift).filter(|shift| size >> shift != 0);
             for shift in (1..mmu.levels()).map_while(larger) {
                 let phase = physical & ((1 << shift) - 1);
@@ -84,12 +83,11 @@ impl<P: Platform, M: Mmu> Space<P, M> {
     fn exactly(
         &self,
         index: &Index<P, Window<P, M>>,
-        mmu: M,
         wanted: &Wanted,
         address: u64,
         size: u64,
     ) -> Result<PageRange, SpaceError> {
-        let range = mmu.range(address, size)?;
+        let range = self.inner().mmu().range(address, size)?;
         let refused = |fault| Err(RangeError { fault, start: address, size }.into());
         if !self.inner().bounds.covers(range) || wanted.within.is_some_and(|within| !within.covers(range)) {
             return refused(RangeFault::OutsideSpace);

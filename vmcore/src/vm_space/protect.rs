@@ -179,10 +179,10 @@ impl<P: Platform, M: Mmu> Space<P, M> {
     /// How many tables the change of a part takes, and whether the format can represent it.
     fn tables_to_protect(&self, part: &Part<'_, P, M>, access: Access) -> Result<u64, SpaceError> {
         let (platform, inner): (_, &SpaceInner<P, M>) = (self.platform(), self.inner());
-        let tables = inner.tables.lock(platform);
         let (first, pages) = (part.window.area_page(part.range.start()), part.range.pages(P::PAGE_SHIFT));
-        check_encoding(part.area, &tables, access, inner.global, first, pages)?;
+        check_encoding(part.area, inner.mmu(), access, inner.global, first, pages)?;
         let leaves = Leaves::of(part.area, access);
+        let tables = inner.tables.lock(platform);
         Ok(tables.check_access_change(platform, part.range, |leaf| leaves.concerns(leaf))?)
     }
 }

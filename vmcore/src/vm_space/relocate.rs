@@ -227,7 +227,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             let mut tables = inner.tables.lock(platform);
             // SAFETY: as above.
             let first = unsafe { window.as_ref() }.area_page(range.start());
-            let to = self.find_place(&index, &tables, area, &place.into(), first, size)?;
+            let to = self.find_place(&index, area, &place.into(), first, size)?;
             // SAFETY: as above.
             if unsafe { window.as_ref() }.marks.contains(WindowMarks::GUARDED) {
                 inner.guards.lock(platform).reserve(3)?;

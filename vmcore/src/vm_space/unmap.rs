@@ -9,7 +9,7 @@ use crate::paging::{Flush, Gather, Mmu, Pending};
 use crate::platform::Platform;
 use crate::vm_area::{AreaInner, AreaState};
 use crate::vm_space::index::{Index, Slot, page_size};
-use crate::vm_space::inner::SpaceInner;
+use crate::vm_space::inner::{ALONE, SpaceInner};
 use crate::vm_space::release::Windows;
 use crate::vm_space::window::{Window, WindowFlags, WindowMarks, WindowState};
 use crate::vm_space::{Space, SpaceError};
@@ -83,8 +83,12 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let mut need = Need::default();
         loop {
             reserve.top_up(&need)?;
-            let index = inner.lock_index(platform);
+            let mut index = inner.lock_index_at(platform, range.start());
             check(&index)?;
+            if let Some(pending) = self.unmap_one(&mut index, range, release, reserve) {
+                drop(index);
+                return Ok(Flush::new(platform.clone(), pending, ()));
+            }
             need = self.need_to_unmap(&index, range, release)?;
             if !reserve.covers(&need) {
                 continue;
@@ -92,6 +96,69 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             self.check_tables(need.tables)?;
             return Ok(self.commit_unmap(index, range, release, reserve));
         }
+    }
+
+    /// Unmaps a range that is one window, which most are, and of which nothing has to be cut. `None`, and no change, where it takes more.
+    ///
+    /// ```text
+    ///   tables cleared ──nothing was there──► out of area and index at once: no CPU remembers anything
+    ///                  ──something was──────► gated, until the flush is acknowledged
+    /// ```
+    fn unmap_one(
+        &self,
+        index: &mut Index<P, Window<P, M>>,
+        range: PageRange,
+        release: bool,
+        reserve: &mut Reserve<P>,
+    ) -> Option<Pending<P>> {
+        let (platform, inner) = (self.platform(), self.inner());
+        let pointer = index.find_near(range.start()).filter(|slot| slot.range == range)?.window?;
+        // SAFETY: windows in the index are alive while it is locked, and so are their areas.
+        let (window, area) = unsafe { (pointer.as_ref(), pointer.as_ref().area.as_ref()) };
+        let kept = window.flags.contains(WindowFlags::SEALED) || window.marks.contains(WindowMarks::GUARDED);
+        if window.state == WindowState::Gated || kept || area.is_untracked() || inner.tally.limits_shown() {
+            return None;
+        }
+        let mut state = area.lock(platform);
+        if release && state.view_count != 1 {
+            return None;
+        }
+        let (mut pending, mut gather) = (Pending::new(), Gather::default());
+        let cleared =
+            inner.tables.lock(platform).unmap(platform, range, &mut reserve.tables, &mut gather, |_, _| {}).is_ok();
+        let unchanged = gather.scope.is_empty() && gather.tables.is_empty();
+        if !cleared && unchanged {
+            // Something is to be cut, or is in the way.
+            return None;
+        }
+        if state.is_unsettled() || window.marks.contains(WindowMarks::DROPPED) || !cleared {
+            // As when a part is unmapped.
+            gather.add_lingering(inner.tag, range, inner.global);
+        } else if unchanged {
+            // SAFETY: the view is linked in its area, which is locked.
+            unsafe { state.unlink_view(pointer.cast()) };
+            drop(state);
+            index.remove(range.start(), reserve);
+            inner.tally.change((0, 0), (1, range.pages(P::PAGE_SHIFT)));
+            // SAFETY: neither index nor area know the record any more, and it waits in no flush. The reference to the area is given up, or waits there.
+            unsafe {
+                if area.drop_window_reference_beside_others() {
+                    reserve.put_object(pointer);
+                } else {
+                    Window::defer_gone(pointer, &mut pending);
+                }
+            }
+            return Some(pending);
+        }
+        if !cleared {
+            // As there: nothing that the tables may still lead to is released.
+            pending.note_lost();
+        }
+        // SAFETY: the window is live, and in this space; index and area are locked.
+        unsafe { defer_gated(inner, pointer, ALONE, &mut pending) };
+        drop(state);
+        inner.absorb(platform, gather, &mut pending);
+        Some(pending)
     }
 
     /// What unmapping the range takes, of what is refused for another reason.

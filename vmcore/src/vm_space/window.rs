@@ -22,7 +22,7 @@ use crate::platform::Platform;
 use crate::vm_area::{AreaInner, AreaState, View, ViewChange, release_area};
 use crate::vm_space::Inherit;
 use crate::vm_space::clone::write_protect_beside;
-use crate::vm_space::inner::{SpaceInner, release_space};
+use crate::vm_space::inner::{ALONE, SpaceInner, release_space};
 
 bitflags::bitflags! {
     /// What else a window is told to be. Parts of it are the same; neighbours must be the same to become one.
@@ -335,6 +335,33 @@ impl<P: Platform, M: Mmu> Window<P, M> {
         space.absorb(platform, gather, pending);
     }
 
+    /// Has a flush give up a window's reference to its area, and the record.
+    ///
+    /// # Safety
+    /// The window was live, neither index nor area know it any more, and it waits in no flush.
+    pub(crate) unsafe fn defer_gone(window: NonNull<Self>, pending: &mut Pending<P>) {
+        // SAFETY: the record is alive, and only the caller knows it.
+        unsafe {
+            (*window.as_ptr()).deferred = Deferred::new(Self::release_gone);
+            pending.defer(Self::deferred(window));
+        }
+    }
+
+    /// Called when the flush is acknowledged in which a window [waits](Self::defer_gone) that is gone.
+    unsafe fn release_gone(platform: &P, object: NonNull<Deferred<P>>, step: ReleaseStep) {
+        if step == ReleaseStep::Unlink {
+            return;
+        }
+        // SAFETY: only windows are deferred with this function, and the header lies at this offset in them; nobody else knows the record, in which nothing needs
+        // dropping. Its reference to the area is given up, with no lock held.
+        unsafe {
+            let window = object.byte_sub(offset_of!(Self, deferred)).cast::<Self>();
+            let area = window.as_ref().area;
+            Reserve::new(platform).put_object(window);
+            release_area(platform, area);
+        }
+    }
+
     /// Called when the flush of a gated window is acknowledged.
     unsafe fn release(platform: &P, object: NonNull<Deferred<P>>, step: ReleaseStep) {
         // SAFETY: only windows are deferred with this function, and the header lies at this offset in them.
@@ -352,16 +379,19 @@ impl<P: Platform, M: Mmu> Window<P, M> {
         }
         let mut reserve = Reserve::new(platform);
         if !marks.contains(WindowMarks::SUCCEEDED) {
-            // The first of a flush takes the slots of its neighbours with it, while they are at hand.
             // SAFETY: the gated window's reference keeps the space alive.
-            let mut index = unsafe { space.as_ref() }.index.lock(platform);
-            // SAFETY: as above.
-            unsafe { space.as_ref() }.tally.change((0, 0), (1, range.pages(P::PAGE_SHIFT)));
-            index.remove_run(range, window, &mut reserve, |other: NonNull<Self>| {
-                // SAFETY: windows in the index are alive while it is locked; a slot goes before its record does.
-                let other = unsafe { other.as_ref() };
-                other.state == WindowState::Gated && other.ticket == ticket
-            });
+            let inner = unsafe { space.as_ref() };
+            let mut index = inner.lock_index_at(platform, range.start());
+            inner.tally.change((0, 0), (1, range.pages(P::PAGE_SHIFT)));
+            let is_first = index.remove_slot(range.start(), window, &mut reserve);
+            // The first of a flush takes the slots of its neighbours with it, while they are at hand.
+            if is_first && ticket != ALONE {
+                index.remove_around(range.start(), &mut reserve, |other: NonNull<Self>| {
+                    // SAFETY: windows in the index are alive while it is locked; a slot goes before its record does.
+                    let other = unsafe { other.as_ref() };
+                    other.state == WindowState::Gated && other.ticket == ticket
+                });
+            }
         }
         // SAFETY: neither index nor area know the record any more; nothing in it needs dropping.
         unsafe { reserve.put_object(window) };

@@ -32,6 +32,14 @@ use super::page::Found;
 #[derive(Debug)]
 pub(crate) struct LeafTables<M: Mmu>(Tables<M>);
 
+impl<M: Mmu> LeafTables<M> {
+    /// The format.
+    #[inline]
+    pub(crate) const fn mmu(&self) -> M {
+        self.0.mmu
+    }
+}
+
 impl<M: Mmu> Tables<M> {
     /// The way to the same tables, for setting leaves beside others.
     pub(crate) const fn leaf_tables(&self) -> LeafTables<M> {

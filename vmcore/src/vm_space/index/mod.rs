@@ -270,25 +270,24 @@ impl<P: Platform, W> Index<P, W> {
         }
     }
 
-    /// Removes the slot of this window, if it is still there, and with it its neighbours to both sides for which `with` is true.
-    /// O(log n) for each that is removed.
-    pub(crate) fn remove_run(
+    /// Removes the slot at this address if it is the window's. O(log n).
+    pub(crate) fn remove_slot(&mut self, address: VirtAddr, window: NonNull<W>, reserve: &mut Reserve<P>) -> bool {
+        let is_there = self.find_near(address).is_some_and(|slot| slot.window == Some(window));
+        is_there && self.remove(address, reserve).is_some()
+    }
+
+    /// Removes the slots to both sides of an address where nothing is, as far as `goes` says. O(log n) for each that is removed.
+    pub(crate) fn remove_around(
         &mut self,
-        range: PageRange,
-        window: NonNull<W>,
+        address: VirtAddr,
         reserve: &mut Reserve<P>,
-        with: impl Fn(NonNull<W>) -> bool,
+        goes: impl Fn(NonNull<W>) -> bool,
     ) {
-        self.aim(range.start());
-        if self.find_near(range.start()).is_none_or(|slot| slot.window != Some(window)) {
-            return;
-        }
-        self.remove(range.start(), reserve);
-        let goes = |slot: &Slot<W>| slot.window.is_some_and(&with);
-        while let Some(slot) = self.first_from(range.start()).filter(goes) {
+        let goes = |slot: &Slot<W>| slot.window.is_some_and(&goes);
+        while let Some(slot) = self.first_from(address).filter(goes) {
             self.remove(slot.range.start(), reserve);
         }
-        let before = |index: &Self| index.tree.last_before(range.start().as_u64()).map(Slot::of);
+        let before = |index: &Self| index.tree.last_before(address.as_u64()).map(Slot::of);
         while let Some(slot) = before(self).filter(goes) {
             self.remove(slot.range.start(), reserve);
         }
