@@ -18,7 +18,7 @@ use crate::addr::{PageRange, RangeError, RangeFault, VirtAddr};
 use crate::frame::{Need, Reserve};
 use crate::paging::{Gather, Mmu};
 use crate::platform::Platform;
-use crate::vm_area::AreaInner;
+use crate::vm_area::{AreaInner, AreaState};
 use crate::vm_space::index::{Index, Slot, page_size};
 use crate::vm_space::window::{Window, WindowFlags, WindowState};
 use crate::vm_space::{Space, SpaceError};
@@ -132,16 +132,10 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             let (Some(low), Some(high)) = parts_at(slot.range, edge) else { continue };
             let Some(record) = reserve.take_object::<Window<P, M>>() else { continue };
             // SAFETY: windows in the index are alive while it is locked, and so are their areas.
-            let (part, area) = unsafe { (pointer.as_ref().part(high), pointer.as_ref().area.as_ref()) };
+            let area = unsafe { pointer.as_ref().area.as_ref() };
             let mut state = area.lock(platform);
-            area.add_window_reference();
-            // SAFETY: the record was just taken for this type, is linked nowhere, and holds the reference just counted; bounds are
-            // written with index and area locked.
-            unsafe {
-                record.write(part);
-                state.link_view(record.cast());
-                Window::set_bounds(pointer, low);
-            }
+            // SAFETY: the record was just taken for this type; index and area are locked.
+            unsafe { cut_off(pointer, low, high, record, &mut state) };
             self.cut_leaf(edge, reserve);
             drop(state);
             let low = Slot { range: low, window: Some(pointer) };
@@ -186,21 +180,57 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             };
             let both = PageRange::from_bounds(left.range.start(), right.range.last());
             let mut state = area.lock(platform);
-            // SAFETY: the view is linked in its area, which is locked, as is the index. The record is known to those two alone: a live
-            // window is in no flush.
-            unsafe {
-                state.unlink_view(goes.cast());
-                Window::take_in(stays, goes);
-            }
+            // SAFETY: the second carries the first on; index and area are locked.
+            unsafe { join_two(stays, goes, &mut state) };
             drop(state);
-            let _ = index.remove(right.range.start(), reserve);
-            index.set(left.range.start(), Slot { range: both, window: Some(stays) });
+            if !index.splice(left.range.start(), 2, [Some(Slot { range: both, window: Some(stays) }), None, None]) {
+                let _ = index.remove(right.range.start(), reserve);
+                index.set(left.range.start(), Slot { range: both, window: Some(stays) });
+            }
             self.inner().tally.change((0, 0), (1, 0));
-            // The window that stays holds another reference.
-            area.drop_window_reference();
             // SAFETY: neither index nor area know the record any more; nothing in it needs dropping.
             unsafe { reserve.put_object(goes) };
         }
+    }
+}
+
+/// Cuts a window in two: the higher part gets the record.
+///
+/// # Safety
+/// The window is live and has these two parts; its index and its area are locked. The record was taken for this type, and nobody else knows it.
+pub(super) unsafe fn cut_off<P: Platform, M: Mmu>(
+    window: NonNull<Window<P, M>>,
+    low: PageRange,
+    high: PageRange,
+    record: NonNull<Window<P, M>>,
+    state: &mut AreaState<P>,
+) {
+    // SAFETY: the window keeps its area alive. The record is linked nowhere, and holds the reference that is counted here; bounds are written with
+    // index and area locked.
+    unsafe {
+        let part = window.as_ref().part(high);
+        window.as_ref().area.as_ref().add_window_reference();
+        record.write(part);
+        state.link_view(record.cast());
+        Window::set_bounds(window, low);
+    }
+}
+
+/// Makes a window one with the next, whose record is free afterwards, but for the index.
+///
+/// # Safety
+/// The second [carries the first on](Window::is_carried_on_by); their index and their area are locked.
+pub(super) unsafe fn join_two<P: Platform, M: Mmu>(
+    stays: NonNull<Window<P, M>>,
+    goes: NonNull<Window<P, M>>,
+    state: &mut AreaState<P>,
+) {
+    // SAFETY: the view is linked in its area. The record is known to that and the index alone: a live window is in no flush. The window that stays holds another
+    // reference.
+    unsafe {
+        state.unlink_view(goes.cast());
+        Window::take_in(stays, goes);
+        stays.as_ref().area.as_ref().drop_window_reference();
     }
 }
 

@@ -11,15 +11,18 @@
 //! cost each of them a look-up. Areas whose pages are never clean nor shared (fixed and untracked ones) are different: their leaves
 //! always have what the window allows, and large ones are changed whole.
 
-use crate::addr::PageRange;
+use core::ptr::NonNull;
+
+use crate::addr::{PageRange, VirtAddr};
 use crate::frame::{FrameList, Need, Reserve};
 use crate::paging::{Access, EncodeError, Flush, Gather, Leaf, Mmu, Pending, Tables};
 use crate::platform::Platform;
-use crate::vm_area::{AreaInner, Rights};
-use crate::vm_space::edit::Part;
+use crate::vm_area::{AreaInner, AreaState, Rights};
+use crate::vm_space::edit::{Part, cut_off, join_two};
 use crate::vm_space::fill::check_encoding;
+use crate::vm_space::index::{Index, Slot};
 use crate::vm_space::inner::SpaceInner;
-use crate::vm_space::window::{Window, WindowMarks};
+use crate::vm_space::window::{Window, WindowMarks, WindowState};
 use crate::vm_space::{Space, SpaceError};
 
 /// What becomes of the leaves of a part.
@@ -107,7 +110,11 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let mut need = Need::default();
         loop {
             reserve.top_up(&need)?;
-            let mut index = inner.lock_index(platform);
+            let mut index = inner.lock_index_at(platform, range.start());
+            if let Some(pending) = self.protect_within_one(&mut index, range, access, &mut reserve)? {
+                drop(index);
+                return Ok(Flush::new(platform.clone(), pending, ()));
+            }
             need = Need::default();
             Self::each_part(&index, range, |part| {
                 self.check_new_access(&part, access)?;
@@ -127,21 +134,12 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                 let area = unsafe { window.as_ref().area.as_ref() };
                 let state = area.lock(platform);
                 let leaves = Leaves::of(area, access);
-                // SAFETY: as above; and index and area are locked, with no reference to the window across its change.
-                let lingers = unsafe {
-                    let takes = !access.contains(window.as_ref().access);
-                    let lingers = window.as_ref().may_linger(access) || (takes && state.is_unsettled());
-                    Window::set_access(window, access);
-                    if leaves == Leaves::Dropped {
-                        Window::note(window, WindowMarks::DROPPED);
-                    }
-                    lingers
-                };
-                if lingers {
-                    // Other CPUs may remember more than the tables say, from a change whose flush is outstanding: what this caller is told
-                    // must be true of those as well.
+                // SAFETY: as above.
+                if lingers(unsafe { window.as_ref() }, access, &state) {
                     gather.add_lingering(inner.tag, range, inner.global);
                 }
+                // SAFETY: as above; and index and area are locked, with no reference to the window across its change.
+                unsafe { note_access(window, access, leaves == Leaves::Dropped) };
                 let mut tables = inner.tables.lock(platform);
                 let changed = change_leaves(platform, &mut tables, range, leaves, &mut reserve.tables, &mut gather);
                 if let Ok(false) = changed {
@@ -159,6 +157,139 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             drop(index);
             return Ok(Flush::new(platform.clone(), pending, ()));
         }
+    }
+
+    /// Protects a range within one window, which most are: it is cut, and what changes of it joined with its neighbours, in one change of the index. `None`, and
+    /// no change, where it takes more than records.
+    ///
+    /// ```text
+    ///   slots before   | left |---------- window ----------| right |      left and right count only where the range ends with the window
+    ///                         | before |  range  |  after  |
+    ///   slots after           | before |  range  |  after  |              or with the range in left, in right or in both
+    /// ```
+    ///
+    /// # Errors
+    /// As [`protect`](Self::protect); nothing was changed.
+    fn protect_within_one(
+        &self,
+        index: &mut Index<P, Window<P, M>>,
+        range: PageRange,
+        access: Access,
+        reserve: &mut Reserve<P>,
+    ) -> Result<Option<Pending<P>>, SpaceError> {
+        let (platform, inner) = (self.platform(), self.inner());
+        let Some(slot) = index.find_near(range.start()).filter(|slot| slot.range.covers(range)) else {
+            return Ok(None);
+        };
+        let Some(pointer) = slot.window else { return Ok(None) };
+        // SAFETY: windows in the index are alive while it is locked, and so are their areas.
+        let (window, area) = unsafe { (pointer.as_ref(), pointer.as_ref().area.as_ref()) };
+        if window.state == WindowState::Gated || window.access == access || inner.tally.limits_shown() {
+            return Ok(None);
+        }
+        let part = Part { range, window, area };
+        self.check_new_access(&part, access)?;
+        let (first, pages) = (window.area_page(range.start()), range.pages(P::PAGE_SHIFT));
+        check_encoding(area, inner.mmu(), access, inner.global, first, pages)?;
+
+        // What is cut, what is joined, and whether one change of the index does.
+        let (before, after) = (slot.range.before(range), slot.range.after(range));
+        let cuts = [before, after].iter().flatten().count();
+        let agrees = |one: &Window<P, M>, next: &Window<P, M>, neighbour: &Window<P, M>| {
+            neighbour.access == access && one.is_carried_on_in_all_but_access_by(next)
+        };
+        let last = range.start().as_u64().checked_sub(1).filter(|_| before.is_none());
+        let left = last.and_then(|last| index.find_near(VirtAddr::new(last)));
+        // SAFETY: as above.
+        let left = left.and_then(|left| {
+            unsafe { agrees(left.window?.as_ref(), window, left.window?.as_ref()) }.then_some((left, left.window?))
+        });
+        let next = range.last().checked_add(1).filter(|_| after.is_none());
+        let right = next.and_then(|next| index.find_near(next));
+        // SAFETY: as above.
+        let right = right.and_then(|right| {
+            unsafe { agrees(window, right.window?.as_ref(), right.window?.as_ref()) }.then_some((right, right.window?))
+        });
+        let joins = usize::from(left.is_some()) + usize::from(right.is_some());
+        let start = left.map_or(slot.range.start(), |(left, _)| left.range.start());
+        if !index.can_splice(start, 1 + joins, 1 + cuts) {
+            return Ok(None);
+        }
+        inner.tally.check(cuts, 0, P::PAGE_SHIFT)?;
+        let mut need = Need::default();
+        need.add_objects::<Window<P, M>>(cuts);
+        if !reserve.covers_with_pools(&need) {
+            return Ok(None);
+        }
+
+        let mut state = area.lock(platform);
+        let (mut pending, mut gather) = (Pending::new(), Gather::default());
+        let leaves = Leaves::of(area, access);
+        let changed = {
+            let mut tables = inner.tables.lock(platform);
+            let edges = [before.map(|_| range.start()), after.map(|after| after.start())];
+            if edges.into_iter().flatten().any(|edge| tables.tables_to_cut_at(platform, edge) != 0) {
+                return Ok(None);
+            }
+            change_leaves(platform, &mut tables, range, leaves, &mut reserve.tables, &mut gather)
+        };
+        if changed.is_err() {
+            if gather.scope.is_empty() && gather.tables.is_empty() {
+                // A larger leaf is to be cut, or something is in the way: nothing was changed.
+                return Ok(None);
+            }
+            // As where it takes more.
+            pending.note_lost();
+        }
+        // From here on nothing fails.
+        if lingers(window, access, &state) {
+            gather.add_lingering(inner.tag, range, inner.global);
+        }
+        let (mut middle, mut parts) = (pointer, [None; 3]);
+        let [low, mid, high] = &mut parts;
+        // SAFETY: as many records as cuts were taken for this type, and are linked nowhere; index and area are locked, and no reference to a window is used across its change.
+        // Each that is joined carries the other on.
+        unsafe {
+            if let Some(before) = before {
+                if let Some(record) = reserve.take_object::<Window<P, M>>() {
+                    cut_off(
+                        pointer,
+                        before,
+                        PageRange::from_bounds(range.start(), slot.range.last()),
+                        record,
+                        &mut state,
+                    );
+                    *low = Some(Slot { range: before, window: Some(pointer) });
+                    middle = record;
+                }
+            }
+            if let Some(after) = after {
+                if let Some(record) = reserve.take_object::<Window<P, M>>() {
+                    cut_off(middle, range, after, record, &mut state);
+                    *high = Some(Slot { range: after, window: Some(record) });
+                }
+            }
+            let is_incomplete = leaves == Leaves::Dropped || matches!(changed, Ok(false));
+            note_access(middle, access, is_incomplete);
+            let mut shown = range;
+            if let Some((left, stays)) = left {
+                join_two(stays, middle, &mut state);
+                reserve.put_object(middle);
+                (middle, shown) = (stays, PageRange::from_bounds(left.range.start(), shown.last()));
+            }
+            if let Some((right, goes)) = right {
+                join_two(middle, goes, &mut state);
+                reserve.put_object(goes);
+                shown = PageRange::from_bounds(shown.start(), right.range.last());
+            }
+            *mid = Some(Slot { range: shown, window: Some(middle) });
+        }
+        drop(state);
+        let spliced = index.splice(start, 1 + joins, parts);
+        debug_assert!(spliced, "it was asked before");
+        inner.tally.change((cuts, 0), (joins, 0));
+        inner.absorb(platform, gather, &mut pending);
+        Ok(Some(pending))
     }
 
     /// Whether a window may have another access.
@@ -184,6 +315,26 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let leaves = Leaves::of(part.area, access);
         let tables = inner.tables.lock(platform);
         Ok(tables.check_access_change(platform, part.range, |leaf| leaves.concerns(leaf))?)
+    }
+}
+
+/// Whether other CPUs may remember more of a window than the tables say, from a change whose flush is outstanding, that another access takes away: what this caller is
+/// told must be true of those as well.
+fn lingers<P: Platform, M: Mmu>(window: &Window<P, M>, access: Access, state: &AreaState<P>) -> bool {
+    window.may_linger(access) || (!access.contains(window.access) && state.is_unsettled())
+}
+
+/// Gives a window another access, and notes whether its tables lost leaves for it.
+///
+/// # Safety
+/// As for [`Window::set_access`].
+unsafe fn note_access<P: Platform, M: Mmu>(window: NonNull<Window<P, M>>, access: Access, dropped: bool) {
+    // SAFETY: forwarded.
+    unsafe {
+        Window::set_access(window, access);
+        if dropped {
+            Window::note(window, WindowMarks::DROPPED);
+        }
     }
 }
 

@@ -163,13 +163,17 @@ impl<P: Platform, M: Mmu> Window<P, M> {
 
     /// Whether the two can be one window: both are live, and the second one carries the first one on.
     pub(crate) fn is_carried_on_by(&self, next: &Self) -> bool {
+        self.access == next.access && self.is_carried_on_in_all_but_access_by(next)
+    }
+
+    /// The same, were the access of one that of the other.
+    pub(crate) fn is_carried_on_in_all_but_access_by(&self, next: &Self) -> bool {
         self.area == next.area
             && self.state == WindowState::Live
             && next.state == WindowState::Live
             && self.view.first + self.view.count == next.view.first
             && self.range().last().checked_add(1) == Some(next.start)
-            && (self.access, self.limit, self.inherit, self.flags)
-                == (next.access, next.limit, next.inherit, next.flags)
+            && (self.limit, self.inherit, self.flags) == (next.limit, next.inherit, next.flags)
     }
 
     /// Whether taking back from the window all but `keep` must reach CPUs that remember more than its tables show.

@@ -245,21 +245,29 @@ impl<P: Platform, W> Index<P, W> {
         self.tree.set(address.as_u64(), slot.entry()).is_some()
     }
 
-    /// Puts the parts of a slot, in order, in its place. The last of them is set in place; each of the others is an insertion at the slot's first address, for
-    /// which the nodes were counted. O(log n).
+    /// Whether [`splice`](Self::splice) would put so many slots in the place of `count`. O(log n).
+    pub(crate) fn can_splice(&mut self, address: VirtAddr, count: usize, slots: usize) -> bool {
+        self.tree.can_splice(address.as_u64(), count, slots)
+    }
+
+    /// Puts others, at most three, in the place of `count` slots of which the first covers `address`, where that changes one node alone: false, and no change,
+    /// otherwise. They lie within the gaps around. Takes no node. O(log n).
+    pub(crate) fn splice(&mut self, address: VirtAddr, count: usize, slots: [Option<Slot<W>>; 3]) -> bool {
+        const NOTHING: Entry = Entry { first: 0, last: 0, pointer: None };
+        let (mut entries, mut len) = ([NOTHING; 3], 0);
+        for (entry, slot) in entries.iter_mut().zip(slots.into_iter().flatten()) {
+            (*entry, len) = (slot.entry(), len + 1);
+        }
+        self.tree.splice(address.as_u64(), count, entries.get(..len).unwrap_or_default())
+    }
+
+    /// Puts the parts of a slot, in order, in its place. Unless they find room in its node, the last of them is set in place, and each of the others is an insertion at
+    /// the slot's first address, for which the nodes were counted. O(log n).
     pub(crate) fn replace(&mut self, slot: &Slot<W>, parts: [Option<Slot<W>>; 3], reserve: &mut Reserve<P>) {
-        let entries = parts.map(|part| part.map(|part| part.entry()));
-        let done = match entries {
-            [Some(one), Some(two), Some(three)] => self.tree.splice(slot.range.start().as_u64(), 1, &[one, two, three]),
-            [Some(one), Some(two), None] | [Some(one), None, Some(two)] | [None, Some(one), Some(two)] => {
-                self.tree.splice(slot.range.start().as_u64(), 1, &[one, two])
-            }
-            _ => false,
-        };
-        if done {
+        let Some(last) = parts.iter().rposition(Option::is_some) else { return };
+        if self.splice(slot.range.start(), 1, parts) {
             return;
         }
-        let Some(last) = parts.iter().rposition(Option::is_some) else { return };
         if let Some(part) = parts.into_iter().nth(last).flatten() {
             let done = self.set(slot.range.start(), part);
             debug_assert!(done, "the slot is there");

@@ -396,6 +396,23 @@ impl<const L: usize, const N: usize> Tree<L, N> {
         true
     }
 
+    /// Whether [`splice`](Self::splice) would put so many entries in the place of `count`. O(log n).
+    pub(super) fn can_splice(&mut self, address: u64, count: usize, entries: usize) -> bool {
+        let Some(leaf) = self.aim(address) else { return false };
+        // SAFETY: nodes of the tree are alive.
+        let node = unsafe { &leaf.as_ref().node };
+        self.splices(node.len(), node.rank(address), count, entries)
+    }
+
+    /// The same, in the finger's leaf of `len` entries, from the one at `at` on.
+    #[inline]
+    fn splices(&self, len: usize, at: usize, count: usize, entries: usize) -> bool {
+        let Some(left) = len.checked_sub(count) else { return false };
+        let new = left + entries;
+        let is_full_enough = new >= len || new >= Self::LEAF_MINIMUM || self.finger.path.len == 0;
+        at <= left && (1..=L).contains(&new) && is_full_enough
+    }
+
     /// Puts other entries, which lie within the gaps around, in the place of `count` of which the first covers `address`. Only where that concerns one leaf, which
     /// stays as full as leaves are: false, and no change, otherwise. Takes no node. O(log n).
     pub(super) fn splice(&mut self, address: u64, count: usize, entries: &[Entry]) -> bool {
@@ -404,11 +421,7 @@ impl<const L: usize, const N: usize> Tree<L, N> {
         // SAFETY: nodes of the tree are alive, and reached only through it.
         let leaf = unsafe { leaf.as_mut() };
         let (len, at) = (leaf.node.len(), leaf.node.rank(address));
-        if at + count > len {
-            return false;
-        }
-        let left = len - count + entries.len();
-        if left > L || left == 0 || (left < len && left < Self::LEAF_MINIMUM && self.finger.path.len != 0) {
+        if !self.splices(len, at, count, entries.len()) {
             return false;
         }
         let changed = leaf.splice(at, count, entries, &sizes);
