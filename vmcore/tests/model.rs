@@ -685,7 +685,10 @@ impl Model {
                 shown.window = names.1;
             }
         }
-        self.finish_flush(flush, effect, how);
+        // A window that shows nothing may be gone at once; one that is gone has nothing to be flushed.
+        let gone = self.space(slot).unwrap().windows().all(|window| !window.range.overlaps(range));
+        assert!(!gone || flush.request().scope.is_empty(), "gone before its flush");
+        self.finish_flush(flush, effect, if gone { How::Complete } else { how });
     }
 
     /// What the space's fault handler is expected to answer, or (not `by_handler`) the hardware to permit.

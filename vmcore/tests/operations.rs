@@ -177,7 +177,11 @@ impl Model {
                     shown.gate = shown.gate.or(Some(number));
                     self.guards.remove(page);
                 }
-                self.finish_flush(flush, number, later);
+                // A window that shows nothing may be gone at once; one that is gone has nothing to be flushed.
+                let range = self.range(page, count);
+                let gone = self.space.windows().all(|window| !window.range.overlaps(range));
+                assert!(!gone || flush.request().scope.is_empty(), "gone before its flush");
+                self.finish_flush(flush, number, later && !gone);
             }
             Op::Protect { page, count, access: code, later } => {
                 match (self.space.protect(self.range(page, count), access(code)), self.first_refused(page, count)) {
@@ -558,6 +562,43 @@ proptest! {
         }
         model.finish();
     }
+}
+
+/// Addresses of a window of which no CPU can remember anything are free with its unmap; where one may, with the flush. What the last window keeps alive goes with the
+/// flush in either case.
+#[test]
+fn a_window_that_shows_nothing_is_gone_at_once() {
+    let (world, space) = scene(2);
+    let area = common::area(&world.sim, AreaKind::Open { size: 4 * PAGE }).unwrap();
+    let request = MapRequest::new(&area).at(A);
+    let untouched = space.map(&request).unwrap();
+    let flush = space.unmap(untouched).unwrap().detach();
+    assert!(flush.request().scope.is_empty() && space.windows().next().is_none() && area.windows() == 0);
+    let range = space.map(&request.populated()).unwrap();
+    let shown = space.unmap(range).unwrap().detach();
+    assert_eq!(space.map(&request).unwrap_err(), SpaceError::Retry(range.start()));
+    world.sim.apply(shown.request());
+    // SAFETY: every CPU that is named has flushed.
+    unsafe { (shown.acknowledged(), flush.acknowledged()) };
+    // Its leaves went, and that flush is outstanding: CPUs remember what the tables do not show any more.
+    space.map(&request.populated()).unwrap();
+    let dropped = space.protect(range, Access::empty()).unwrap().detach();
+    let gated = space.unmap(range).unwrap();
+    assert!(!gated.request().scope.is_empty());
+    assert_eq!(space.map(&request).unwrap_err(), SpaceError::Retry(range.start()));
+    gated.complete();
+    world.sim.apply(dropped.request());
+    // SAFETY: as above.
+    unsafe { dropped.acknowledged() };
+    // The last that refers to an area is its window: its pages go with the flush, the addresses before.
+    space.map(&request).unwrap();
+    drop(area);
+    let last = space.unmap(range).unwrap().detach();
+    assert!(space.windows().next().is_none() && world.sim.frame_counts().of(FrameUse::Page) == 4);
+    // SAFETY: nothing is to be flushed.
+    unsafe { last.acknowledged() };
+    assert_eq!(world.sim.frame_counts().of(FrameUse::Page), 0);
+    end(world, space);
 }
 
 /// A machine with one user space on every CPU.

@@ -180,7 +180,8 @@ impl<R: RawMutex> Pool<R> {
             let mut empty = None;
             {
                 let mut state = self.state.lock();
-                while let (None, Some(object)) = (empty, list.pop()) {
+                while empty.is_none() {
+                    let Some(object) = list.pop() else { break };
                     // SAFETY: objects of the list come from this pool, whose pages are aligned to the page size.
                     empty = unsafe { state.put_object(object.cast(), F::PAGE_SHIFT) };
                 }

@@ -227,11 +227,15 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let leaves = Leaves::of(area, access);
         let changed = {
             let mut tables = inner.tables.lock(platform);
+            let nothing = tables.is_surely_absent(platform, range);
             let edges = [before.map(|_| range.start()), after.map(|after| after.start())];
-            if edges.into_iter().flatten().any(|edge| tables.tables_to_cut_at(platform, edge) != 0) {
+            if nothing {
+                Ok(true)
+            } else if edges.into_iter().flatten().any(|edge| tables.tables_to_cut_at(platform, edge) != 0) {
                 return Ok(None);
+            } else {
+                change_leaves(platform, &mut tables, range, leaves, &mut reserve.tables, &mut gather)
             }
-            change_leaves(platform, &mut tables, range, leaves, &mut reserve.tables, &mut gather)
         };
         if changed.is_err() {
             if gather.scope.is_empty() && gather.tables.is_empty() {

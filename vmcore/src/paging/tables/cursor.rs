@@ -223,6 +223,10 @@ impl<'a, F: Frames, M: Mmu> Cursor<'a, F, M> {
     /// Goes on to the next entry, out of as many tables as needed; false at the end of the range.
     #[inline]
     pub(super) fn forward(&mut self) -> bool {
+        if self.address | self.offset_mask() >= self.last {
+            // Nor have the tables above any more of the range.
+            return false;
+        }
         while !self.next() {
             if self.leave().is_none() {
                 return false;

@@ -122,6 +122,15 @@ impl<M: Mmu> Tables<M> {
         spare: &mut FrameList,
         mut page: impl FnMut(VirtAddr) -> Option<Leaf>,
     ) -> Result<(), TableError> {
+        if let Some((table, index)) = self.table_of_page(frames, range) {
+            if !self.mmu.is_present(table.load(index)) {
+                if let Some(leaf) = page(range.start()) {
+                    table.store(index, self.mmu.encode_leaf(0, leaf)?);
+                    table.change_live(1);
+                }
+            }
+            return Ok(());
+        }
         let needed = self.count(frames, range, LargestLeaf(0), false)?;
         if spare.len() < needed {
             return Err(TableError::NeedsTables(needed));
@@ -266,6 +275,10 @@ impl<M: Mmu> Tables<M> {
         largest: LargestLeaf,
         strict: bool,
     ) -> Result<u64, TableError> {
+        if let Some((table, index)) = self.table_of_page(frames, range) {
+            let taken = strict && self.mmu.is_present(table.load(index));
+            return if taken { Err(TableError::Conflict(range.start())) } else { Ok(0) };
+        }
         let mut needed = 0;
         let mut cursor = self.cursor(frames, range)?;
         loop {
@@ -294,6 +307,16 @@ impl<M: Mmu> Tables<M> {
                 return Ok(needed);
             }
         }
+    }
+
+    /// Where the entry of a range is that is one page, if its table is there and this library's: what is to be known of it needs one walk and no cursor.
+    #[inline]
+    fn table_of_page<'a, F: Frames>(&self, frames: &'a F, range: PageRange) -> Option<(Table<'a, M>, usize)> {
+        if range.pages(self.mmu.page_shift()) != 1 {
+            return None;
+        }
+        let (table, _) = self.leaf_table::<F, true>(frames, range.start())?;
+        Some((table.owned(frames)?, self.index_at(0, range.start())))
     }
 
     /// The first entry of a leaf table's run that is present, by its place in the run.

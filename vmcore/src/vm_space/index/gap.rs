@@ -69,8 +69,11 @@ impl LeafSizes {
     /// What the gap between two ranges counts, of which the lower ends at `last` and the higher begins at `first`.
     #[inline]
     pub(super) fn between(&self, last: u64, first: u64) -> Gaps {
-        let smallest = self.pages(0, last, first);
         let start = last.wrapping_add(1);
+        if start == first {
+            return Gaps::NONE;
+        }
+        let smallest = self.pages(0, last, first);
         // Most gaps have no address that is aligned to a larger leaf.
         if first.wrapping_sub(start) <= start.wrapping_neg() & !(u64::MAX << (self.0[1] & 63)) {
             return Gaps([smallest, 0, 0]);

@@ -255,8 +255,10 @@ impl<P: Platform, W> Index<P, W> {
     pub(crate) fn splice(&mut self, address: VirtAddr, count: usize, slots: [Option<Slot<W>>; 3]) -> bool {
         const NOTHING: Entry = Entry { first: 0, last: 0, pointer: None };
         let (mut entries, mut len) = ([NOTHING; 3], 0);
-        for (entry, slot) in entries.iter_mut().zip(slots.into_iter().flatten()) {
-            (*entry, len) = (slot.entry(), len + 1);
+        for slot in slots {
+            if let (Some(slot), Some(entry)) = (slot, entries.get_mut(len)) {
+                (*entry, len) = (slot.entry(), len + 1);
+            }
         }
         self.tree.splice(address.as_u64(), count, entries.get(..len).unwrap_or_default())
     }

@@ -205,10 +205,18 @@ impl<const N: usize> Leaf<N> {
     #[inline]
     pub(super) fn splice(&mut self, at: usize, count: usize, entries: &[Entry], sizes: &LeafSizes) -> bool {
         let before = self.node.summary();
-        let old = self.gaps_around(at, at + count, sizes);
+        let (end, new_end) = (at + count, at + entries.len());
+        // Where the outer bounds stay, which they mostly do when entries are cut or joined, so do the gaps outside.
+        let (low, high) = (entries.first().filter(|_| count != 0), entries.last().filter(|_| count != 0));
+        let same_low = low.is_some_and(|low| low.first == self.node.first(at));
+        let same_high = high.is_some_and(|high| high.last == self.node.last(end.wrapping_sub(1)));
+        let from = if same_low { at } else { at.saturating_sub(1) };
+        let old = self.gaps_after(from, end.saturating_sub(usize::from(same_high)), sizes);
         self.node.splice(at, count, entries);
-        let new = self.gaps_around(at, at + entries.len(), sizes);
-        self.note(old, new, sizes);
+        let new = self.gaps_after(from, new_end.saturating_sub(usize::from(same_high)), sizes);
+        if old != new {
+            self.note(old, new, sizes);
+        }
         before != self.node.summary()
     }
 
@@ -217,10 +225,10 @@ impl<const N: usize> Leaf<N> {
         self.splice(at, 0, &[entry], sizes);
     }
 
-    /// The largest gaps between the entries at `from..to`, and to the ones before and behind.
+    /// The largest gaps right behind the entries at `from..to`.
     #[inline]
-    fn gaps_around(&self, from: usize, to: usize, sizes: &LeafSizes) -> Gaps {
-        (from.saturating_sub(1)..to).fold(Gaps::NONE, |gaps, at| gaps.max(self.node.gaps_after(at, sizes)))
+    fn gaps_after(&self, from: usize, to: usize, sizes: &LeafSizes) -> Gaps {
+        (from..to).fold(Gaps::NONE, |gaps, at| gaps.max(self.node.gaps_after(at, sizes)))
     }
 
     /// Moves entries of a neighbour here; see [`rebuild`](Self::rebuild).
