@@ -73,6 +73,11 @@ impl Need {
         }
     }
 
+    #[inline]
+    fn is_nothing(&self) -> bool {
+        (self.tables | self.pages | self.blocks | u64::from(self.classes.0)) == 0
+    }
+
     /// How many objects of each class, where there are any.
     #[inline]
     fn objects(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
@@ -163,6 +168,8 @@ impl<P: Platform> Reserve<P> {
     /// The same, after taking from the pools what they have at hand of the objects that are lacking: no frame is asked for, so locks may be held.
     #[inline]
     pub(crate) fn covers_with_pools(&mut self, need: &Need) -> bool {
+        let mut covers =
+            self.tables.len() >= need.tables && self.pages.len() >= need.pages && self.blocks.len() >= need.blocks;
         for (class, count) in need.objects() {
             let pool = self.platform.machine().pools().get(class);
             if let (Some(list), Some(pool)) = (self.objects.get_mut(class), pool) {
@@ -170,9 +177,10 @@ impl<P: Platform> Reserve<P> {
                     self.classes.insert(class);
                     pool.fill_from_stock(list, count);
                 }
+                covers &= list.len() >= count;
             }
         }
-        self.covers(need)
+        covers
     }
 
     /// Whether it holds as many frames for pages: cheaper than [`covers`](Self::covers).
@@ -217,7 +225,13 @@ impl<P: Platform> Reserve<P> {
     ///
     /// # Errors
     /// How many frames it lacks; what it got so far stays (and goes back when it is dropped).
+    #[inline]
     pub(crate) fn top_up(&mut self, need: &Need) -> Result<(), OutOfFrames> {
+        // Most operations look first, and take then.
+        if need.is_nothing() { Ok(()) } else { self.top_up_to(need) }
+    }
+
+    fn top_up_to(&mut self, need: &Need) -> Result<(), OutOfFrames> {
         // A request for more than there is must not take everything away from others first.
         let frames =
             need.tables.saturating_sub(self.tables.len()).saturating_add(need.pages.saturating_sub(self.pages.len()));

@@ -264,12 +264,26 @@ impl<P: Platform> AreaInner<P> {
     /// Counts one more window. Each takes a record's memory, so that there are never as many as could overflow the count
     /// above the limit for handles.
     pub(crate) fn add_window_reference(&self) {
-        self.references.fetch_add(1, Ordering::Relaxed);
+        self.add_window_references(1);
+    }
+
+    /// Counts some windows more.
+    pub(crate) fn add_window_references(&self, count: usize) {
+        if count != 0 {
+            self.references.fetch_add(count, Ordering::Relaxed);
+        }
     }
 
     /// Counts one window less, while another one that is known to be there holds a reference.
     pub(crate) fn drop_window_reference(&self) {
-        self.references.fetch_sub(1, Ordering::Release);
+        self.drop_window_references(1);
+    }
+
+    /// Counts some windows less, while another one that is known to be there holds a reference.
+    pub(crate) fn drop_window_references(&self, count: usize) {
+        if count != 0 {
+            self.references.fetch_sub(count, Ordering::Release);
+        }
     }
 
     /// Counts one window less, unless nothing else refers to the area: false, and no change, then.

@@ -134,6 +134,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             // SAFETY: windows in the index are alive while it is locked, and so are their areas.
             let area = unsafe { pointer.as_ref().area.as_ref() };
             let mut state = area.lock(platform);
+            area.add_window_reference();
             // SAFETY: the record was just taken for this type; index and area are locked.
             unsafe { cut_off(pointer, low, high, record, &mut state) };
             self.cut_leaf(edge, reserve);
@@ -182,6 +183,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             let mut state = area.lock(platform);
             // SAFETY: the second carries the first on; index and area are locked.
             unsafe { join_two(stays, goes, &mut state) };
+            area.drop_window_reference();
             drop(state);
             if !index.splice(left.range.start(), 2, [Some(Slot { range: both, window: Some(stays) }), None, None]) {
                 let _ = index.remove(right.range.start(), reserve);
@@ -197,7 +199,8 @@ impl<P: Platform, M: Mmu> Space<P, M> {
 /// Cuts a window in two: the higher part gets the record.
 ///
 /// # Safety
-/// The window is live and has these two parts; its index and its area are locked. The record was taken for this type, and nobody else knows it.
+/// The window is live and has these two parts; its index and its area are locked. The record was taken for this type, nobody else knows it, and a reference to the
+/// area is counted for it.
 pub(super) unsafe fn cut_off<P: Platform, M: Mmu>(
     window: NonNull<Window<P, M>>,
     low: PageRange,
@@ -205,18 +208,16 @@ pub(super) unsafe fn cut_off<P: Platform, M: Mmu>(
     record: NonNull<Window<P, M>>,
     state: &mut AreaState<P>,
 ) {
-    // SAFETY: the window keeps its area alive. The record is linked nowhere, and holds the reference that is counted here; bounds are written with
-    // index and area locked.
+    // SAFETY: the record is linked nowhere; bounds are written with index and area locked.
     unsafe {
         let part = window.as_ref().part(high);
-        window.as_ref().area.as_ref().add_window_reference();
         record.write(part);
         state.link_view(record.cast());
         Window::set_bounds(window, low);
     }
 }
 
-/// Makes a window one with the next, whose record is free afterwards, but for the index.
+/// Makes a window one with the next, whose record is free afterwards, but for the index; and its reference to the area is not counted any more, which the caller sees to.
 ///
 /// # Safety
 /// The second [carries the first on](Window::is_carried_on_by); their index and their area are locked.
@@ -225,12 +226,10 @@ pub(super) unsafe fn join_two<P: Platform, M: Mmu>(
     goes: NonNull<Window<P, M>>,
     state: &mut AreaState<P>,
 ) {
-    // SAFETY: the view is linked in its area. The record is known to that and the index alone: a live window is in no flush. The window that stays holds another
-    // reference.
+    // SAFETY: the view is linked in its area. The record is known to that and the index alone: a live window is in no flush.
     unsafe {
         state.unlink_view(goes.cast());
         Window::take_in(stays, goes);
-        stays.as_ref().area.as_ref().drop_window_reference();
     }
 }
 

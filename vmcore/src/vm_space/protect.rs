@@ -225,17 +225,16 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let mut state = area.lock(platform);
         let (mut pending, mut gather) = (Pending::new(), Gather::default());
         let leaves = Leaves::of(area, access);
-        let changed = {
+        // With the index exclusively, and the area: nothing is linked or mapped there meanwhile.
+        let changed = if inner.leaf_tables.are_surely_clear(platform, range) {
+            Ok(true)
+        } else {
             let mut tables = inner.tables.lock(platform);
-            let nothing = tables.is_surely_absent(platform, range);
             let edges = [before.map(|_| range.start()), after.map(|after| after.start())];
-            if nothing {
-                Ok(true)
-            } else if edges.into_iter().flatten().any(|edge| tables.tables_to_cut_at(platform, edge) != 0) {
+            if edges.into_iter().flatten().any(|edge| tables.tables_to_cut_at(platform, edge) != 0) {
                 return Ok(None);
-            } else {
-                change_leaves(platform, &mut tables, range, leaves, &mut reserve.tables, &mut gather)
             }
+            change_leaves(platform, &mut tables, range, leaves, &mut reserve.tables, &mut gather)
         };
         if changed.is_err() {
             if gather.scope.is_empty() && gather.tables.is_empty() {
@@ -246,6 +245,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             pending.note_lost();
         }
         // From here on nothing fails.
+        area.add_window_references(cuts);
         if lingers(window, access, &state) {
             gather.add_lingering(inner.tag, range, inner.global);
         }
@@ -288,6 +288,8 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             }
             *mid = Some(Slot { range: shown, window: Some(middle) });
         }
+        // The window that is left holds another reference.
+        area.drop_window_references(joins);
         drop(state);
         let spliced = index.splice(start, 1 + joins, parts);
         debug_assert!(spliced, "it was asked before");

@@ -124,8 +124,9 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             return None;
         }
         let (mut pending, mut gather) = (Pending::new(), Gather::default());
-        let cleared =
-            inner.tables.lock(platform).unmap(platform, range, &mut reserve.tables, &mut gather, |_, _| {}).is_ok();
+        // With the index exclusively, and the area: nothing is linked or mapped there meanwhile.
+        let cleared = inner.leaf_tables.are_surely_clear(platform, range)
+            || inner.tables.lock(platform).unmap(platform, range, &mut reserve.tables, &mut gather, |_, _| {}).is_ok();
         let unchanged = gather.scope.is_empty() && gather.tables.is_empty();
         if !cleared && unchanged {
             // Something is to be cut, or is in the way.

@@ -33,6 +33,19 @@ use super::page::Found;
 pub(crate) struct LeafTables<M: Mmu>(Tables<M>);
 
 impl<M: Mmu> LeafTables<M> {
+    /// Whether one walk tells that nothing is mapped in a range, and that no table is empty there: it ends at an entry that is absent and covers all of it, beside
+    /// others. Costs one read per level.
+    #[inline]
+    pub(crate) fn are_surely_clear<F: Frames>(&self, frames: &F, range: PageRange) -> bool {
+        let tables = &self.0;
+        tables.find(frames, range.start()).is_some_and(|found| {
+            !found.loops
+                && !tables.mmu.is_present(found.word)
+                && tables.span_of_found(&found).covers(range)
+                && found.table.owned(frames).is_some_and(|table| table.live() != 0)
+        })
+    }
+
     /// The format.
     #[inline]
     pub(crate) const fn mmu(&self) -> M {

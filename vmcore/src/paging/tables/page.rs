@@ -396,14 +396,6 @@ impl<M: Mmu> Tables<M> {
         Some(leaf)
     }
 
-    /// Whether one walk tells that nothing is mapped in a range: it ends at an entry that is absent and covers all of it. Costs one read per level.
-    #[inline]
-    pub(crate) fn is_surely_absent<F: Frames>(&self, frames: &F, range: PageRange) -> bool {
-        self.find(frames, range.start()).is_some_and(|found| {
-            !found.loops && !self.mmu.is_present(found.word) && self.span_of_found(&found).covers(range)
-        })
-    }
-
     /// Whether nothing is mapped at a page's address, and the table that says so is this library's. An empty one is unlinked into `gather`.
     #[inline]
     pub(super) fn is_absent<F: Frames>(&self, frames: &F, address: VirtAddr, gather: &mut Gather) -> bool {
