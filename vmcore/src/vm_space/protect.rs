@@ -122,7 +122,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                 Ok(())
             })?;
             self.reserve_cuts(&index, range, &mut need)?;
-            if !reserve.covers(&need) {
+            if !reserve.covers_with_pools(&need) {
                 continue;
             }
             self.check_tables(need.tables)?;

@@ -18,6 +18,8 @@ impl<P: Platform, M: Mmu> Space<P, M> {
     /// Unmaps whatever the range shows; holes in it are no error. The addresses are not reused, and the frames not freed, before the
     /// flush is complete. Areas keep their pages. All or nothing.
     ///
+    /// Where the range is one window of which no CPU can remember anything (no page of it was touched), the flush is empty, and the addresses are free at once.
+    ///
     /// Cost: O(windows + tables in the range); takes at most two records (where parts of windows stay), and tables where a large leaf is
     /// split.
     ///
@@ -90,7 +92,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                 return Ok(Flush::new(platform.clone(), pending, ()));
             }
             need = self.need_to_unmap(&index, range, release)?;
-            if !reserve.covers(&need) {
+            if !reserve.covers_with_pools(&need) {
                 continue;
             }
             self.check_tables(need.tables)?;

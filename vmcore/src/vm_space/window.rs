@@ -4,9 +4,10 @@
 //!
 //! ```text
 //!    map ──► live ──unmap──► gated ──acknowledged──► gone
-//!                             │
-//!                             └ still in the index (its addresses are not reused: a map or a fault there is told to retry)
-//!                               and still a view of its area (what the area gives up meanwhile is flushed here too)
+//!             │               │                        ▲
+//!             │               └ still in the index (its addresses are not reused: a map or a fault there is told to retry)
+//!             │                 and still a view of its area (what the area gives up meanwhile is flushed here too)
+//!             └────────unmap, where no CPU can remember anything of it
 //! ```
 //!
 //! A gated window holds a reference to its space, so that a flush may outlive the space's handle. Its bounds and its
@@ -90,7 +91,7 @@ pub(crate) struct Window<P: Platform, M: Mmu> {
     pub(crate) inherit: Inherit,
     pub(crate) flags: WindowFlags,
     pub(crate) state: WindowState,
-    /// Which change gated it: all that one change gated is released together.
+    /// Which change gated it: all that one change gated is released together. [`ALONE`] if that is nothing else.
     pub(crate) ticket: usize,
 }
 
