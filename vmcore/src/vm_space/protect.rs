@@ -195,20 +195,20 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         // What is cut, what is joined, and whether one change of the index does.
         let (before, after) = (slot.range.before(range), slot.range.after(range));
         let cuts = [before, after].iter().flatten().count();
-        let agrees = |one: &Window<P, M>, next: &Window<P, M>, neighbour: &Window<P, M>| {
-            neighbour.access == access && one.is_carried_on_in_all_but_access_by(next)
+        let neighbour = |slot: Option<Slot<Window<P, M>>>, carries_on: &dyn Fn(&Window<P, M>) -> bool| {
+            let slot = slot?;
+            let pointer = slot.window?;
+            // SAFETY: as above.
+            let window = unsafe { pointer.as_ref() };
+            (window.access == access && carries_on(window)).then_some((slot, pointer))
         };
         let last = range.start().as_u64().checked_sub(1).filter(|_| before.is_none());
-        let left = last.and_then(|last| index.find_near(VirtAddr::new(last)));
-        // SAFETY: as above.
-        let left = left.and_then(|left| {
-            unsafe { agrees(left.window?.as_ref(), window, left.window?.as_ref()) }.then_some((left, left.window?))
+        let left = neighbour(last.and_then(|last| index.find_near(VirtAddr::new(last))), &|left| {
+            left.is_carried_on_in_all_but_access_by(window)
         });
         let next = range.last().checked_add(1).filter(|_| after.is_none());
-        let right = next.and_then(|next| index.find_near(next));
-        // SAFETY: as above.
-        let right = right.and_then(|right| {
-            unsafe { agrees(window, right.window?.as_ref(), right.window?.as_ref()) }.then_some((right, right.window?))
+        let right = neighbour(next.and_then(|next| index.find_near(next)), &|right| {
+            window.is_carried_on_in_all_but_access_by(right)
         });
         let joins = usize::from(left.is_some()) + usize::from(right.is_some());
         let start = left.map_or(slot.range.start(), |(left, _)| left.range.start());
