@@ -326,7 +326,7 @@ fn counted(machine: &mut Booted, rows: &[Row], addresses: Option<&Path>, line: &
                 }
                 let counts =
                     step::count(clone::prepared_read(clone::Shape { resident: 16_384, aligned: true, mixed: false }))?;
-                put("space-clone-read", "fault of a clone's read, 16 pages mapped", &counts, "–", "–")?;
+                put("space-clone-read", "fault of a clone's read, 512 pages mapped", &counts, "–", "–")?;
             }
             Row::Parallel(scene) => {
                 let parts = scenes::parts(machine, *scene, if *scene == Scene::Fault { 500 } else { 0 });

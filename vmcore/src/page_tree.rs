@@ -161,6 +161,7 @@ mod relocate;
 mod runs;
 mod share;
 mod split;
+mod visit;
 
 pub use context::{
     CannotDuplicate, Context, NodeStore, NotInserted, OutOfNodes, Removed, TreeContext, TreeError, TreeValue,
@@ -171,6 +172,7 @@ pub(crate) use node::{FullNode, MediumNode};
 pub use node::{Node, NodeSize};
 pub use range::Range;
 pub use runs::{Run, Runs};
+pub(crate) use visit::{Held, Visited};
 
 use core::fmt;
 use core::marker::PhantomData;

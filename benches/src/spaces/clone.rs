@@ -103,34 +103,38 @@ pub fn prepared(shape: Shape) -> impl Fn() {
     move || std::mem::forget(clone_of(parent))
 }
 
-/// A child's read of a page that is resident, which maps those around it as well; pages before them are mapped.
+/// A child's read of a page that is resident, which makes its leaf table and maps the table's other pages as well; the tables before it are there.
 pub fn prepared_read(shape: Shape) -> impl Fn() {
     let child: &'static Space<Kernel> = Box::leak(Box::new(clone_of(&parent(shape))));
     let start = windows(shape).next().map_or(0, |((start, _), _)| start);
-    read_all(child, start, 64);
-    let fault = Fault::new(start + 64 * PAGE, Access::READ | Access::USER);
+    read_all(child, start, 512);
+    let fault = Fault::new(start + LEAF_TABLE, Access::READ | Access::USER);
     move || {
         child.fault(fault).unwrap().complete();
     }
 }
 
-/// Reads pages as a program does: what the tables do not show yet is faulted in. The hardware's walk is left to the library's caller: the table of the pages at
-/// hand is found once, and each entry is looked at.
+/// Reads pages as a program does: what the tables do not show yet is faulted in. The hardware's walk is left to the library's caller: each leaf table is found
+/// once, and each entry is looked at.
 fn read_all(space: &Space<Kernel>, start: u64, pages: u64) {
-    let mut table: Option<(u64, &[AtomicU64])> = None;
-    for address in (0..pages).map(|page| start + page * PAGE) {
-        let number = address / LEAF_TABLE;
-        loop {
-            if table.is_none_or(|(of, _)| of != number) {
-                table = leaf_table(space, address).map(|table| (number, table));
+    let fault = |address| {
+        space.fault(Fault::new(address, Access::READ | Access::USER)).unwrap().complete();
+    };
+    let (mut address, end) = (start, start + pages * PAGE);
+    while address < end {
+        let Some(table) = leaf_table(space, address) else {
+            fault(address);
+            continue;
+        };
+        let first = (address / PAGE % 512) as usize;
+        let count = (512 - first).min(((end - address) / PAGE) as usize);
+        for (step, entry) in table[first..first + count].iter().enumerate() {
+            while entry.load(Ordering::Relaxed) & 1 == 0 {
+                fault(address + step as u64 * PAGE);
             }
-            let entry = table.map_or(0, |(_, table)| table[(address / PAGE % 512) as usize].load(Ordering::Relaxed));
-            if entry & 1 != 0 {
-                black_box(entry);
-                break;
-            }
-            space.fault(Fault::new(address, Access::READ | Access::USER)).unwrap().complete();
+            black_box(entry.load(Ordering::Relaxed));
         }
+        address += count as u64 * PAGE;
     }
 }
 
@@ -207,8 +211,11 @@ impl Copying {
                 }
                 made.push(to);
             }
-            for page in 0..self.resident as usize {
-                black_box(self.table(made[page / 512])[page % 512].load(Ordering::Relaxed));
+            for (index, table) in made.iter().enumerate() {
+                let count = (self.resident as usize - index * 512).min(512);
+                for entry in &self.table(*table)[..count] {
+                    black_box(entry.load(Ordering::Relaxed));
+                }
             }
         });
         made.iter().for_each(|table| self.arena.free(*table));

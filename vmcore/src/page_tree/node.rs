@@ -500,6 +500,18 @@ impl<'a> NodeRef<'a> {
         unsafe { (&raw mut (*self.header()).slots).cast::<Slot>().add(place as usize) }
     }
 
+    /// The values of a full-sized leaf; none in a slot that is absent.
+    ///
+    /// # Safety
+    ///
+    /// The node is a full-sized leaf.
+    #[inline]
+    pub(super) unsafe fn values(self) -> &'a [Option<NonZeroU64>; 64] {
+        // SAFETY: the node lives for `'a` and does not change meanwhile (see `Link::node`); it is full-sized, and a leaf's slots are made and
+        // written as values only, absent ones as zero.
+        unsafe { &*self.link.direct_slot(SlotIndex(0)).cast() }
+    }
+
     /// What a slot holds.
     #[inline]
     pub(super) fn entry(self, index: SlotIndex) -> Entry {

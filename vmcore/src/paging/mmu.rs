@@ -617,6 +617,21 @@ fn fits<M: Mmu>(mmu: &M, frame: Frame, field: AddressField, high: AddressField) 
     frame.number() & !((kept & !mmu.beyond_physical()) >> (mmu.page_shift() & 63)) == 0
 }
 
+/// The bits of a base page's leaf that say which frame it maps; `None` for one that the format cannot represent.
+#[inline(always)]
+pub(super) fn page_address_bits<M: Mmu>(mmu: &M, frame: Frame) -> Option<u64> {
+    let at = M::FORMAT.levels.first()?;
+    let (field, high) = (at.leaf_address, at.leaf_address_high);
+    fits(mmu, frame, field, high).then(|| address_bits(mmu, frame, field, high))
+}
+
+/// The same for a frame that it can represent; of another one, what of it there is room for.
+#[inline(always)]
+pub(super) fn page_address_bits_unchecked<M: Mmu>(mmu: &M, frame: Frame) -> u64 {
+    let at = const { &M::FORMAT.levels.first() };
+    at.map_or(0, |at| address_bits(mmu, frame, at.leaf_address, at.leaf_address_high))
+}
+
 /// The bits of an entry for a frame that [`fits`].
 #[inline(always)]
 fn address_bits<M: Mmu>(mmu: &M, frame: Frame, field: AddressField, high: AddressField) -> u64 {

@@ -36,6 +36,6 @@ pub use self::quarantine::{DetachedFlush, Flush};
 pub use self::recursive::{Mount, Mounting, Recursive};
 #[cfg(fuzzing)]
 pub(crate) use self::tables::tests::judged::fuzzed as fuzzed_tables;
+pub(crate) use self::tables::{Around, Filler, Found, LeafTables, RunContent, TableRun};
 pub use self::tables::{DirtyBits, EntrySlice, Gather, Groups, Marks, RangeSummary, Runs, TableError, Tables, Writer};
-pub(crate) use self::tables::{Found, LeafTables, RunContent, TableRun};
 pub use self::walk::{Step, Walk, WalkEnd};

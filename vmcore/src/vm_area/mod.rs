@@ -60,7 +60,7 @@ pub use self::paged::{Evicted, PageBuffer, PageRequest, PageState, PageWait, Req
 pub use self::pin::Pin;
 pub(crate) use self::promote::Promotion;
 pub use self::sections::SectionLayout;
-pub(crate) use self::tracked::Want;
+pub(crate) use self::tracked::{PageSlice, Seen, Want};
 pub(crate) use self::view::{View, ViewChange};
 use crate::addr::FrameRange;
 use crate::paging::{Access, MemoryType};

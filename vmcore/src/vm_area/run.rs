@@ -23,6 +23,7 @@
 //! somebody else goes on holding the run. The frames are an area's own if its slot is the only one that holds the run and they have no other holder.
 
 use super::inner::AreaState;
+use super::tracked::is_own;
 use super::{Page, TreeSupply, release_page};
 use crate::addr::Frame;
 use crate::frame::{Need, Reserve};
@@ -49,21 +50,22 @@ impl<P: Platform> AreaState<P> {
         self.tree.next_present(first).is_none_or(|(page, _)| page - first >= count)
     }
 
-    /// The pages, if all exist, in consecutive frames. O(runs and single pages); O(pages) if the tree was ever shared.
+    /// The pages, if all exist, in consecutive frames. O(pages); O(depth) if the first and the last one are not so far apart.
     pub(crate) fn block(&self, platform: &P, first: u64, count: u64) -> Option<Block> {
-        let mut found: Option<Block> = None;
-        let mut pages = 0;
-        for run in self.tree.runs(first..first.saturating_add(count)) {
-            let frame = run.value.held_frame()?;
-            let block = found.get_or_insert(Block { frame, own: true, dirty: true });
-            if run.key - first != pages || frame != block.frame.add(pages) {
-                return None;
-            }
-            block.own = block.own && self.owns(platform, run);
-            block.dirty &= run.value.is_dirty();
-            pages += run.count;
+        let last = first.checked_add(count.checked_sub(1)?)?;
+        let frame = self.tree.get(first)?.held_frame()?;
+        if self.tree.get(last)?.held_frame()? != frame.add(count - 1) {
+            return None;
         }
-        found.filter(|_| pages == count)
+        let mut block = Block { frame, own: true, dirty: true };
+        let (mut pages, was_shared) = (0, self.was_shared);
+        self.tree.visit_each(first, last, |key, page, held| {
+            // Each is the next one, in the next frame; where one is missing, those behind it are not.
+            pages += u64::from(key - first == pages && page.held_frame() == Some(frame.add(pages)));
+            block.own = block.own && (!was_shared || is_own(platform, page, held));
+            block.dirty &= page.is_dirty();
+        });
+        (pages == count).then_some(block)
     }
 
     /// Whether a block of so many pages can begin at this one: its pages make whole runs.

@@ -12,6 +12,7 @@
 //! A page is the area's *own* if every node on its path and its frame are held once: then nobody else can see what is written
 //! to it. (MECHANISMS: sole owner.) A reference is dropped only after the flush of what showed the frame, so who finds itself alone is.
 
+use core::num::NonZeroU64;
 use core::ptr::NonNull;
 
 use super::gate::{Closed, Gate};
@@ -20,7 +21,7 @@ use super::page::drop_page;
 use super::{Page, TreeSupply, ViewChange, release_page};
 use crate::addr::Frame;
 use crate::frame::{FrameMeta, Need, Reserve};
-use crate::page_tree::{Run, TreeValue};
+use crate::page_tree::{Held, Run, TreeValue, Visited};
 use crate::paging::Pending;
 use crate::platform::Platform;
 
@@ -36,6 +37,48 @@ pub(crate) enum Want {
     /// To be read (or written, if true), so far as that takes nothing back that a view may show: what would have to be copied is
     /// to be read, and what the zero frame stands for stays so.
     Settled(bool),
+}
+
+/// What [looking](AreaState::pages_as_they_are) at pages finds.
+pub(crate) enum Seen<'a> {
+    /// The page with this index, and those after it.
+    Many(u64, PageSlice<'a>),
+    /// The page with this index: its frame, and whether it may be written to.
+    One(u64, Frame, bool),
+}
+
+/// Pages that follow one another, as a node of a tree holds them.
+pub(crate) struct PageSlice<'a> {
+    values: &'a [Option<NonZeroU64>],
+    /// Whether all of them exist.
+    complete: bool,
+    /// Whether those that are dirty may be written to.
+    write: bool,
+}
+
+impl PageSlice<'_> {
+    /// Their words, of which [`frame`](Self::frame) and [`page`](Self::page) say what they mean.
+    pub(crate) fn words(&self) -> &[Option<NonZeroU64>] {
+        self.values
+    }
+
+    /// Whether all exist and none may be written to.
+    pub(crate) fn are_all_to_be_read(&self) -> bool {
+        self.complete && !self.write
+    }
+
+    /// The frame of one that exists.
+    #[inline(always)]
+    pub(crate) fn frame(word: &Option<NonZeroU64>) -> Frame {
+        word.map_or(Frame::new(0), |bits| Page::from_bits(bits).frame())
+    }
+
+    /// The frame of one, and whether it may be written to; none if it does not exist.
+    #[inline(always)]
+    pub(crate) fn page(&self, word: &Option<NonZeroU64>) -> Option<(Frame, bool)> {
+        let page = Page::from_bits((*word)?);
+        Some((page.frame(), self.write && page.is_dirty()))
+    }
 }
 
 impl<P: Platform> AreaState<P> {
@@ -103,6 +146,44 @@ impl<P: Platform> AreaState<P> {
             return self.frame_below_as_it_is(index).map(|frame| (frame, false));
         };
         Some((page.frame(), page.is_dirty() && own))
+    }
+
+    /// Shows `each` those of `count` pages from `first` on that exist and that nothing is closed for, in order, and, if `write`, whether they may be written to:
+    /// what [`page_as_it_is`](Self::page_as_it_is) says of each, but for one walk for many. O(pages).
+    pub(crate) fn pages_as_they_are(
+        &self,
+        platform: &P,
+        (first, count): (u64, u64),
+        write: bool,
+        mut each: impl FnMut(Seen<'_>),
+    ) {
+        let Some(last) = first.checked_add(count.wrapping_sub(1)).filter(|last| *last >= first) else { return };
+        if self.gates.is_some() || self.is_ring || self.is_overlay() {
+            for index in first..=last {
+                if let Some((frame, writable)) = self.page_as_it_is(platform, index) {
+                    each(Seen::One(index, frame, write && writable));
+                }
+            }
+            return;
+        }
+        let seen = |index, page: Page, held| {
+            let writable = write && page.is_dirty() && (!self.was_shared || is_own(platform, page, held));
+            Seen::One(index, page.frame(), writable)
+        };
+        self.tree.visit(first, last, |visited| match visited {
+            // Who else holds a page concerns only what may be written to, and where a node is shared, all of its pages are.
+            Visited::Many(index, values, complete, held) if !write || !self.was_shared || held == Held::Shared => {
+                each(Seen::Many(index, PageSlice { values, complete, write: write && !self.was_shared }));
+            }
+            Visited::Many(first, values, _, held) => {
+                for (index, bits) in (first..).zip(values) {
+                    if let Some(bits) = *bits {
+                        each(seen(index, Page::from_bits(bits), held));
+                    }
+                }
+            }
+            Visited::One(index, page, held) => each(seen(index, page, held)),
+        });
     }
 
     /// A page that does not exist yet.
@@ -268,6 +349,16 @@ impl<P: Platform> AreaState<P> {
             // Freed with the flush: no frame is freed under a lock.
             pending.add_page(platform, old);
         }
+    }
+}
+
+/// Whether a page is the area's own, by who holds its slot.
+#[inline]
+pub(super) fn is_own<P: Platform>(platform: &P, page: Page, held: Held<Page>) -> bool {
+    match held {
+        Held::Shared => false,
+        Held::Sole => is_held_once(platform, Run { key: 0, count: 1, value: page }, page),
+        Held::SoleRun(value) => is_held_once(platform, Run { key: 0, count: 0, value }, page),
     }
 }
 

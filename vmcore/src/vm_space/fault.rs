@@ -10,13 +10,15 @@
 //! Where no more is wanted than a leaf in a table that is there, the fault goes on beside others of the space (`fault/beside.rs`); all else
 //! has the space's index exclusively, and is here.
 
+mod around;
 mod beside;
 
 use crate::addr::{Frame, PageRange, VirtAddr};
-use crate::frame::{FrameList, Need, Reserve};
+use crate::frame::{Need, Reserve};
 use crate::paging::{Access, Flush, FlushRequest, FlushScope, Found, Gather, Leaf, MemoryType, Mmu, Pending, Tables};
 use crate::platform::{CpuSet, Platform};
 use crate::vm_area::{Answer, AreaError, AreaInner, AreaState, PageRequest, RequestToken, Want};
+use crate::vm_space::fault::around::put_around;
 use crate::vm_space::fill::leaf_for;
 use crate::vm_space::index::{Index, page_size};
 use crate::vm_space::inner::SpaceInner;
@@ -266,11 +268,14 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             }
         }
         let lingers = present.is_none() && window.may_be_remembered(&state);
-        let around = around(window, page, tables.mmu().index_bits(0)).unwrap_or(page);
+        let alone = inner.tally.limits_shown();
+        let reads_on = present.is_none() && !alone && area.is_tracked() && state.resident() == resident;
+        // All of the leaf table: it was empty, or nearly so, or somebody would have been here before.
+        let around = if reads_on { self.around(window, area, page, tables.mmu().index_bits(0)) } else { None };
         let set = match part_of_large(&tables, &found, present, (area, window), page) {
             Some(part) => tables.protect(platform, part, leaf.access, &mut reserve.tables, &mut gather),
             None => inner
-                .break_before_make(platform, lingers, around)
+                .break_before_make(platform, lingers, around.map_or(page, |around| around.pages))
                 .and_then(|()| tables.set_found(platform, &found, page, leaf, &mut reserve.tables, &mut gather))
                 .map(drop),
         };
@@ -280,39 +285,14 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             }
             return Err(error.into());
         }
-        let alone = inner.tally.limits_shown();
-        if present.is_none() && !alone && area.is_tracked() && state.resident() == resident {
-            self.map_around(&state, &mut tables, window, area, page);
+        if let Some(around) = around {
+            tables.map_around(platform, &around, |filler| put_around(platform, window, &state, &around, filler));
         }
         drop(tables);
         if !gather.scope.is_empty() {
             inner.absorb(platform, gather, pending);
         }
         Ok(Attempt::Done(Resolution::Mapped))
-    }
-}
-
-impl<P: Platform, M: Mmu> Space<P, M> {
-    /// Maps what is resident around a page that was: whoever reads a clone, a file or another's memory goes on to what is beside it.
-    /// Takes nothing: the pages are mapped by the table that maps the page.
-    fn map_around(
-        &self,
-        state: &AreaState<P>,
-        tables: &mut Tables<M>,
-        window: &Window<P, M>,
-        area: &AreaInner<P>,
-        page: PageRange,
-    ) {
-        let (platform, inner) = (self.platform(), self.inner());
-        let Some(block) = around(window, page, tables.mmu().index_bits(0)) else { return };
-        if self.first_guard(window, block).is_some() {
-            return;
-        }
-        // Nothing is to be undone, should a frame be one that the format cannot represent: that page stays for a fault of its own.
-        let _ = tables.fill(platform, block, &mut FrameList::new(), |address| {
-            let (frame, writable) = state.page_as_it_is(platform, window.area_page(address))?;
-            Some(leaf_for(area, window.access, inner.global, frame, writable))
-        });
     }
 }
 
@@ -328,15 +308,6 @@ fn part_of_large<P: Platform, M: Mmu>(
     let _ = present.filter(|_| found.level() > 0)?;
     let shown = tables.span_of_found(found).intersection(window.range());
     Some(shown.filter(|_| area.is_fixed()).unwrap_or(page))
-}
-
-/// Faults map up to 2^4 pages that are resident already, aligned as such.
-const AROUND_SHIFT: u32 = 4;
-
-/// The pages around one that a fault maps with it, if they are resident: in the same leaf table, which maps 2^`shift` pages, and the same window.
-fn around<P: Platform, M: Mmu>(window: &Window<P, M>, page: PageRange, shift: u32) -> Option<PageRange> {
-    let shift = P::PAGE_SHIFT + AROUND_SHIFT.min(shift);
-    PageRange::from_checked(page.start().align_down(shift), 1 << shift).intersection(window.range())
 }
 
 /// Whether a window allows an access.

@@ -146,8 +146,13 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let missing = tables.tables_to_map(platform, place.range, Some(Frame::new(0)), LEVEL);
         let need = Need::default().with_tables(missing);
         if resident {
+            // A frame that is not aligned as the block says so before the others are looked at.
+            let aligned = |frame: Frame| frame.number() & (count - 1) == 0;
+            if !state.resident_page(place.first).is_some_and(aligned) {
+                return Ok(None);
+            }
             let block = state.block(platform, place.first, count).filter(|block| !write || block.own);
-            let Some(block) = block.filter(|block| block.frame.number() & (count - 1) == 0) else { return Ok(None) };
+            let Some(block) = block else { return Ok(None) };
             if !reserve.covers(&need) {
                 return Ok(Some(Err(need)));
             }

@@ -25,6 +25,7 @@ use crate::frame::Frames;
 use crate::paging::{Entry, Leaf, Mmu, TableError, Tables};
 
 use super::Gather;
+use super::around::{Around, Filler};
 use super::change::Forget;
 use super::page::Found;
 
@@ -142,9 +143,8 @@ impl<M: Mmu> LeafTables<M> {
         self.0.mmu.index_bits(0)
     }
 
-    /// Sets the leaf of the page that was found, or gives it more access; and then those of the absent pages of `around`, which lies in the same
-    /// leaf table, for which `more` gives one. Nothing is to be flushed. False, and nothing is changed, where it takes more than that: another frame, less access, a group, or
-    /// what the format cannot represent.
+    /// Sets the leaf of the page that was found, or gives it more access; and, where it was absent, maps those pages of `around` that `more` gives. Nothing is to
+    /// be flushed. False, and nothing is changed, where it takes more than that: another frame, less access, a group, or what the format cannot represent.
     ///
     /// The caller sees to what the [module](self) says.
     #[inline]
@@ -152,8 +152,8 @@ impl<M: Mmu> LeafTables<M> {
         &self,
         found: &Found<'_, M>,
         leaf: Leaf,
-        around: Option<PageRange>,
-        mut more: impl FnMut(VirtAddr) -> Option<Leaf>,
+        around: Option<Around>,
+        more: impl FnOnce(&mut Filler<'_, M>),
     ) -> bool {
         let Found { address, table, .. } = *found;
         let Ok(word) = self.0.mmu.encode_leaf(0, leaf) else { return false };
@@ -164,19 +164,9 @@ impl<M: Mmu> LeafTables<M> {
         table.store(index, word);
         let mut live = 1;
         if let Some(around) = around {
-            let shift = self.0.mmu.page_shift();
-            for step in 0..around.pages(shift) {
-                let address = VirtAddr::new(around.start().as_u64() + (step << shift));
-                let index = self.0.index_at(0, address);
-                if self.0.mmu.is_present(table.load(index)) {
-                    continue;
-                }
-                let Some(leaf) = more(address) else { continue };
-                // A page whose frame the format cannot represent stays for a fault of its own.
-                let Ok(word) = self.0.mmu.encode_leaf(0, leaf) else { continue };
-                table.store(index, word);
-                live += 1;
-            }
+            let mut filler = self.0.filler(table, &around);
+            more(&mut filler);
+            live += filler.mapped;
         }
         table.change_live_beside(live);
         true

@@ -5,6 +5,7 @@
 //! | `table` | one table in memory: the only place that touches it |
 //! | `cursor` | a position in the tree, bounded by a range |
 //! | `page` | one page: finding it and setting it, the way of every fault |
+//! | `around` | pages that are mapped beside one that was wanted |
 //! | `beside` | leaves that are set and cleared beside others |
 //! | `map` | what adds leaves, and how many tables that takes |
 //! | `change` | what changes or removes leaves, splitting huge ones |
@@ -38,6 +39,7 @@
 //! takes it vouches for what the tables map.
 
 mod adopt;
+mod around;
 mod beside;
 mod change;
 mod cursor;
@@ -71,6 +73,7 @@ use crate::addr::{Frame, PageRange, RangeError, VirtAddr};
 use crate::frame::{FrameList, Frames};
 use crate::paging::{EncodeError, Entry, FlushScope, Limits, Mmu, Tag, Walk};
 
+pub(crate) use self::around::{Around, Filler};
 pub(crate) use self::beside::LeafTables;
 use self::cursor::Cursor;
 pub use self::group::Groups;

@@ -113,6 +113,36 @@ impl<'a, M: Mmu> Table<'a, M> {
         }
     }
 
+    /// Writes the word for each of these over the entries from `first` on; gives how many. What would pass the table's end is left out.
+    #[inline(always)]
+    pub(super) fn write_run<T>(&self, first: usize, each: &[T], word: impl Fn(&T) -> u64) -> i32 {
+        let (pointer, first) = (self.pointer, first & self.mask);
+        let each = each.get(..self.len() - first).unwrap_or(each);
+        for (step, at) in each.iter().enumerate() {
+            // SAFETY: as for `load`; the index was bounded by the table's length above.
+            unsafe { M::Word::store(pointer, first + step, word(at)) };
+        }
+        each.len() as i32
+    }
+
+    /// The same, where there is a word and the entry is not present.
+    #[inline(always)]
+    pub(super) fn fill_run<T>(&self, mmu: M, first: usize, each: &[T], word: impl Fn(&T) -> Option<u64>) -> i32 {
+        let (pointer, first) = (self.pointer, first & self.mask);
+        let each = each.get(..self.len() - first).unwrap_or(each);
+        let mut written = 0;
+        for (step, at) in each.iter().enumerate() {
+            let Some(word) = word(at) else { continue };
+            // SAFETY: as for `load`; the index was bounded by the table's length above.
+            if !mmu.is_present(unsafe { M::Word::load(pointer, first + step) }) {
+                // SAFETY: as above.
+                unsafe { M::Word::store(pointer, first + step, word) };
+                written += 1;
+            }
+        }
+        written
+    }
+
     /// Shows each of `count` entries from `first` on, with its place among them, and writes what is given back. What would pass the
     /// table's end is left out.
     #[inline]

@@ -23,14 +23,15 @@
 
 use crate::addr::PageRange;
 use crate::frame::Reserve;
-use crate::paging::{Access, Mmu, Pending};
+use crate::paging::{Access, Filler, Mmu, Pending};
 use crate::platform::Platform;
 use crate::vm_space::fill::leaf_for;
 use crate::vm_space::index::page_size;
 use crate::vm_space::window::{WindowMarks, WindowState};
 use crate::vm_space::{Space, SpaceError};
 
-use super::{Attempt, Fault, Resolution, Supplied, allows, around, supplied, wanted};
+use super::around::{NEAR_SHIFT, put_around};
+use super::{Attempt, Fault, Resolution, Supplied, allows, supplied, wanted};
 
 impl<P: Platform, M: Mmu> Space<P, M> {
     /// Resolves a fault beside others; `None` where it takes the index exclusively: no window or leaf table is there, something is replaced,
@@ -97,12 +98,14 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         // What is resident is read on: its neighbours are mapped with it.
         let page = PageRange::from_checked(address.align_down(P::PAGE_SHIFT), page_size::<P>());
         let was_resident = area.is_tracked() && state.resident() == resident;
-        let block = if was_resident { around(window, page, tables.pages_shift()) } else { None };
-        let set = tables.set(&found, leaf, block, |address| {
-            let (frame, writable) = state.page_as_it_is(platform, window.area_page(address))?;
-            Some(leaf_for(area, window.access, inner.global, frame, writable))
-        });
-        if set {
+        let shift = NEAR_SHIFT.min(tables.pages_shift());
+        let around = if was_resident { self.around(window, area, page, shift) } else { None };
+        let more = |filler: &mut Filler<'_, M>| {
+            if let Some(around) = &around {
+                put_around(platform, window, &state, around, filler);
+            }
+        };
+        if tables.set(&found, leaf, around, more) {
             return Ok(Some(Attempt::Done(Resolution::Mapped)));
         }
         if area.is_untracked() && present.is_none() {
