@@ -612,6 +612,22 @@ impl Pair {
             }
             assert_eq!(self.tree.next_absent(key), absent);
         }
+        for (first, last) in [(0, u64::MAX), (near, near.saturating_add(70)), (near.saturating_sub(130), near)] {
+            let mut seen = Vec::new();
+            self.tree.visit_each(first, last, |key, value, held| seen.push((key, value, held == Held::Shared)));
+            let model = self.model.range(first..=last);
+            let expected: Vec<_> = model.map(|(&key, &value)| (key, value, !self.tree.is_sole_owner(key))).collect();
+            assert_eq!(seen, expected, "{first:#x} to {last:#x}");
+            let (mut one_by_one, mut complete) = (0, true);
+            self.tree.visit(first, last, |visited| match visited {
+                Visited::Many(_, values, all, _) => {
+                    one_by_one += values.iter().flatten().count();
+                    complete &= all == values.iter().all(Option::is_some);
+                }
+                Visited::One(..) => one_by_one += 1,
+            });
+            assert!(complete && one_by_one == expected.len());
+        }
     }
 
     /// The first free run the slow way: every key after a present one, and the range's first, is tried.

@@ -55,6 +55,11 @@ fn large_pages_cost_a_few_slots() {
     assert_eq!((tree.previous_present(u64::MAX), tree.previous_present(5)), (Some((1023, first + 511)), None));
     let runs: Vec<_> = tree.runs(600..900).map(|run| (run.key, run.count, run.value - first)).collect();
     assert_eq!(runs, [(600, 40, 88), (640, 64, 128), (704, 64, 192), (768, 64, 256), (832, 64, 320), (896, 4, 384)]);
+    let mut seen = Vec::new();
+    tree.visit_each(600, 1 << 40, |key, value, held| seen.push((key, value, held)));
+    let run = |key: u64| first + (key - 512) / 64 * 64;
+    let expected: Vec<_> = (600..1024).map(|key| (key, first + key - 512, Held::SoleRun(run(key)))).collect();
+    assert_eq!(seen, expected);
     assert!(tree.runs(600..900).rev().map(|run| (run.key, run.count, run.value - first)).eq(runs.into_iter().rev()));
     tree.clear(&mut store);
     // 1 GiB is one slot of the fourth level.

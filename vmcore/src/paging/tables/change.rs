@@ -315,8 +315,19 @@ impl<M: Mmu> Tables<M> {
         let mut needed = 0;
         let mut cursor = self.cursor(frames, range)?;
         loop {
-            if cursor.level() == 0 {
+            let level = cursor.level();
+            if level == 0 {
                 cursor.pass(cursor.run());
+            } else if let Some(run) = cursor.whole_run().filter(|_| !enters(level)) {
+                // Nothing of these is cut or gone into: each has to mean something, and that is all.
+                let table = cursor.table();
+                if let Some(step) = table.find_in_run(self.mmu, run, |word| {
+                    self.mmu.decode_table(level, word).is_none() && self.mmu.decode_leaf(level, word).is_none()
+                }) {
+                    cursor.pass(Run { count: step + 1, ..run });
+                    return Err(TableError::Foreign(cursor.address()));
+                }
+                cursor.pass(run);
             } else {
                 match cursor.entry() {
                     Entry::Table(..) if cursor.is_whole() && !enters(cursor.level()) => {}

@@ -129,6 +129,15 @@ impl<'a, F: Frames, M: Mmu> Cursor<'a, F, M> {
         Run { first, count: (touched.min(left as u64)) as usize + 1 }
     }
 
+    /// The entries from the cursor on that the range covers as a whole in this table; `None` where it does not so cover the first.
+    #[inline]
+    pub(super) fn whole_run(&self) -> Option<Run> {
+        let run = self.run();
+        let cut = self.span_of(run).as_u64() & self.offset_mask() != self.offset_mask();
+        let count = run.count - usize::from(cut);
+        (self.address & self.offset_mask() == 0 && count != 0).then_some(Run { first: run.first, count })
+    }
+
     /// Moves to an address of the entry at the cursor or of this table's [run](Self::run), not backwards.
     #[inline]
     pub(super) fn seek(&mut self, address: VirtAddr) {

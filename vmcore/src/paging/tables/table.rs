@@ -192,6 +192,66 @@ impl<'a, M: Mmu> Table<'a, M> {
         }
     }
 
+    /// Shows each entry of a run that is present, and writes what is given back; and shows each run of entries that were written, counted from the first one's
+    /// place.
+    #[inline(always)]
+    pub(super) fn update_present(
+        &self,
+        mmu: M,
+        run: Run,
+        mut update: impl FnMut(u64) -> Option<u64>,
+        mut updated: impl FnMut(Run),
+    ) {
+        let mut passed = 0;
+        while passed < run.count {
+            let rest = Run { first: run.first + passed, count: run.count - passed };
+            let Some(absent) = self.first_present(mmu, rest) else { return };
+            let (mut start, mut step) = (passed + absent, passed + absent);
+            while step < run.count {
+                let word = self.load(run.first + step);
+                if !mmu.is_present(word) {
+                    break;
+                }
+                match update(word) {
+                    Some(new) => self.store(run.first + step, new),
+                    None => {
+                        if step > start {
+                            updated(Run { first: start, count: step - start });
+                        }
+                        start = step + 1;
+                    }
+                }
+                step += 1;
+            }
+            if step > start {
+                updated(Run { first: start, count: step - start });
+            }
+            passed = step;
+        }
+    }
+
+    /// The first present entry of the run that is `wanted`, by its place in it.
+    #[inline(always)]
+    pub(super) fn find_in_run(&self, mmu: M, run: Run, wanted: impl Fn(u64) -> bool) -> Option<usize> {
+        let mut step = 0;
+        while step < run.count {
+            let rest = Run { first: run.first + step, count: run.count - step };
+            // Where little is present, most of it is passed eight at a time.
+            step += self.first_present(mmu, rest)?;
+            while step < run.count {
+                let word = self.load(run.first + step);
+                if !mmu.is_present(word) {
+                    break;
+                }
+                if wanted(word) {
+                    return Some(step);
+                }
+                step += 1;
+            }
+        }
+        None
+    }
+
     /// Whether an entry of the run is present: the first one's place in it.
     #[inline]
     pub(super) fn first_present(&self, mmu: M, run: Run) -> Option<usize> {

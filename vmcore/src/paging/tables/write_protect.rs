@@ -20,6 +20,7 @@ use crate::paging::{Access, EncodeError, Entry, Leaf, Mmu, TableError, Tables};
 
 use super::Gather;
 use super::change::Forget;
+use super::cursor::{Cursor, Run};
 use super::group::Remade;
 use super::live::Slot;
 use super::table::Table;
@@ -67,9 +68,43 @@ impl<M: Mmu> Tables<M> {
         let shift = self.mmu.page_shift();
         let mut changed = 0;
         let mut forget = Forget::new(self.tag);
+        // Leaves that are not read may be global.
+        let global = M::FORMAT.global.mask != 0;
+        // The last entry of those that were looked at together, of which some are leaves.
+        let mut one_by_one: Option<(usize, VirtAddr)> = None;
         let mut cursor = self.cursor(frames, range)?;
         loop {
             let (level, table) = (cursor.level(), cursor.table());
+            if let Some((run, last)) = self.run_to_limit(&cursor).filter(|(_, last)| one_by_one != Some((level, *last)))
+            {
+                let at = self.mmu.level(level);
+                let (start, shift) = (cursor.address().as_u64(), at.map_or(shift, |at| at.shift));
+                let mut leaves = false;
+                // Each means something, which was seen when cuts were counted: what is no leaf is a table.
+                let limit = |word| {
+                    if at.is_none_or(|at| at.is_leaf(word)) {
+                        leaves = true;
+                        return None;
+                    }
+                    Some(self.with_writes(word, false)).filter(|limited| *limited != word)
+                };
+                table.update_present(self.mmu, run, limit, |done| {
+                    changed += done.count as u64;
+                    forget.add_run(gather, start, shift, done, global);
+                    // Pointers to tables are kept with what they let through.
+                    gather.scope.note_tables();
+                });
+                if leaves {
+                    one_by_one = Some((level, last));
+                    continue;
+                }
+                cursor.pass(run);
+                if !cursor.forward() {
+                    forget.finish(gather);
+                    return Ok(changed);
+                }
+                continue;
+            }
             let protect = |index, pages| {
                 self.rewrite(frames, Slot { table, level, index, pages }, false, |leaf| {
                     Ok(self.mmu.encode_leaf(level, leaf.access(leaf.access.difference(Access::WRITE)))?)
@@ -84,6 +119,31 @@ impl<M: Mmu> Tables<M> {
                     changed += group.run.count as u64;
                 }
                 cursor.pass(group.run);
+            } else if level == 0 && !self.relies_on_dirty() {
+                let run = self.singles(&cursor);
+                let (mmu, start) = (self.mmu, cursor.address().as_u64());
+                let mut inexpressible = None;
+                let forbid = |_, word| {
+                    let access = mmu.leaf_access(word);
+                    if !mmu.is_present(word) || !access.contains(Access::WRITE) {
+                        return None;
+                    }
+                    match mmu.encode_access(access.difference(Access::WRITE)) {
+                        Ok(bits) => Some(mmu.replace_access(word, bits)),
+                        Err(error) => {
+                            inexpressible = Some(error);
+                            None
+                        }
+                    }
+                };
+                table.update_runs(run, M::FORMAT.global, forbid, |done, global| {
+                    changed += done.count as u64;
+                    forget.add_run(gather, start, shift, done, global);
+                });
+                if let Some(error) = inexpressible {
+                    return Err(error.into());
+                }
+                cursor.pass(run);
             } else if level == 0 {
                 let run = self.singles(&cursor);
                 for step in 0..run.count {
@@ -105,8 +165,8 @@ impl<M: Mmu> Tables<M> {
                         let limited = self.with_writes(word, false);
                         if limited != word {
                             table.store(cursor.index(), limited);
-                            // Leaves that are not read may be global; and pointers to tables are kept with what they let through.
-                            forget.add(gather, cursor.span(), M::FORMAT.global.mask != 0);
+                            // Pointers to tables are kept with what they let through.
+                            forget.add(gather, cursor.span(), global);
                             gather.scope.note_tables();
                             changed += 1;
                         }
@@ -135,6 +195,13 @@ impl<M: Mmu> Tables<M> {
                 return Ok(changed);
             }
         }
+    }
+
+    /// The entries from the cursor on that can each forbid writing to all that lies below, and the address of the last.
+    #[inline]
+    fn run_to_limit<F: Frames>(&self, cursor: &Cursor<'_, F, M>) -> Option<(Run, VirtAddr)> {
+        let run = cursor.whole_run().filter(|_| cursor.level() != 0 && self.can_limit_writes(cursor.level()))?;
+        Some((run, cursor.span_of(run)))
     }
 
     /// Lets writes through every table entry on the way to `address`, after they were forbidden in all other entries below: what may be written

@@ -1,6 +1,7 @@
 //! Leaves set and dropped beside others: entries alone change, and the next operation that has the tables finds what is empty.
 
 use super::*;
+use crate::paging::tables::Around;
 use crate::paging::{AArch64, FlushEntry};
 use crate::paging::{Granule4K, Half, RiscV64};
 
@@ -91,14 +92,21 @@ fn a_larger_leaf_is_dropped_whole() {
     world.check_counts();
 }
 
+/// Which pages around one are mapped with it, and the leaves for that.
+fn around(pages: PageRange) -> Around {
+    let leaf = Leaf::new(Frame::new(0)).user();
+    Around { pages, leaves: [leaf, leaf.writable()] }
+}
+
 /// Sets a leaf as a fault does. `None` where no leaf table is there.
-fn set(world: &World, page: u64, leaf: Leaf, around: Option<PageRange>) -> Option<bool> {
+fn set(world: &World, page: u64, leaf: Leaf, pages: Option<PageRange>) -> Option<bool> {
     let leaves = world.tables.leaf_tables();
     let found = leaves.find(&world.frames, VirtAddr::new(page << 12))?;
-    Some(leaves.set(&found, leaf, around, |address| {
-        // Every third one is there.
-        let page = address.as_u64() >> 12;
-        (page % 3 == 0).then(|| data(page))
+    Some(leaves.set(&found, leaf, pages.map(around), |filler| {
+        // Every third one is there, and of those every other one may be written to.
+        let first = pages.map_or(0, |pages| pages.start().as_u64() >> 12);
+        let all: Vec<u64> = (first..first + 0x20).collect();
+        filler.put_all(0, &all, |page| (page % 3 == 0).then(|| (Frame::new(*page), page % 2 == 0)));
     }))
 }
 
@@ -125,10 +133,45 @@ fn a_leaf_is_set_or_raised_and_nothing_else() {
     for page in 0x11..0x20 {
         let expected = match page {
             0x15 => Some(read),
-            page => (page % 3 == 0).then(|| data(page)),
+            page if page % 3 != 0 => None,
+            page if page % 2 == 0 => Some(data(page)),
+            page => Some(Leaf::new(Frame::new(page)).user()),
         };
         assert_eq!(world.page(page), expected, "page {page:#x}");
     }
     assert_eq!(world.page(0x10), Some(read.writable()), "what was there stays");
+    assert!((0x21..0x30).all(|page| world.page(page).is_none()), "nothing behind the pages around it");
     world.check_counts();
+}
+
+#[test]
+fn pages_around_one_are_mapped_at_once_and_none_that_cannot_be() {
+    let frame = |page: &u64| Frame::new(if *page == 0x45 { 1 << 51 } else { 0x800 + *page });
+    // Whether an entry is taken, or a frame is beyond the width, it is as if they were mapped one by one.
+    for (taken, first, count) in
+        [(0x1ff, 0x80, 0x40), (0x90, 0x80, 0x40), (0xbf, 0x80, 0x40), (0x1ff, 0x40, 0x10), (0x1ff, 0x1f0, 0x20)]
+    {
+        let mut world = World::new();
+        let there = Leaf::new(Frame::new(7)).user();
+        world.map(world.range(taken, 1), there, 0).unwrap();
+        let pages = world.range(first, count.min(0x200 - first));
+        let given: Vec<u64> = (first + 2..first + count).collect();
+        world.tables.map_around(&world.frames, &around(pages), |filler| {
+            filler.put_all_to_be_read(2, &given, frame);
+        });
+        for page in 0..0x220 {
+            let expected = match page {
+                page if page == taken => Some(there),
+                page if page < 0x200 && given.contains(&page) && frame(&page) != Frame::new(1 << 51) => {
+                    Some(Leaf::new(frame(&page)).user())
+                }
+                _ => None,
+            };
+            assert_eq!(world.page(page), expected, "page {page:#x} of {count:#x} from {first:#x}");
+        }
+        world.check_counts();
+        // Where no table is, none is made.
+        let elsewhere = around(world.range(0x400, 0x40));
+        world.tables.map_around(&world.frames, &elsewhere, |_| unreachable!("there is no table"));
+    }
 }
