@@ -508,13 +508,11 @@ pub unsafe trait Mmu: Copy + Send + Sync + fmt::Debug {
             let (low, width) = Self::FORMAT.absent;
             return Entry::Absent(word >> low & (u64::MAX >> 64_u32.saturating_sub(width).min(63)));
         }
-        if let Some(leaf) = self.decode_leaf(level, word) {
-            return Entry::Leaf(leaf);
+        // No word is both. Above the leaves most are tables, and seeing that is cheaper.
+        if let Some(frame) = self.level(level).and_then(|_| self.decode_table(level, word)) {
+            return Entry::Table(frame, self.limits(level, word));
         }
-        match self.level(level).and_then(|_| self.decode_table(level, word)) {
-            Some(frame) => Entry::Table(frame, self.limits(level, word)),
-            None => Entry::Reserved,
-        }
+        self.decode_leaf(level, word).map_or(Entry::Reserved, Entry::Leaf)
     }
 
     /// What the word at `index` in a table of `level` means.

@@ -244,6 +244,9 @@ impl<'a, P: Platform> Fill<'a, P> {
         let mut spare = reserve.tables.take();
         // The first page that the embedder has to bring, and what the area says about it.
         let mut stop = None;
+        let wanted = self.wanted();
+        // How many pages were mapped here with all that is wanted: nothing is left to be raised where all were.
+        let mut complete = 0;
         let result = if let AreaKind::Fixed { frames, .. } = self.area.kind() {
             let leaf = self.leaf(frames.first().add(first), true);
             if tables.is_clear(platform, range) {
@@ -260,7 +263,11 @@ impl<'a, P: Platform> Fill<'a, P> {
                     return None;
                 }
                 match self.area.page(platform, state, page_of(address), self.want, reserve) {
-                    Answer::Page { frame, writable, .. } => Some(self.leaf(frame, writable)),
+                    Answer::Page { frame, writable, .. } => {
+                        let leaf = self.leaf(frame, writable);
+                        complete += u64::from(leaf.access.contains(wanted));
+                        Some(leaf)
+                    }
                     // It is shown elsewhere, so it exists.
                     Answer::Zero => Some(self.leaf(platform.machine().zero_frame()?, false)),
                     Answer::Untracked => Some(self.leaf(reserve.take_untracked_page()?, true)),
@@ -278,7 +285,8 @@ impl<'a, P: Platform> Fill<'a, P> {
             Some((address, _)) => range.before(PageRange::from_checked(address, page_size::<P>())),
             None => Some(range),
         };
-        let raises = self.want == Want::Settled(true) || self.raised;
+        let raises = (self.want == Want::Settled(true) || self.raised)
+            && (complete != range.pages(P::PAGE_SHIFT) || self.is_forbidden_above(platform, tables, range));
         if let Some(filled) = filled.filter(|_| raises && !self.area.is_fixed() && !self.area.is_untracked()) {
             self.raise(platform, state, tables, filled, &page_of, reserve)?;
         }
@@ -294,6 +302,20 @@ impl<'a, P: Platform> Fill<'a, P> {
         })
     }
 
+    /// The access that each page is to have, where its area allows it.
+    fn wanted(&self) -> Access {
+        if self.want == Want::Settled(true) { self.access } else { self.access.difference(Access::WRITE) }
+    }
+
+    /// Whether tables above forbid what is wanted somewhere in the range. O(leaf tables).
+    fn is_forbidden_above<M: Mmu>(&self, platform: &P, tables: &Tables<M>, range: PageRange) -> bool {
+        let forbidden = |part: PageRange| {
+            let found = tables.find(platform, part.start());
+            found.is_none_or(|found| tables.writes_are_forbidden_above(&found))
+        };
+        self.wanted().contains(Access::WRITE) && tables.leaf_table_parts(range).any(forbidden)
+    }
+
     /// Gives pages that are mapped with less than is wanted what they lack: clean ones their first write, others what their window was
     /// given since.
     fn raise<M: Mmu>(
@@ -305,7 +327,7 @@ impl<'a, P: Platform> Fill<'a, P> {
         page_of: &impl Fn(VirtAddr) -> u64,
         reserve: &mut Reserve<P>,
     ) -> Result<(), SpaceError> {
-        let wanted = if self.want == Want::Settled(true) { self.access } else { self.access.difference(Access::WRITE) };
+        let wanted = self.wanted();
         let mut next = Some(range.start());
         while let Some(address) = next.filter(|address| range.contains(*address)) {
             next = address.checked_add(page_size::<P>());

@@ -125,6 +125,18 @@ impl<M: Mmu> Tables<M> {
         Some((Table::reach(frames, self.mmu, 0, frame)?, above))
     }
 
+    /// The parts of a range that lie in one leaf table each, whether it is there or not.
+    pub(crate) fn leaf_table_parts(&self, range: PageRange) -> impl Iterator<Item = PageRange> + use<M> {
+        let shift = self.mmu.page_shift() + self.mmu.index_bits(0);
+        let mut next = Some(range.start());
+        core::iter::from_fn(move || {
+            let start = next.filter(|start| range.contains(*start))?;
+            let table = PageRange::from_checked(start.align_down(shift), 1 << shift);
+            next = table.last().checked_add(1);
+            table.intersection(range)
+        })
+    }
+
     /// How many tables are missing to map the page that was looked for.
     #[inline]
     pub(crate) fn tables_missing(&self, found: &Found<'_, M>) -> u64 {
