@@ -88,9 +88,9 @@ impl<V: TreeValue> PageTree<V> {
     pub(crate) fn visit_each(&self, first: u64, last: u64, mut each: impl FnMut(u64, V, Held<V>)) {
         self.visit(first, last, |visited| match visited {
             Visited::Many(first, values, _, held) => {
-                for (key, bits) in (first..).zip(values) {
+                for (step, bits) in values.iter().enumerate() {
                     if let Some(bits) = *bits {
-                        each(key, V::from_bits(bits), held);
+                        each(first + step as u64, V::from_bits(bits), held);
                     }
                 }
             }

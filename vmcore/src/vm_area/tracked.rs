@@ -176,9 +176,9 @@ impl<P: Platform> AreaState<P> {
                 each(Seen::Many(index, PageSlice { values, complete, write: write && !self.was_shared }));
             }
             Visited::Many(first, values, _, held) => {
-                for (index, bits) in (first..).zip(values) {
+                for (step, bits) in values.iter().enumerate() {
                     if let Some(bits) = *bits {
-                        each(seen(index, Page::from_bits(bits), held));
+                        each(seen(first + step as u64, Page::from_bits(bits), held));
                     }
                 }
             }
