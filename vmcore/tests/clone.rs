@@ -6,7 +6,7 @@ mod common;
 
 use common::{PAGE, USER_READ, USER_WRITE, World, at, load, store, touch};
 use vmcore::frame::FrameUse;
-use vmcore::paging::{Access, Flush};
+use vmcore::paging::{Access, Entry, Flush, Leaf};
 use vmcore::sim::Sim;
 use vmcore::vm_area::{Area, AreaKind};
 use vmcore::vm_space::{Fault, Inherit, MapRequest, Resolution, Space, SpaceError};
@@ -257,6 +257,62 @@ fn takeover_waits_for_flush() {
     for cpu in [1, 2] {
         world.leave(cpu, &child);
     }
+    drop((parent, child));
+    world.finish();
+}
+
+/// What the tables show at an address.
+fn shown(space: &Space<Sim>, address: u64) -> Option<Leaf> {
+    match space.walk(at(address)).steps().last().map(|step| step.entry) {
+        Some(Entry::Leaf(leaf)) => Some(leaf),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_clones_read_maps_its_leaf_table() {
+    let world = World::new(1);
+    let parent = world.user();
+    // Both begin in the same leaf table.
+    let (first, second) = (A + 100 * PAGE, A + 440 * PAGE);
+    map(&world, &parent, first, 340, Inherit::Copy);
+    map(&world, &parent, second, 200, Inherit::Copy);
+    world.enter(0, &parent);
+    // Dense, then every third page, of which the last ones were never written to.
+    let resident = |page: u64| page < 128 || page % 3 == 0;
+    for page in (0..340).filter(|page| resident(*page)) {
+        let access = if page < 300 { USER_WRITE } else { USER_READ };
+        touch(&world.sim, 0, &parent, first + page * PAGE, access).unwrap();
+    }
+    store(&world.sim, 0, &parent, second, 7).unwrap();
+    let child = parent.try_clone(()).unwrap().complete();
+    world.leave(0, &parent);
+    world.enter(0, &child);
+    assert_eq!(load(&world.sim, 0, &child, first + 200 * PAGE), Ok(0));
+    // One page of the child's own, in the middle of those that both have.
+    store(&world.sim, 0, &child, first + 64 * PAGE, 5).unwrap();
+    for page in 0..340 {
+        let (leaf, theirs) = (shown(&child, first + page * PAGE), shown(&parent, first + page * PAGE));
+        match leaf {
+            Some(leaf) if page == 64 => assert!(leaf.access.contains(Access::WRITE)),
+            Some(leaf) => {
+                assert!(!leaf.access.contains(Access::WRITE), "page {page}");
+                assert_eq!(theirs.map(|leaf| leaf.frame), Some(leaf.frame), "page {page}");
+            }
+            None => assert!(page >= 300 || !resident(page), "page {page} is resident, and in the table"),
+        }
+    }
+    assert_eq!(shown(&child, second), None, "another window's");
+    for page in 0..340 {
+        store(&world.sim, 0, &child, first + page * PAGE, 100 + page).unwrap();
+    }
+    assert_eq!(load(&world.sim, 0, &child, second), Ok(7));
+    world.leave(0, &child);
+    world.enter(0, &parent);
+    for page in (0..340).filter(|page| resident(*page)) {
+        assert_eq!(load(&world.sim, 0, &parent, first + page * PAGE), Ok(0), "page {page}");
+    }
+    world.leave(0, &parent);
     drop((parent, child));
     world.finish();
 }
