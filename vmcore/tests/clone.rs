@@ -318,6 +318,27 @@ fn a_clones_read_maps_its_leaf_table() {
 }
 
 #[test]
+fn what_is_populated_beside_what_was_cloned_can_be_written() {
+    let world = World::new(1);
+    let parent = world.user();
+    map(&world, &parent, A, 4, Inherit::Copy);
+    world.enter(0, &parent);
+    store(&world.sim, 0, &parent, A, 1).unwrap();
+    let child = parent.try_clone(()).unwrap().complete();
+    // The tables above forbid writing to all that lies beside the cloned window.
+    map(&world, &parent, A + 16 * PAGE, 8, Inherit::Copy);
+    let range = parent.windows().last().unwrap().range;
+    parent.populate(range, Access::WRITE).unwrap().complete();
+    for page in 0..8 {
+        world.sim.access(0, at(A + (16 + page) * PAGE), USER_WRITE).unwrap();
+    }
+    assert_eq!(load(&world.sim, 0, &parent, A), Ok(1));
+    world.leave(0, &parent);
+    drop((parent, child));
+    world.finish();
+}
+
+#[test]
 fn untouched_memory_shows_the_zero_frame() {
     let world = World::new(2);
     let space = world.user();
