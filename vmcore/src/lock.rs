@@ -1,12 +1,17 @@
 //! The library's locks: the embedder's raw lock, with the order checked in debug builds.
 //!
-//! A space's index is a [`SharedLock`]: faults read it beside one another (`lock/readers.rs` says how), all else has it exclusively. In the order the two are
-//! one: who reads holds the index, and so a slot of the machine; nobody waits for a slot but who reads, holding nothing, and who has an index exclusively, holding nothing else.
+//! A space's index is a [`SharedLock`]: faults read it beside one another (`lock/readers.rs` says how), all else has it exclusively. An area's lock
+//! is an [`AdaptiveLock`] (`lock/adaptive.rs`): exclusive for all until faults meet there, from then on they are beside one another in it too. In the order a shared lock and an
+//! exclusive one are one: who reads an index holds it, and so a slot of the machine.
+//!
+//! For a slot waits who reads, holding nothing, and who has an index or an adaptive lock exclusively; so who holds a slot never waits for these: a fault that reads the index *tries* the area's
+//! lock, and gives the slot up before it waits for it. (Locks of areas that are never shared it may wait for: whoever has one waits for no slot.) Then it reads the index by the index's own lock,
+//! with others beside it, rather than exclusively: or two would go on keeping each other out, each finding the other alone.
 //!
 //! # Order
 //!
 //! ```text
-//!   1 space index  ->  2 area  ->  3 table  ->  4 CPUs of a space  ->  5 registry  ->  6 guards  ->  (pools)
+//!   1 space index  ->  2 area  ->  3 leaf of an area  ->  4 table  ->  5 CPUs of a space  ->  6 registry  ->  7 guards  ->  (pools)
 //! ```
 //!
 //! A lock may be taken only while locks of lower ranks are held. Two locks of one rank are never held at once: an
@@ -15,6 +20,8 @@
 //! (`vm_area/overlay.rs`). No call into the embedder is made under a lock, except to reach a
 //! frame, to flush this CPU, the lock itself, and to allocate the next block of a growing index or of its guards (and free the last one).
 
+mod adaptive;
+mod leaves;
 mod readers;
 
 use core::ops::{Deref, DerefMut};
@@ -22,6 +29,8 @@ use core::ptr::NonNull;
 
 use lock_api::{MappedMutexGuard, Mutex, MutexGuard};
 
+pub(crate) use self::adaptive::{AdaptiveLock, Beside, Counted};
+pub(crate) use self::leaves::LeafLocks;
 use self::readers::HeldSlot;
 pub(crate) use self::readers::{ReaderSlots, Readers};
 use crate::platform::Platform;
@@ -32,11 +41,13 @@ use crate::platform::Platform;
 pub(crate) enum Rank {
     Index = 0,
     Area = 1,
-    Table = 2,
-    Cpus = 3,
-    Registry = 4,
+    /// A leaf of an area's tree, with the area shared.
+    Leaf = 2,
+    Table = 3,
+    Cpus = 4,
+    Registry = 5,
     /// The guarded addresses of a space.
-    Guards = 5,
+    Guards = 6,
 }
 
 /// A value behind a lock of a fixed rank.
@@ -53,20 +64,7 @@ impl<P: Platform, T> Lock<P, T> {
     /// Takes the lock.
     #[inline]
     pub(crate) fn lock<'a>(&'a self, platform: &'a P) -> Guard<'a, P, T> {
-        let guard = MutexGuard::map(self.inner.lock(), |value| value);
-        platform.machine().note_locked(platform, self.rank);
-        Guard { guard, platform, rank: self.rank }
-    }
-
-    /// Takes the lock for another value that it guards as well.
-    ///
-    /// # Safety
-    /// The value lives as long as the lock does, and whoever comes to it holds this lock, or is the only one who knows it.
-    pub(crate) unsafe fn lock_for<'a, U>(&'a self, platform: &'a P, value: NonNull<U>) -> Guard<'a, P, U> {
-        // SAFETY: the caller's promise: as long as the lock is held, the value is the holder's alone.
-        let guard = MutexGuard::map(self.inner.lock(), |_| unsafe { &mut *value.as_ptr() });
-        platform.machine().note_locked(platform, self.rank);
-        Guard { guard, platform, rank: self.rank }
+        Guard::new(MutexGuard::map(self.inner.lock(), |value| value), platform, self.rank)
     }
 
     /// Where the value is: for who holds the lock that guards it.
@@ -79,11 +77,6 @@ impl<P: Platform, T> Lock<P, T> {
     pub(crate) fn lock_unshared(&self) -> MutexGuard<'_, P::RawMutex, T> {
         self.inner.lock()
     }
-
-    /// The value, reached without the lock by who has the only reference.
-    pub(crate) fn get_mut(&mut self) -> &mut T {
-        self.inner.get_mut()
-    }
 }
 
 /// A held lock.
@@ -91,6 +84,16 @@ pub(crate) struct Guard<'a, P: Platform, T> {
     guard: MappedMutexGuard<'a, P::RawMutex, T>,
     platform: &'a P,
     rank: Rank,
+    /// Of an adaptive lock, who is let in when it is given up.
+    shared_after: Option<&'a Readers>,
+}
+
+impl<'a, P: Platform, T> Guard<'a, P, T> {
+    #[inline]
+    fn new(guard: MappedMutexGuard<'a, P::RawMutex, T>, platform: &'a P, rank: Rank) -> Self {
+        platform.machine().note_locked(platform, rank);
+        Self { guard, platform, rank, shared_after: None }
+    }
 }
 
 impl<P: Platform, T> Deref for Guard<'_, P, T> {
@@ -113,6 +116,9 @@ impl<P: Platform, T> Drop for Guard<'_, P, T> {
     #[inline]
     fn drop(&mut self) {
         // The guard itself is dropped after this: the lock is still held here.
+        if let Some(readers) = self.shared_after {
+            readers.let_in();
+        }
         self.platform.machine().note_unlocked(self.platform, self.rank);
     }
 }
@@ -125,7 +131,7 @@ pub(crate) struct SharedLock<P: Platform, T> {
 
 impl<P: Platform, T> SharedLock<P, T> {
     pub(crate) const fn new(rank: Rank, value: T) -> Self {
-        Self { exclusive: Lock::new(rank, value), readers: Readers::new() }
+        Self { exclusive: Lock::new(rank, value), readers: Readers::open() }
     }
 
     /// Takes the lock exclusively, and waits for who reads.
@@ -136,18 +142,33 @@ impl<P: Platform, T> SharedLock<P, T> {
         ExclusiveGuard { readers: &self.readers, guard }
     }
 
-    /// Reads beside others; `None` while somebody has the lock exclusively: take it so as well, then.
+    /// Reads beside others; `None` while somebody has the lock exclusively.
     #[inline]
     pub(crate) fn try_read<'a>(&'a self, platform: &'a P) -> Option<SharedGuard<'a, P, T>>
     where
         T: Sync,
     {
         let machine = platform.machine();
-        let slot = self.readers.enter(machine.reader_slots(), platform.cpu())?;
-        machine.note_locked(platform, self.exclusive.rank);
+        let slot = machine.reader_slots().hold(platform.cpu())?;
+        if !self.readers.enter(&slot) {
+            return None;
+        }
+        let rank = self.exclusive.rank;
+        machine.note_locked(platform, rank);
         // SAFETY: while the slot is held nobody has the lock exclusively, and only who has it so changes the value.
-        let value = unsafe { &*self.exclusive.inner.data_ptr() };
-        Some(SharedGuard { value, platform, rank: self.exclusive.rank, _slot: slot })
+        let value = unsafe { self.exclusive.value().as_ref() };
+        Some(SharedGuard { value, hold: Hold::Slot { _noted: Noted { platform, rank }, slot } })
+    }
+
+    /// Reads beside others when whoever has the lock exclusively is done: by the lock itself, so one at a time does, while others read by their slots. Holds no slot.
+    pub(crate) fn wait_to_read<'a>(&'a self, platform: &'a P) -> SharedGuard<'a, P, T>
+    where
+        T: Sync,
+    {
+        let guard = self.exclusive.lock(platform);
+        // SAFETY: who changes the value has the lock.
+        let value = unsafe { self.exclusive.value().as_ref() };
+        SharedGuard { value, hold: Hold::Lock(guard) }
     }
 
     /// Takes a lock that nobody else can come to yet, while another of its rank is held: no order can be broken by that.
@@ -189,10 +210,28 @@ impl<P: Platform, T> Drop for ExclusiveGuard<'_, P, T> {
 /// A [`SharedLock`] that is read beside others.
 pub(crate) struct SharedGuard<'a, P: Platform, T> {
     value: &'a T,
-    platform: &'a P,
-    rank: Rank,
-    /// Given up last.
-    _slot: HeldSlot<'a, P::RawMutex>,
+    hold: Hold<'a, P, T>,
+}
+
+/// What keeps writers out.
+enum Hold<'a, P: Platform, T> {
+    /// A slot. Given up last.
+    Slot {
+        _noted: Noted<'a, P>,
+        slot: HeldSlot<'a, P::RawMutex>,
+    },
+    Lock(#[expect(dead_code, reason = "held, not used")] Guard<'a, P, T>),
+}
+
+impl<'a, P: Platform, T> SharedGuard<'a, P, T> {
+    /// The slot, if it is held by that.
+    #[inline]
+    fn slot(&self) -> Option<&HeldSlot<'a, P::RawMutex>> {
+        match &self.hold {
+            Hold::Slot { slot, .. } => Some(slot),
+            Hold::Lock(_) => None,
+        }
+    }
 }
 
 impl<P: Platform, T> Deref for SharedGuard<'_, P, T> {
@@ -204,7 +243,13 @@ impl<P: Platform, T> Deref for SharedGuard<'_, P, T> {
     }
 }
 
-impl<P: Platform, T> Drop for SharedGuard<'_, P, T> {
+/// Notes that a lock was given up.
+struct Noted<'a, P: Platform> {
+    platform: &'a P,
+    rank: Rank,
+}
+
+impl<P: Platform> Drop for Noted<'_, P> {
     #[inline]
     fn drop(&mut self) {
         self.platform.machine().note_unlocked(self.platform, self.rank);

@@ -21,7 +21,7 @@ use self::accounts::Accounts;
 pub(crate) use self::tags::Tags;
 use crate::addr::{Frame, FrameRange};
 use crate::frame::{CLASS_SIZES, CLASSES, FrameRequest, FrameUse, Frames, Need, OutOfFrames, Pool, Reserve, free_one};
-use crate::lock::{Lock, Rank, ReaderSlots};
+use crate::lock::{LeafLocks, Lock, Rank, ReaderSlots};
 use crate::paging::{MemoryType, Mmu, Tag};
 use crate::platform::Platform;
 use crate::static_vec::{GrowthMemory, OutOfMemory};
@@ -179,6 +179,7 @@ pub struct Machine<P: Platform> {
     accounts: Accounts<P>,
     /// What CPUs hold while they read indexes.
     readers: ReaderSlots<P::RawMutex>,
+    leaves: LeafLocks<P>,
     /// How many clones were begun.
     clones: AtomicUsize,
     dropped_flushes: AtomicUsize,
@@ -210,6 +211,7 @@ impl<P: Platform> Machine<P> {
             zero: AtomicUsize::new(0),
             accounts: Accounts::new(),
             readers: ReaderSlots::new(),
+            leaves: LeafLocks::new(),
             clones: AtomicUsize::new(0),
             dropped_flushes: AtomicUsize::new(0),
             quarantined_frames: AtomicUsize::new(0),
@@ -339,6 +341,11 @@ impl<P: Platform> Machine<P> {
     #[inline]
     pub(crate) const fn reader_slots(&self) -> &ReaderSlots<P::RawMutex> {
         &self.readers
+    }
+
+    /// What faults hold that have an area beside one another.
+    pub(crate) const fn leaf_locks(&self) -> &LeafLocks<P> {
+        &self.leaves
     }
 
     /// Gives an account its number.

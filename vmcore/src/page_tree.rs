@@ -156,6 +156,7 @@ mod find;
 mod in_place;
 mod needed;
 mod node;
+mod own_slot;
 mod range;
 mod relocate;
 mod runs;

@@ -89,16 +89,19 @@ impl SharedWords {
     pub const fn new() -> Self {
         Self {
             exclusive: lock_api::Mutex::const_new(<WordLock as lock_api::RawMutex>::INIT, ()),
-            readers: Readers::new(),
+            readers: Readers::open(),
             slots: ReaderSlots::new(),
         }
     }
 
     /// Reads as a CPU; false, and nothing is read, where somebody writes.
     pub fn read(&self, cpu: usize, what: impl FnOnce()) -> bool {
-        let Some(_slot) = self.readers.enter(&self.slots, cpu) else { return false };
-        what();
-        true
+        let Some(slot) = self.slots.hold(cpu) else { return false };
+        let enters = self.readers.enter(&slot);
+        if enters {
+            what();
+        }
+        enters
     }
 
     /// Writes, alone.
@@ -114,6 +117,67 @@ impl SharedWords {
         // SAFETY: no reference to the lock itself is made of it: its address is all that is wanted.
         word(core::ptr::NonNull::from(unsafe { self.exclusive.raw() }).cast(), 4);
         self.readers.each_word(&mut word);
+        self.slots.each_lock(slots, |lock| word(core::ptr::NonNull::from(lock).cast(), 4));
+    }
+}
+
+/// Two locks that begin closed, are opened, and have the same slots; readers count for them.
+#[allow(missing_debug_implementations, reason = "words")]
+#[repr(C)]
+pub struct AdaptiveWords {
+    locks: [(lock_api::Mutex<WordLock, ()>, Readers); 2],
+    slots: ReaderSlots<WordLock>,
+}
+
+#[allow(clippy::new_without_default, reason = "made in one place")]
+impl AdaptiveWords {
+    /// Both are closed.
+    pub const fn new() -> Self {
+        Self {
+            locks: [const {
+                let raw = <WordLock as lock_api::RawMutex>::INIT;
+                (lock_api::Mutex::const_new(raw, ()), Readers::closed())
+            }; 2],
+            slots: ReaderSlots::new(),
+        }
+    }
+
+    /// Reads locks as a CPU, one after the other with one slot, and counts one in each: whether it did.
+    pub fn read<const N: usize>(&self, cpu: usize, which: [usize; N], mut what: impl FnMut(usize)) -> [bool; N] {
+        let slot = self.slots.hold(cpu);
+        which.map(|which| {
+            let (Some(slot), Some((_, readers))) = (&slot, self.locks.get(which)) else { return false };
+            let enters = readers.enter(slot);
+            if enters {
+                what(which);
+                slot.owe(readers, 1);
+            }
+            enters
+        })
+    }
+
+    /// Writes, alone, and lets readers in afterwards: if `open` says so, or some came. Gives what they counted.
+    pub fn write(&self, which: usize, open: bool, what: impl FnOnce()) -> u32 {
+        let Some((exclusive, readers)) = self.locks.get(which) else { return 0 };
+        let _exclusive = exclusive.lock();
+        let (mut came, mut counted) = (false, 0);
+        if !readers.is_closed() {
+            (came, counted) = readers.keep_out_and_collect(&self.slots);
+        }
+        what();
+        if came || open {
+            readers.let_in();
+        }
+        counted
+    }
+
+    /// Makes the words known of the locks and of so many slots.
+    pub fn each_word(&self, slots: usize, mut word: impl FnMut(core::ptr::NonNull<u8>, usize)) {
+        for (exclusive, readers) in &self.locks {
+            // SAFETY: no reference to the lock itself is made of it: its address is all that is wanted.
+            word(core::ptr::NonNull::from(unsafe { exclusive.raw() }).cast(), 4);
+            readers.each_word(&mut word);
+        }
         self.slots.each_lock(slots, |lock| word(core::ptr::NonNull::from(lock).cast(), 4));
     }
 }

@@ -1,4 +1,4 @@
-//! Faults beside one another, with real threads: two fault in two areas whose pages share leaf tables, a third one maps, unmaps, protects, shrinks and
+//! Faults beside one another, with real threads: two fault in two areas whose pages share leaf tables, or in two leaves of one area; a third one maps, unmaps, protects, resizes and
 //! clones around them. What each thread wrote and was not told otherwise is there at the end, whatever the order was. And what a fault locks.
 
 mod common;
@@ -29,6 +29,8 @@ const MOST: u64 = 24;
 thread_local! {
     static CPU: Cell<usize> = const { Cell::new(0) };
     static LOCKED: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+    /// Whether a lock that is tried is taken by somebody.
+    static TAKEN: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Repeatable random numbers: xorshift.
@@ -46,6 +48,23 @@ impl Random {
 /// Where the window of an area begins: of the two that are faulted in, and of the one that is resized.
 fn start_of(which: usize) -> u64 {
     START + which as u64 * PAGES * PAGE
+}
+
+/// The pages of a leaf of an area's tree.
+const LEAF: u64 = 64;
+
+/// What two threads fault in: an area each, or one of which each has a leaf.
+#[derive(Clone, Copy, PartialEq)]
+enum Shape {
+    TwoAreas,
+    OneArea,
+}
+
+impl Shape {
+    /// The page of its area with which the window of a thread begins.
+    fn first_of(self, which: usize) -> u64 {
+        if self == Self::OneArea { which as u64 * LEAF } else { 0 }
+    }
 }
 
 /// Stores a word, or says why not. `None` where a change is in the way.
@@ -93,7 +112,12 @@ fn fault(sim: &Sim, cpu: usize, space: &Space<Sim>) -> Vec<u64> {
 }
 
 /// The thread that changes what lies around the pages of the others, and now and then under them.
-fn change(world: &World, space: &Space<Sim>, areas: &[Area<Sim>; 3], running: &AtomicU64) -> [u64; 7] {
+fn change(
+    world: &World,
+    space: &Space<Sim>,
+    (areas, shape): (&[Area<Sim>; 3], Shape),
+    running: &AtomicU64,
+) -> [u64; 7] {
     let mut random = Random(0x1234_5678);
     let mut done = [0; 7];
     while running.load(Ordering::Acquire) != 0 || done.iter().sum::<u64>() < CHANGES {
@@ -106,17 +130,32 @@ fn change(world: &World, space: &Space<Sim>, areas: &[Area<Sim>; 3], running: &A
             0 => {
                 // Away, and back again.
                 space.unmap(range).unwrap().complete();
-                let part = MapRequest::new(&areas[which]).at(range.start().as_u64()).offset(first * PAGE);
+                let part = MapRequest::new(&areas[which]).at(range.start().as_u64());
+                let part = part.offset((shape.first_of(which) + first) * PAGE);
                 space.map(&part.size(count * PAGE).inherit(Inherit::Copy)).unwrap();
             }
             1 => {
                 space.protect(range, Access::READ | Access::USER).unwrap().complete();
                 space.protect(range, Access::USER_DATA).unwrap().complete();
             }
-            2 => match areas[2].resize((1 + random.below(MOST)) * PAGE) {
-                Ok(flush) => flush.complete(),
-                Err(error) => panic!("{error}"),
-            },
+            2 => {
+                areas[2].resize((1 + random.below(MOST)) * PAGE).unwrap().complete();
+                if shape == Shape::OneArea {
+                    // A leaf of their area that they have nothing in comes and goes.
+                    match areas[0].resize((2 * LEAF + random.below(LEAF)) * PAGE) {
+                        Ok(flush) => flush.complete(),
+                        // What was copied is not settled.
+                        Err(AreaError::Retry) => {}
+                        Err(error) => panic!("{error}"),
+                    }
+                    let last = areas[0].size() - 1;
+                    if last / PAGE >= 2 * LEAF {
+                        if let Ok(flush) = areas[0].write(last, &[1]) {
+                            flush.complete();
+                        }
+                    }
+                }
+            }
             3 => {
                 // Pages that come and go in the same leaf tables.
                 let _ = store(&world.sim, 2, space, start_of(2) + random.below(MOST) * PAGE, 7);
@@ -149,11 +188,29 @@ fn change(world: &World, space: &Space<Sim>, areas: &[Area<Sim>; 3], running: &A
 
 #[test]
 fn faults_beside_changes() {
+    faults_and_changes(Shape::TwoAreas);
+}
+
+#[test]
+fn faults_in_one_area_beside_changes() {
+    faults_and_changes(Shape::OneArea);
+}
+
+fn faults_and_changes(shape: Shape) {
     let world = World::of(Sim::builder().frames(2048).cpus(CPUS).cpu_of_caller(|| CPU.with(Cell::get)));
     let space = world.user();
-    let areas = [world.open(PAGES), world.open(PAGES), world.open(MOST)];
+    let areas = match shape {
+        Shape::TwoAreas => [world.open(PAGES), world.open(PAGES), world.open(MOST)],
+        Shape::OneArea => {
+            let area = world.open(3 * LEAF);
+            [area.handle(area.rights()).unwrap(), area, world.open(MOST)]
+        }
+    };
     for (which, area) in areas.iter().enumerate() {
-        space.map(&MapRequest::new(area).at(start_of(which)).inherit(Inherit::Copy)).unwrap();
+        let pages = if which == 2 { MOST } else { PAGES };
+        let first = if which == 2 { 0 } else { shape.first_of(which) };
+        let request = MapRequest::new(area).at(start_of(which)).offset(first * PAGE).size(pages * PAGE);
+        space.map(&request.inherit(Inherit::Copy)).unwrap();
     }
     let barrier = Barrier::new(CPUS);
     let running = AtomicU64::new(2);
@@ -172,21 +229,26 @@ fn faults_beside_changes() {
         let changing = scope.spawn(|| {
             CPU.set(2);
             barrier.wait();
-            change(&world, &space, &areas, &running)
+            change(&world, &space, (&areas, shape), &running)
         });
         (faulting.map(|thread| thread.join().unwrap()), changing.join().unwrap())
     });
     assert!(done.iter().all(|count| *count != 0), "some change was never made: {done:?}");
     world.sim.check_translations();
-    for (area, written) in areas.iter().zip(&written) {
-        for (page, expected) in (0..).zip(written) {
+    for (which, written) in written.iter().enumerate() {
+        for (page, expected) in (shape.first_of(which)..).zip(written) {
             let mut bytes = [0; 8];
-            area.read(page * PAGE, &mut bytes).unwrap();
+            areas[which].read(page * PAGE, &mut bytes).unwrap();
             assert_eq!(u64::from_ne_bytes(bytes), *expected, "page {page}");
         }
     }
     let resident: u64 = space.windows().map(|window| window.resident_pages).sum();
-    assert_eq!(resident, areas.iter().map(Area::resident_pages).sum::<u64>());
+    if shape == Shape::OneArea {
+        // What no window shows, and what two handles count.
+        areas[0].resize(2 * LEAF * PAGE).unwrap().complete();
+    }
+    let distinct = if shape == Shape::OneArea { &areas[1..] } else { &areas[..] };
+    assert_eq!(resident, distinct.iter().map(Area::resident_pages).sum::<u64>());
     // What it counts as live is what there is: all tables go with the windows, or frames are lost.
     space.unmap(space.range(START, 3 * PAGES * PAGE).unwrap()).unwrap().complete();
     assert_eq!((space.counters().resident_pages, space.counters().tables), (0, 1));
@@ -253,7 +315,7 @@ unsafe impl lock_api::RawMutex for Watched {
 
     fn try_lock(&self) -> bool {
         LOCKED.with_borrow_mut(|locked| locked.push(std::ptr::from_ref(self).addr()));
-        lock_api::RawMutex::try_lock(&self.0)
+        !TAKEN.get() && lock_api::RawMutex::try_lock(&self.0)
     }
 
     unsafe fn unlock(&self) {
@@ -362,6 +424,70 @@ fn a_fault_locks_its_slot_and_its_area() {
     let access = Access::READ | Access::USER;
     assert_eq!(space.fault(Fault::new(start_of_far(0), access)).unwrap().complete(), Resolution::Spurious);
     drop(areas);
+}
+
+/// Where faults meet in an area, they lock their slots and their leaves from then on, and nobody the area; whoever has that alone afterwards waits for both
+/// slots, once; and when nobody faults in between it is as it was before.
+#[test]
+fn faults_that_met_lock_leaves() {
+    let sim = Sim::builder().frames(512).build();
+    let machine = Machine::new(sim.machine().mmu());
+    let platform = Watching(Box::leak(Box::new((sim, machine))));
+    let bounds = platform.machine().mmu().range(KERNEL_START, 0x80_0000_0000).unwrap();
+    let kernel = Space::kernel(&platform, bounds, None, ()).unwrap();
+    let space = Space::user(&kernel, ()).unwrap();
+    let area = Area::new(&platform, AreaKind::Open { size: 2 * LEAF * PAGE }, ()).unwrap();
+    for which in [0, 1] {
+        let request = MapRequest::new(&area).at(start_of_far(which)).offset(which as u64 * LEAF * PAGE);
+        space.map(&request.size(LEAF * PAGE).inherit(Inherit::Share)).unwrap();
+        for page in [0, 40, 50, 60] {
+            locked(which, &space, start_of_far(which) + page * PAGE, Access::USER_DATA);
+        }
+    }
+    let fault = |cpu, page, access| locked(cpu, &space, start_of_far(cpu) + page * PAGE, access);
+    let (read, write) = (Access::READ | Access::USER, Access::USER_DATA);
+    let alone = [0, 1].map(|cpu| fault(cpu, 1, write));
+    assert_eq!(alone[0][1], alone[1][1], "the area, for both");
+    // Two meet.
+    TAKEN.set(true);
+    fault(0, 2, write);
+    TAKEN.set(false);
+    // The bits of the slots.
+    for cpu in [0, 1] {
+        fault(cpu, 3, write);
+    }
+    let mut resident = area.resident_pages();
+    for cpu in [0, 1] {
+        fault(cpu, 4, write);
+    }
+    for (page, access) in [(5, read), (5, write), (5, read), (6, write)] {
+        let both = [0, 1].map(|cpu| fault(cpu, page, access));
+        assert_eq!(both.each_ref().map(Vec::len), [2, 2], "the slot and the leaf");
+        assert!(both[0].iter().all(|lock| !both[1].contains(lock)), "two CPUs take one lock in one area");
+        assert!(both.iter().flatten().all(|lock| *lock != alone[0][1]), "the area is locked");
+    }
+    LOCKED.take();
+    resident += 6;
+    assert_eq!(area.resident_pages(), resident, "what was made beside others is not counted");
+    assert_eq!(LOCKED.take().len(), 3, "the area, and the slots of two CPUs");
+    assert_eq!(area.resident_pages(), resident);
+    assert_eq!(LOCKED.take().len(), 1, "the area: nobody has faulted since");
+    let again = [0, 1].map(|cpu| fault(cpu, 7, write));
+    assert_eq!(again, alone, "as before they met");
+    // What is owed when the area goes is nobody's.
+    TAKEN.set(true);
+    fault(0, 8, write);
+    TAKEN.set(false);
+    fault(1, 8, write);
+    for which in [0, 1] {
+        let range = space.range(start_of_far(which), LEAF * PAGE).unwrap();
+        space.unmap(range).unwrap().complete();
+    }
+    drop(area);
+    let other = Area::new(&platform, AreaKind::Open { size: LEAF * PAGE }, ()).unwrap();
+    space.map(&MapRequest::new(&other).at(start_of_far(0))).unwrap();
+    fault(0, 1, write);
+    assert_eq!(other.resident_pages(), 1);
 }
 
 /// Windows that share no table but the root's.

@@ -2,6 +2,8 @@
 //!
 //! Each CPU has a part of the space for itself, 64 GiB from the next one's, and areas of its own; what the library shares between them is what is seen.
 
+use std::sync::Mutex;
+
 use vmcore::{
     addr::PageRange,
     paging::Access,
@@ -22,6 +24,8 @@ pub enum Scene {
     Fault,
     /// The same, each in another window than before.
     ScatteredFault,
+    /// The same as the first in one window for all CPUs, each in 256 KiB of other leaf tables.
+    OneAreaFault,
     /// A page mapped, not touched, and unmapped.
     MapUnmap,
     /// 32 pages of an area of their own, populated, unmapped and freed.
@@ -33,24 +37,33 @@ pub enum Scene {
 /// How many pages of a window are not there in the beginning of a round. Its first one is, and so are its table and its node.
 const FAULTS: u64 = 63;
 
+/// Who puts things back.
+static PREPARING: Mutex<()> = Mutex::new(());
+
 /// A CPU's part of a space.
 #[derive(Debug)]
 pub struct Part {
     space: &'static Space<Kernel>,
     base: u64,
-    windows: u64,
     area: Area<Kernel>,
+    /// Where what is accessed begins in each window.
+    starts: Vec<u64>,
     /// What is accessed, in order.
     accesses: Vec<u64>,
 }
 
 impl Part {
     /// The part of a CPU, with so many windows of open memory to fault in. Every page that is there was made by the caller's CPU.
-    pub fn new(space: &'static Space<Kernel>, cpu: usize, windows: u64, scene: Scene) -> Self {
+    pub fn new(space: &'static Space<Kernel>, cpu: usize, windows: u64, scene: Scene, common: Option<u64>) -> Self {
         let base = (1 + cpu as u64) << 36;
-        let place = |window: u64| base + (1 << 35) + window * LEAF_TABLE / 4;
+        let place = |window: u64| match common {
+            Some(common) => common + (window * kernel::CPUS as u64 + cpu as u64) * LEAF_TABLE,
+            None => base + (1 << 35) + window * LEAF_TABLE / 4,
+        };
         for window in 0..windows {
-            space.map(&MapRequest::new(&area(FAULTS + 1)).at(place(window))).unwrap();
+            if common.is_none() {
+                space.map(&MapRequest::new(&area(FAULTS + 1)).at(place(window))).unwrap();
+            }
             space.populate(range(space, (place(window), 1)), Access::WRITE).unwrap().complete();
         }
         let mut accesses: Vec<u64> =
@@ -61,13 +74,14 @@ impl Part {
         let area = area(3);
         // The window whose middle is protected; it keeps the table there for the others.
         space.map(&MapRequest::new(&area).at(base).populated()).unwrap();
-        Self { space, base, windows, area, accesses }
+        let starts = (0..windows).map(|window| place(window) + PAGE).collect();
+        Self { space, base, area, accesses, starts }
     }
 
     /// How many operations a round is.
     pub fn operations(&self, scene: Scene) -> usize {
         match scene {
-            Scene::Fault | Scene::ScatteredFault => self.accesses.len(),
+            Scene::Fault | Scene::ScatteredFault | Scene::OneAreaFault => self.accesses.len(),
             Scene::MapUnmap | Scene::Protect => 512,
             Scene::MapPopulate => 32,
         }
@@ -75,9 +89,10 @@ impl Part {
 
     /// Puts everything back for the next round.
     pub fn prepare(&self, scene: Scene) {
-        if matches!(scene, Scene::Fault | Scene::ScatteredFault) {
-            for window in 0..self.windows {
-                let start = self.base + (1 << 35) + window * LEAF_TABLE / 4 + PAGE;
+        if matches!(scene, Scene::Fault | Scene::ScatteredFault | Scene::OneAreaFault) {
+            // What another CPU gives up of the same area at the same time would look like somebody else's.
+            let _alone = PREPARING.lock();
+            for &start in &self.starts {
                 self.space.advise(self.range((start, FAULTS)), Advice::NotNeeded).unwrap().complete();
             }
         }
@@ -103,7 +118,7 @@ impl Part {
     pub fn step(&self, scene: Scene, step: usize) {
         let space = self.space;
         match scene {
-            Scene::Fault | Scene::ScatteredFault => {
+            Scene::Fault | Scene::ScatteredFault | Scene::OneAreaFault => {
                 let fault = Fault::new(self.accesses[step], Access::WRITE | Access::USER);
                 let resolution = space.fault(fault).unwrap().complete();
                 assert_eq!(resolution, Resolution::Mapped);
@@ -130,6 +145,13 @@ impl Part {
 /// A space that runs on all CPUs, for ever, and each CPU's part of it.
 pub fn parts(machine: &mut kernel::Booted, scene: Scene, windows: u64) -> Vec<Part> {
     let space: &'static Space<Kernel> = Box::leak(Box::new(kernel::space(kernel::CPUS)));
+    let common = (scene == Scene::OneAreaFault).then(|| {
+        let common = 1 << 40;
+        // Nothing but the window reaches the area, so that what is not needed goes.
+        let area = area(kernel::CPUS as u64 * windows * LEAF_TABLE / PAGE);
+        space.map(&MapRequest::new(&area).at(common)).unwrap();
+        common
+    });
     // Each CPU makes what is its own.
-    (0..kernel::CPUS).map(|cpu| machine.as_cpu(cpu, || Part::new(space, cpu, windows, scene))).collect()
+    (0..kernel::CPUS).map(|cpu| machine.as_cpu(cpu, || Part::new(space, cpu, windows, scene, common))).collect()
 }

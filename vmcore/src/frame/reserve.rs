@@ -261,6 +261,15 @@ impl<P: Platform> Reserve<P> {
         Ok(())
     }
 
+    /// Takes a zeroed frame for a page, if it has none: [`top_up`](Self::top_up) with no more than that.
+    ///
+    /// # Errors
+    /// There is none.
+    #[inline]
+    pub(crate) fn take_one_page(&mut self) -> Result<(), OutOfFrames> {
+        self.pages.fill(&self.platform, FrameUse::Page, 1)
+    }
+
     /// Puts a page back that was taken and is zero still.
     pub(crate) fn put_page(&mut self, frame: Frame) {
         // Pages have metadata, or they would not have been on the list.

@@ -176,34 +176,6 @@ impl<V: TreeValue> PageTree<V> {
         Ok(())
     }
 
-    /// Notes in the nodes above that the node of `key` with this shift, and whatever that fills, is full. Once per 64
-    /// insertions, and per 4,096, and so on. All nodes on the path are unshared.
-    #[inline(never)]
-    pub(super) fn mark_full(&mut self, key: u64, mut shift: Shift) {
-        while shift != shift.above() {
-            shift = shift.above();
-            let mut link = self.root;
-            while link.shift() > shift {
-                // SAFETY: the path of a key that is present has no null link.
-                let node = unsafe { link.node() };
-                let Entry::Child(child) = node.entry(SlotIndex::of(key, node.shift())) else {
-                    return;
-                };
-                link = child;
-            }
-            if link.shift() != shift {
-                // Not stored: the span of the next node above is wider than what is full.
-                return;
-            }
-            // SAFETY: the path is unshared, and the tree is borrowed exclusively.
-            let mut node = unsafe { link.node_mut() };
-            node.set_full(SlotIndex::of(key, shift));
-            if node.look().full() != u64::MAX {
-                return;
-            }
-        }
-    }
-
     /// Takes the value at `key` out. Nodes that become empty or superfluous go back to the store.
     /// O(depth), plus copying what is shared on the path.
     ///

@@ -30,7 +30,7 @@
 //!
 //! Of a 4 KiB page 64 bytes are bookkeeping, and the rest is 63 small, 21 medium or 7 full-sized nodes.
 
-use crate::word::{AtomicUsize, Ordering};
+use crate::word::{AtomicU64, AtomicUsize, Ordering};
 use core::marker::PhantomData;
 use core::num::NonZeroU64;
 use core::ptr::{self, NonNull};
@@ -437,6 +437,17 @@ impl<'a> NodeRef<'a> {
     pub(super) fn full(self) -> u64 {
         // SAFETY: as in `present`.
         unsafe { (*self.header()).full }
+    }
+
+    /// Notes that the child in a slot above the leaves is full, in one step; true if all slots are from now on.
+    ///
+    /// # Safety
+    /// While this runs the node's marks are looked at and changed by calls of this alone.
+    pub(super) unsafe fn mark_full_beside(self, index: SlotIndex) -> bool {
+        // SAFETY: the node lives, and the word is aligned for it; nobody else reaches it but in this way.
+        let full = unsafe { &*(&raw const (*self.header()).full).cast::<AtomicU64>() };
+        // What the marks say is looked at by who has the tree alone, and has come by a lock since.
+        full.fetch_or(index.bit(), Ordering::Relaxed) | index.bit() == u64::MAX
     }
 
     /// The slots above the leaves that hold a run.

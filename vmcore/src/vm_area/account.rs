@@ -16,7 +16,7 @@
 use core::fmt;
 use core::ptr::NonNull;
 
-use super::inner::{Answer, AreaState};
+use super::inner::{Answer, AreaState, NoPage};
 use super::{Area, AreaError, Rights};
 use crate::addr::Frame;
 use crate::frame::{Need, OutOfFrames, Reserve};
@@ -289,17 +289,27 @@ impl<P: Platform> AreaState<P> {
 
     /// Takes a zeroed frame for a new page, charged to the area's account.
     pub(super) fn new_page(&mut self, platform: &P, reserve: &mut Reserve<P>) -> Result<Frame, Answer> {
-        if !reserve.has_pages(1) {
-            return Err(Answer::Short(Need::pages(1)));
+        if reserve.charged == 0 || !reserve.has_pages(1) {
+            return Ok(self.new_page_for_one(platform, reserve)?);
         }
-        if reserve.charged > 0 {
-            reserve.charged -= 1;
-            self.ahead = self.ahead.saturating_sub(1);
-        } else if let Some(account) = self.account {
-            // SAFETY: the area's reference keeps the account alive.
-            unsafe { account.as_ref() }.charge(1).map_err(Answer::Full)?;
-        }
+        reserve.charged -= 1;
+        self.ahead = self.ahead.saturating_sub(1);
         let frame = reserve.take_page().ok_or(Answer::Short(Need::pages(1)))?;
+        self.note_charged(platform, frame);
+        Ok(frame)
+    }
+
+    /// The same for who charged nothing ahead, and may have the area beside others.
+    #[inline]
+    pub(super) fn new_page_for_one(&self, platform: &P, reserve: &mut Reserve<P>) -> Result<Frame, NoPage> {
+        if !reserve.has_pages(1) {
+            return Err(NoPage::Short);
+        }
+        if let Some(account) = self.account {
+            // SAFETY: the area's reference keeps the account alive.
+            unsafe { account.as_ref() }.charge(1).map_err(NoPage::Full)?;
+        }
+        let frame = reserve.take_page().ok_or(NoPage::Short)?;
         self.note_charged(platform, frame);
         Ok(frame)
     }

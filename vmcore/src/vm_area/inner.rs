@@ -10,7 +10,7 @@ use super::sections::Sections;
 use super::{AccountInner, AreaError, AreaKind, OutOfAccount, Page, TreeSupply, View, ViewChange, Want};
 use crate::addr::Frame;
 use crate::frame::{Need, Reserve};
-use crate::lock::{Guard, Lock, Rank};
+use crate::lock::{AdaptiveLock, Beside, Counted, Guard, SharedGuard};
 use crate::page_tree::{NodeSize, NodesNeeded, PageTree};
 use crate::paging::{MemoryType, Pending};
 use crate::platform::Platform;
@@ -54,6 +54,33 @@ pub(crate) enum Answer {
     Failed,
 }
 
+/// A page that is in a leaf that was there.
+pub(crate) struct InLeaf {
+    pub(crate) frame: Frame,
+    /// Whether it may be mapped writable.
+    pub(crate) writable: bool,
+    /// Whether it was made just now, and is to be counted.
+    pub(crate) made: bool,
+}
+
+/// Why a new page was not made.
+#[derive(Clone, Copy)]
+pub(crate) enum NoPage {
+    /// The reserve holds no frame.
+    Short,
+    /// The account is full.
+    Full(OutOfAccount),
+}
+
+impl From<NoPage> for Answer {
+    fn from(none: NoPage) -> Self {
+        match none {
+            NoPage::Short => Self::Short(Need::pages(1)),
+            NoPage::Full(error) => Self::Full(error),
+        }
+    }
+}
+
 /// What handles and windows refer to.
 pub(crate) struct AreaInner<P: Platform> {
     references: AtomicUsize,
@@ -62,7 +89,7 @@ pub(crate) struct AreaInner<P: Platform> {
     memory: AtomicU32,
     /// Of an overlay, the paged area below it, whose lock guards the overlay's state as well; holds a reference.
     below: Option<NonNull<AreaInner<P>>>,
-    state: Lock<P, AreaState<P>>,
+    state: AdaptiveLock<P, AreaState<P>>,
     data: P::AreaData,
 }
 
@@ -108,6 +135,14 @@ pub(crate) struct AreaState<P: Platform> {
 
 // SAFETY: views, sections and what a paged area or an overlay remembers belong to the area and are reached only under its lock; the tree's nodes are plain memory.
 unsafe impl<P: Platform> Send for AreaState<P> {}
+// SAFETY: with the lock shared nothing is changed but leaves of the tree, each by who has that leaf's lock.
+unsafe impl<P: Platform> Sync for AreaState<P> {}
+
+impl<P: Platform> Counted for AreaState<P> {
+    fn add_counted(&mut self, count: u32) {
+        self.tree.note_filled(u64::from(count));
+    }
+}
 
 impl<P: Platform> AreaInner<P> {
     /// An area of `pages` pages, none of which exists, with one reference.
@@ -162,7 +197,7 @@ impl<P: Platform> AreaInner<P> {
             _ => MemoryType::WriteBack,
         };
         let memory = AtomicU32::new(memory as u32);
-        Self { references: AtomicUsize::new(1), kind, memory, below: None, state: Lock::new(Rank::Area, state), data }
+        Self { references: AtomicUsize::new(1), kind, memory, below: None, state: AdaptiveLock::new(state), data }
     }
 
     #[inline]
@@ -173,6 +208,44 @@ impl<P: Platform> AreaInner<P> {
             // here, or from the area below with that one's lock held.
             Some(below) => unsafe { below.as_ref().state.lock_for(platform, self.state.value()) },
         }
+    }
+
+    /// The state for who reads a space's index: alone or beside others. Who reads by a slot does not wait for what its holder may wait for slots with.
+    #[inline]
+    pub(crate) fn lock_beside<'a, U>(
+        &'a self,
+        platform: &'a P,
+        reader: &'a SharedGuard<'_, P, U>,
+    ) -> Beside<'a, P, AreaState<P>> {
+        if self.may_be_shared() { self.state.beside(platform, reader) } else { Beside::Alone(self.lock(platform)) }
+    }
+
+    /// Has the state alone, which was had beside others, and is to be looked at anew.
+    pub(crate) fn alone<'a>(
+        &'a self,
+        platform: &'a P,
+        state: Guard<'a, P, AreaState<P>>,
+    ) -> Guard<'a, P, AreaState<P>> {
+        self.state.alone(platform, state)
+    }
+
+    /// Lets faults have the state beside one another when the guard, which is one of this area, is given up.
+    pub(crate) fn open<'a>(&'a self, state: &mut Guard<'a, P, AreaState<P>>) {
+        if self.may_be_shared() {
+            self.state.open(state);
+        }
+    }
+
+    /// Whether faults ever have the state beside one another. A paged area's lock guards overlays as well.
+    #[inline]
+    const fn may_be_shared(&self) -> bool {
+        self.is_tracked() && self.below.is_none()
+    }
+
+    /// Counts a page that was made beside others.
+    #[inline]
+    pub(crate) fn count_made<U>(&self, reader: &SharedGuard<'_, P, U>) {
+        self.state.count(reader, 1);
     }
 
     /// Where the state is: for who holds the lock that guards it.
@@ -325,6 +398,36 @@ impl<P: Platform> AreaInner<P> {
         }
     }
 
+    /// The same where it takes no more than a leaf that is there; `None` otherwise. It is not called for what is [refused](Self::refuses). A page that is made is to be counted:
+    /// [beside others](Self::count_made), or [alone](AreaState::note_made).
+    ///
+    /// # Safety
+    /// The caller has the state alone; or beside others, and the lock of the [leaf](AreaState::key) of the page.
+    #[inline]
+    pub(crate) unsafe fn page_in_leaf(
+        &self,
+        platform: &P,
+        state: &AreaState<P>,
+        index: u64,
+        want: Want,
+        reserve: &mut Reserve<P>,
+    ) -> Option<Result<InLeaf, NoPage>> {
+        if !self.may_be_shared() {
+            return None;
+        }
+        // SAFETY: the caller's promise.
+        unsafe { state.page_in_leaf(platform, state.key(index), want, reserve) }
+    }
+
+    /// Whether [`first_refused`](Self::first_refused) says something of the page.
+    #[inline]
+    pub(crate) fn refuses(&self, state: &AreaState<P>, index: u64) -> bool {
+        if self.may_be_shared() {
+            return state.is_retyping() || index >= state.end();
+        }
+        self.first_refused(state, index, 1).is_some()
+    }
+
     /// The first of `count` pages that [`page`](Self::page) would refuse, and how, without asking for memory. O(1); for guarded areas
     /// O(sections in the range).
     pub(crate) fn first_refused(&self, state: &AreaState<P>, first: u64, count: u64) -> Option<(u64, Answer)> {
@@ -367,6 +470,12 @@ impl<P: Platform> AreaState<P> {
 
     pub(crate) fn resident(&self) -> u64 {
         self.tree.len() - self.frameless()
+    }
+
+    /// Counts a page that was made by who has the state alone.
+    #[inline]
+    pub(crate) fn note_made(&mut self) {
+        self.tree.note_filled(1);
     }
 
     pub(super) fn section_is_out(&self, section: u32) -> bool {
@@ -532,8 +641,11 @@ pub(crate) unsafe fn release_area<P: Platform>(platform: &P, area: NonNull<AreaI
     // SAFETY: the last reference was just given up, and no area lock is held.
     let below = unsafe { unlink_overlay(platform, area) };
     // SAFETY: it was the last reference: nobody else can reach the area. Windows hold references until their flush is
-    // acknowledged, so no TLB leads to its pages.
-    let mut inner = unsafe { area.read() };
+    // acknowledged, so no TLB leads to its pages. What readers' slots know of it is its place in memory, up to here.
+    let mut inner = unsafe {
+        (*area.as_ptr()).state.settle(platform);
+        area.read()
+    };
     let mut reserve = Reserve::new(platform);
     let state = inner.state.get_mut();
     state.tree.clear(&mut TreeSupply { platform, reserve: &mut reserve });

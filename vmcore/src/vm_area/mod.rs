@@ -54,7 +54,7 @@ pub use self::area::Area;
 pub(crate) use self::cut_off::give_up;
 pub use self::error::AreaError;
 pub(crate) use self::hold::HeldPage;
-pub(crate) use self::inner::{Answer, AreaInner, AreaState, release_area};
+pub(crate) use self::inner::{Answer, AreaInner, AreaState, InLeaf, NoPage, release_area};
 pub(crate) use self::page::{Page, TreeSupply, release_page};
 pub use self::paged::{Evicted, PageBuffer, PageRequest, PageState, PageWait, RequestToken, WriteBack};
 pub use self::pin::Pin;

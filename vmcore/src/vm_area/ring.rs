@@ -20,7 +20,7 @@ use crate::platform::Platform;
 
 impl<P: Platform> AreaState<P> {
     /// A ring's pages of memory; 0 for every other kind.
-    const fn ring(&self) -> u64 {
+    pub(crate) const fn ring(&self) -> u64 {
         if self.is_ring { self.pages / 2 } else { 0 }
     }
 

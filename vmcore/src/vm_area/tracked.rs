@@ -16,7 +16,7 @@ use core::num::NonZeroU64;
 use core::ptr::NonNull;
 
 use super::gate::{Closed, Gate};
-use super::inner::{Answer, AreaInner, AreaState};
+use super::inner::{Answer, AreaInner, AreaState, InLeaf, NoPage};
 use super::page::drop_page;
 use super::{Page, TreeSupply, ViewChange, release_page};
 use crate::addr::Frame;
@@ -100,6 +100,67 @@ impl<P: Platform> AreaState<P> {
 
     /// The page with this index, if the area's tree remembers pages.
     pub(super) fn tracked_page(&mut self, platform: &P, index: u64, want: Want, reserve: &mut Reserve<P>) -> Answer {
+        // SAFETY: who has the state alone has every leaf.
+        match unsafe { self.page_in_leaf(platform, index, want, reserve) } {
+            Some(Ok(InLeaf { frame, writable, made })) => {
+                self.tree.note_filled(u64::from(made));
+                Answer::Page { frame, writable }
+            }
+            Some(Err(none)) => none.into(),
+            None => self.page_anywhere(platform, index, want, reserve),
+        }
+    }
+
+    /// The page with this index, if all that it takes is in its leaf, which is there and the area's own. `None` where it takes more.
+    ///
+    /// # Safety
+    /// The caller has the state alone, or the lock of the leaf and the state beside others.
+    #[inline]
+    pub(super) unsafe fn page_in_leaf(
+        &self,
+        platform: &P,
+        index: u64,
+        want: Want,
+        reserve: &mut Reserve<P>,
+    ) -> Option<Result<InLeaf, NoPage>> {
+        if self.gates.is_some() {
+            return None;
+        }
+        let slot = self.tree.own_slot(index)?;
+        let write = matches!(want, Want::Write | Want::Settled(true));
+        // SAFETY: the leaf is the caller's.
+        let Some(page) = (unsafe { slot.value() }) else {
+            if want == Want::Look || self.zero_shown || self.is_overlay() || reserve.charged > 0 {
+                return None;
+            }
+            // SAFETY: as above.
+            if !unsafe { slot.has_room() } {
+                return None;
+            }
+            let frame = match self.new_page_for_one(platform, reserve) {
+                Ok(frame) => frame,
+                Err(none) => return Some(Err(none)),
+            };
+            let page = if write { Page::new(frame).dirty() } else { Page::new(frame) };
+            // SAFETY: as above; there is room.
+            unsafe { slot.fill(page) };
+            return Some(Ok(InLeaf { frame, writable: write, made: true }));
+        };
+        let own = !self.was_shared || is_held_once(platform, Run { key: index, count: 1, value: page }, page);
+        if !write || (own && page.is_dirty()) || (!own && want != Want::Write) {
+            return Some(Ok(InLeaf { frame: page.frame(), writable: own && page.is_dirty(), made: false }));
+        }
+        if !own {
+            return None;
+        }
+        // SAFETY: as above; the slot holds a page.
+        unsafe { slot.replace(page.dirty()) };
+        Some(Ok(InLeaf { frame: page.frame(), writable: true, made: false }))
+    }
+
+    /// [`tracked_page`](Self::tracked_page), wherever it takes something: the whole tree is the caller's.
+    #[inline(never)]
+    fn page_anywhere(&mut self, platform: &P, index: u64, want: Want, reserve: &mut Reserve<P>) -> Answer {
         if self.page_is_closed(platform, index) {
             return Answer::Retry;
         }

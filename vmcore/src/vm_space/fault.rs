@@ -13,6 +13,7 @@
 mod around;
 mod beside;
 
+use self::beside::Looked;
 use crate::addr::{Frame, PageRange, VirtAddr};
 use crate::frame::{Need, Reserve};
 use crate::paging::{Access, Flush, FlushRequest, FlushScope, Found, Gather, Leaf, MemoryType, Mmu, Pending, Tables};
@@ -90,7 +91,8 @@ impl<P: Platform, M: Mmu> Space<P, M> {
     ///
     /// Cost: O(log n) windows, O(levels) tables; takes at most a frame for the page and one per missing table. A fault
     /// that fails changed nothing. Where the leaf table is there it excludes no fault in another area, and takes four locked operations
-    /// beside the embedder's own.
+    /// beside the embedder's own. Nor does it exclude one in other 64 pages of the same area, once faults have met there, unless the area's first page in those 64, or
+    /// one of the first few, is made.
     ///
     /// # Errors
     /// Nothing is mapped there, or the address is not the space's; the access is not allowed; the page is a guard or past the end of
@@ -121,12 +123,17 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         if !fault.present {
             // Most such faults want a page: with one at hand, one look at window, area and tables is enough. Where it
             // cannot be had, the look says whether it is needed.
-            let _ = reserve.top_up(&Need::pages(1));
+            let _ = reserve.take_one_page();
         }
         let resolution = loop {
-            let attempt = match self.attempt_beside(fault, &mut reserve, &mut pending)? {
-                Some(attempt) => attempt,
-                None => self.attempt(fault, &mut reserve, &mut pending)?,
+            let mut waiting = None;
+            let attempt = loop {
+                match self.attempt_beside(fault, &mut reserve, &mut pending, waiting)? {
+                    Looked::Done(attempt) => break attempt,
+                    // Twice at the most: who has the area alone waits for nothing more.
+                    Looked::Waits(more) => waiting = Some(more),
+                    Looked::Exclusive => break self.attempt(fault, &mut reserve, &mut pending)?,
+                }
             };
             match attempt {
                 Attempt::Done(resolution) => break resolution,

@@ -10,6 +10,7 @@
 //! What such words guard (the bytes of a frame, a node, what a tag stands for) is a cell of loom's, which sees two threads in it that
 //! nothing has put in order.
 
+mod adaptive;
 mod entry;
 mod readers;
 mod record;
@@ -41,6 +42,9 @@ const ALL: &[Piece] = &[
     Piece { name: "readers: two against a writer", run: readers::two_readers },
     Piece { name: "readers: two of one slot, one writes", run: readers::one_slot },
     Piece { name: "readers: two writers, one reads", run: readers::two_writers },
+    Piece { name: "adaptive: opened, one reads, one writes", run: adaptive::opened },
+    Piece { name: "adaptive: closed and opened again", run: adaptive::closed_again },
+    Piece { name: "adaptive: two locks owed by one slot", run: adaptive::two_locks },
     Piece { name: "page tree: two let go of one", run: tree::let_go },
     Piece { name: "page tree: two write to what they share", run: tree::both_write },
     Piece { name: "page tree: one writes, one lets go", run: tree::write_against_let_go },

@@ -3,7 +3,7 @@
 //! A lock of the library lies in records of pools, is made in a `const` and moved; so it is no more than a pointer, and shuttle's
 //! mutex is made when it is first taken. Whoever waits for one is blocked to shuttle, which tells a deadlock when it sees one.
 
-use std::cell::{RefCell, UnsafeCell};
+use std::cell::{Cell, RefCell, UnsafeCell};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -18,6 +18,15 @@ struct Inner {
 std::thread_local! {
     /// Every lock that the schedule has taken; all threads of a schedule are one to the host.
     static TAKEN: RefCell<Vec<NonNull<Inner>>> = const { RefCell::new(Vec::new()) };
+    /// Whether every lock that is tried is said to be taken.
+    static REFUSING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Does something with every lock that is tried said to be taken: as if another had it just then.
+pub(crate) fn refusing(run: impl FnOnce()) {
+    REFUSING.set(true);
+    run();
+    REFUSING.set(false);
 }
 
 /// Forgets the locks of the schedule before. Those that a schedule with a finding left locked stay: their guards lead to them.
@@ -67,6 +76,9 @@ unsafe impl lock_api::RawMutex for ModelLock {
 
     fn try_lock(&self) -> bool {
         super::record(std::ptr::from_ref(self).addr(), true);
+        if REFUSING.get() {
+            return false;
+        }
         let inner = self.inner();
         match inner.mutex.try_lock() {
             Ok(guard) => {

@@ -1,16 +1,18 @@
-//! Faults that go on beside one another: no word is written by two of them, where they are in different areas and leaf tables.
+//! Faults that go on beside one another: no word is written by two of them, where they are in different areas, or in different 256 KiB of one.
 //!
 //! ```text
-//!   CPU 0                                 CPU 1
-//!   its reader slot                       its reader slot            1
-//!     window: read                          window: read
-//!     area A: locked                        area B: locked           2
-//!       the page: from A and a frame          …                      3 (the frame's record; nodes now and then)
-//!       the entry, the table's count          …                      4
+//!   CPU 0                                 CPU 1                                 CPU 2
+//!   its reader slot                       its reader slot                       its reader slot               1
+//!     window: read                          window: read                          window: read
+//!     area A: locked                        area B: shared                        area B: shared              \
+//!                                             leaf 0 of its tree: locked            leaf 64: locked           / 2
+//!       the page: from A and a frame          the page: a slot of the leaf          …                         3 (the frame's record; nodes now and then)
+//!       the entry, the table's count          …                                     …                         4
 //! ```
 //!
 //! These are the four locked operations of a fault on a page that was not there, where the leaf table was; what the embedder's
-//! allocator does for the frame is its own.
+//! allocator does for the frame is its own. An area is locked as long as faults do not meet there, and shared from then on
+//! ([`AdaptiveLock`](crate::lock::AdaptiveLock)): so one thread alone pays nothing for the possibility.
 //!
 //! # Why it is sound
 //!
@@ -19,12 +21,26 @@
 //! - With the area locked, its pages and the entries of its windows are this fault's: no other window shows anything there.
 //! - A larger leaf or a table above that was write-protected for the area alone is in the way of faults in that area alone.
 //!
-//! What takes more is not begun: [`attempt_beside`](Space::attempt_beside) says so, and the fault is looked at anew with the index exclusive.
+//! With the area shared, all of it stays as it is but for the leaves of its tree and the entries that show their pages, and those of one leaf are this fault's by the leaf's lock:
+//!
+//! - What is decided on the area as a whole (its size, what waits for a flush, whether the zero frame is shown, who pays) is changed by who has it exclusively.
+//! - A page is filled in, or marked as written to by its sole owner, where it is: the tree's nodes above are read alone, and the count of its keys is settled later
+//!   ([`own_slot`](crate::page_tree)). A leaf that is missing, shared or without room takes the area exclusively.
+//! - Whether a page has a sole owner is asked of counts that only who has the area exclusively raises, or who has a part of its tree, which then is not the area's own.
+//! - Neighbours that are mapped with a page are those of its leaf.
+//!
+//! What takes more is not begun, and the fault is looked at anew without its slot: it waits for the index's own lock, and reads the index by that, with all others beside it, if it was the index or the area
+//! that was taken, or if it takes the area exclusively ([`Waiting`]); it has the index exclusively for all else. Who waited for another one does not keep others out in turn:
+//! two who did would find each other alone for ever.
 
-use crate::addr::PageRange;
-use crate::frame::Reserve;
+use core::ops::Deref;
+
+use crate::addr::{PageRange, VirtAddr};
+use crate::frame::{Need, Reserve};
+use crate::lock::{Beside, Guard};
 use crate::paging::{Access, Filler, Mmu, Pending};
 use crate::platform::Platform;
+use crate::vm_area::{AreaError, AreaState, InLeaf, NoPage};
 use crate::vm_space::fill::leaf_for;
 use crate::vm_space::index::page_size;
 use crate::vm_space::window::{WindowMarks, WindowState};
@@ -33,9 +49,57 @@ use crate::vm_space::{Space, SpaceError};
 use super::around::{NEAR_SHIFT, put_around};
 use super::{Attempt, Fault, Resolution, Supplied, allows, supplied, wanted};
 
+/// The pages of a leaf of an area's tree, as a power of two.
+const LEAF_SHIFT: u32 = 6;
+
+/// An area's state as a fault has it.
+enum Held<'a, P: Platform> {
+    Alone(Guard<'a, P, AreaState<P>>),
+    /// With the lock of the leaf that the fault is about.
+    Shared {
+        state: &'a AreaState<P>,
+        _leaf: Guard<'a, P, ()>,
+    },
+    /// The same, by the area's own lock.
+    Waited {
+        state: Guard<'a, P, AreaState<P>>,
+        _leaf: Guard<'a, P, ()>,
+    },
+}
+
+impl<P: Platform> Deref for Held<'_, P> {
+    type Target = AreaState<P>;
+
+    #[inline]
+    fn deref(&self) -> &AreaState<P> {
+        match self {
+            Self::Alone(state) | Self::Waited { state, .. } => state,
+            Self::Shared { state, .. } => state,
+        }
+    }
+}
+
+/// What became of a fault that was looked at beside others.
+pub(super) enum Looked {
+    Done(Attempt),
+    /// It takes what is not to be waited for with a slot held.
+    Waits(Waiting),
+    /// It takes the index exclusively.
+    Exclusive,
+}
+
+/// What a fault waits for that holds no slot: it reads the index by the index's lock.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Waiting {
+    /// Another one had the area, so that faults are to have it beside one another from now on.
+    met: bool,
+    /// More is wanted of the area than a leaf.
+    alone: bool,
+}
+
 impl<P: Platform, M: Mmu> Space<P, M> {
-    /// Resolves a fault beside others; `None` where it takes the index exclusively: no window or leaf table is there, something is replaced,
-    /// forbidden above or guarded, or somebody changes the space.
+    /// Resolves a fault beside others, by this CPU's slot or as `waiting` says. Not where it takes the index exclusively: no window or leaf table is there, something is replaced,
+    /// forbidden above or guarded.
     ///
     /// # Errors
     /// What the window refuses, and what the area answers ([`fault`](Space::fault)).
@@ -44,10 +108,17 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         fault: Fault,
         reserve: &mut Reserve<P>,
         pending: &mut Pending<P>,
-    ) -> Result<Option<Attempt>, SpaceError> {
+        waiting: Option<Waiting>,
+    ) -> Result<Looked, SpaceError> {
         let (platform, inner, address) = (self.platform(), self.inner(), fault.address);
-        let Some(index) = inner.index.try_read(platform) else { return Ok(None) };
-        let Some(window) = index.find(address).and_then(|slot| slot.window) else { return Ok(None) };
+        let index = match waiting {
+            Some(_) => inner.index.wait_to_read(platform),
+            None => match inner.index.try_read(platform) {
+                Some(index) => index,
+                None => return Ok(Looked::Waits(Waiting::default())),
+            },
+        };
+        let Some(window) = index.find(address).and_then(|slot| slot.window) else { return Ok(Looked::Exclusive) };
         // SAFETY: windows in the index are alive while it is held, and so are their areas; they are changed with it held exclusively.
         let (window, area) = unsafe { (window.as_ref(), window.as_ref().area.as_ref()) };
         if window.state == WindowState::Gated {
@@ -55,62 +126,113 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         }
         // Where what is shown is limited, it is counted with the index exclusive.
         if window.marks.contains(WindowMarks::GUARDED) || inner.tally.limits_shown() {
-            return Ok(None);
+            return Ok(Looked::Exclusive);
         }
         if !allows(window, fault.access) {
             return Err(SpaceError::Denied { address, wanted: fault.access, allowed: window.access });
         }
         if area.is_fixed() {
-            return Ok(None);
+            return Ok(Looked::Exclusive);
         }
         let tables = &inner.leaf_tables;
-        let mut state = area.lock(platform);
-        let Some(found) = tables.find(platform, address) else { return Ok(None) };
+        let index_in_area = window.area_page(address);
+        let leaf = |state: &AreaState<P>| {
+            let place = core::ptr::from_ref(area).addr();
+            platform.machine().leaf_locks().lock(platform, place, state.key(index_in_area))
+        };
+        let mut held = match area.lock_beside(platform, &index) {
+            Beside::Alone(mut state) => {
+                if waiting.is_some_and(|waiting| waiting.met) {
+                    area.open(&mut state);
+                }
+                Held::Alone(state)
+            }
+            Beside::Shared(state) => Held::Shared { state, _leaf: leaf(state) },
+            Beside::Waited(state) if waiting.is_some_and(|waiting| waiting.alone) => {
+                Held::Alone(area.alone(platform, state))
+            }
+            Beside::Waited(state) => {
+                let leaf = leaf(&state);
+                Held::Waited { state, _leaf: leaf }
+            }
+            Beside::Taken => return Ok(Looked::Waits(Waiting { met: true, alone: false })),
+        };
+        let Some(found) = tables.find(platform, address) else { return Ok(Looked::Exclusive) };
         let present = tables.found_leaf(&found);
         if present.is_some_and(|leaf| leaf.access.contains(fault.access.difference(Access::USER))) {
-            return Ok(Some(Attempt::Done(Resolution::Spurious)));
+            return Ok(Looked::Done(Attempt::Done(Resolution::Spurious)));
         }
         if window.access.contains(Access::WRITE) && tables.writes_are_forbidden_above(&found) {
-            return Ok(None);
+            return Ok(Looked::Exclusive);
         }
-        if const { M::FORMAT.break_before_make } && present.is_none() && window.may_be_remembered(&state) {
-            return Ok(None);
+        if const { M::FORMAT.break_before_make } && present.is_none() && window.may_be_remembered(&held) {
+            return Ok(Looked::Exclusive);
         }
-        let index_in_area = window.area_page(address);
-        let want = wanted(window, area, &state, fault.access);
-        if area.first_refused(&state, index_in_area, 1).is_some() || state.would_replace(platform, index_in_area, want)
-        {
-            return Ok(None);
+        let want = wanted(window, area, &held, fault.access);
+        if area.refuses(&held, index_in_area) || held.would_replace(platform, index_in_area, want) {
+            return Ok(Looked::Exclusive);
         }
-        let resident = state.resident();
         let shown = present.map(|leaf| leaf.frame);
-        let (frame, writable) =
-            match supplied(platform, (area, &mut state), (address, index_in_area), want, shown, reserve)? {
-                Supplied::Page(frame, writable) => (frame, writable),
-                Supplied::Replaced(_, _, old) => {
-                    // It was looked at before; should it be so after all, that needs no more than the area.
-                    state.withdraw(platform, window.area, (index_in_area, old), reserve, pending);
-                    return Ok(Some(Attempt::Done(Resolution::Mapped)));
+        // SAFETY: the area is had alone, or beside others with the leaf's lock.
+        let in_leaf = unsafe { area.page_in_leaf(platform, &held, index_in_area, want, reserve) };
+        let (frame, writable, made) = match (in_leaf, &mut held) {
+            (Some(Ok(InLeaf { frame, writable, made })), held) => {
+                match held {
+                    Held::Alone(state) if made => state.note_made(),
+                    _ if made => area.count_made(&index),
+                    _ => {}
                 }
-                Supplied::Ends(attempt) => return Ok(Some(attempt)),
-            };
+                (frame, writable, made)
+            }
+            (Some(Err(NoPage::Short)), _) => return Ok(Looked::Done(Attempt::Short(Need::pages(1)))),
+            (Some(Err(NoPage::Full(error))), _) => return Err(AreaError::OutOfAccount(error).into()),
+            (None, Held::Alone(state)) => {
+                let resident = state.resident();
+                match supplied(platform, (area, state), (address, index_in_area), want, shown, reserve)? {
+                    Supplied::Page(frame, writable) => (frame, writable, state.resident() != resident),
+                    Supplied::Replaced(_, _, old) => {
+                        // It was looked at before; should it be so after all, that needs no more than the area.
+                        state.withdraw(platform, window.area, (index_in_area, old), reserve, pending);
+                        return Ok(Looked::Done(Attempt::Done(Resolution::Mapped)));
+                    }
+                    Supplied::Ends(attempt) => return Ok(Looked::Done(attempt)),
+                }
+            }
+            (None, _) => return Ok(Looked::Waits(Waiting { met: false, alone: true })),
+        };
         let leaf = leaf_for(area, window.access, inner.global, frame, writable);
         // What is resident is read on: its neighbours are mapped with it.
         let page = PageRange::from_checked(address.align_down(P::PAGE_SHIFT), page_size::<P>());
-        let was_resident = area.is_tracked() && state.resident() == resident;
+        let was_resident = area.is_tracked() && !made;
         let shift = NEAR_SHIFT.min(tables.pages_shift());
-        let around = if was_resident { self.around(window, area, page, shift) } else { None };
+        let mut around = if was_resident { self.around(window, area, page, shift) } else { None };
+        if let (false, Some(around)) = (matches!(held, Held::Alone(_)), &mut around) {
+            // With the area shared, only what the leaf's lock guards may be looked at. (What comes after the end of a ring is in another leaf.)
+            around.pages = leaf_pages::<P>(page, held.key(index_in_area))
+                .and_then(|leaf| leaf.intersection(around.pages))
+                .filter(|_| held.ring() == 0)
+                .unwrap_or(page);
+        }
         let more = |filler: &mut Filler<'_, M>| {
             if let Some(around) = &around {
-                put_around(platform, window, &state, around, filler);
+                put_around(platform, window, &held, around, filler);
             }
         };
         if tables.set(&found, leaf, around, more) {
-            return Ok(Some(Attempt::Done(Resolution::Mapped)));
+            return Ok(Looked::Done(Attempt::Done(Resolution::Mapped)));
         }
         if area.is_untracked() && present.is_none() {
             reserve.put_untracked_page(frame);
         }
-        Ok(None)
+        Ok(Looked::Exclusive)
     }
+}
+
+/// The addresses that show the pages of a leaf of an area's tree, of which `page` shows the one with this key; `None` where that would begin below the first address, or
+/// end behind the last one.
+fn leaf_pages<P: Platform>(page: PageRange, key: u64) -> Option<PageRange> {
+    let before = (key & ((1 << LEAF_SHIFT) - 1)) << P::PAGE_SHIFT;
+    let start = page.start().as_u64().checked_sub(before)?;
+    let last = start.checked_add((1 << (LEAF_SHIFT + P::PAGE_SHIFT)) - 1)?;
+    Some(PageRange::from_bounds(VirtAddr::new(start), VirtAddr::new(last)))
 }
