@@ -342,3 +342,150 @@ fn copies_stop_at_what_is_not_allowed() {
     assert_eq!(program.signal(4, Access::READ), Some(Signal::NotMapped));
     program.end();
 }
+
+/// A file of so many pages that are all there; each holds its number, counted from 1, in every byte.
+fn file_of(program: &Program, pages: u64) -> Area<Sim> {
+    let file = Area::new(&program.world.sim, AreaKind::Paged { size: pages * PAGE, key: 1 }, 0).unwrap();
+    let request = file.request(0, pages * PAGE).unwrap().unwrap();
+    let bytes: Vec<u8> = (1..=pages as u8).flat_map(|number| [number; PAGE as usize]).collect();
+    file.supply(request.token, 0, &bytes).unwrap();
+    file
+}
+
+/// Maps a file at a page, from one of its pages on.
+fn map_file(program: &mut Program, file: &Area<Sim>, (first, pages): (u64, u64), from: u64, flags: MapFlags) {
+    let Program { space, memory, .. } = program;
+    let backing = Backing::Area { area: file, offset: from * PAGE };
+    let flags = flags | MapFlags::FIXED;
+    assert_eq!(memory.mmap(space, page(first), pages * PAGE, DATA, flags, backing), Ok(page(first)));
+}
+
+/// A word of the file's page with this number, counted from 1.
+fn word_of(number: u8) -> u64 {
+    u64::from_ne_bytes([number; 8])
+}
+
+#[test]
+fn what_a_private_mapping_of_a_file_grows_by_is_its_own() {
+    let mut program = Program::new();
+    let file = file_of(&program, 4);
+    map_file(&mut program, &file, (0, 3), 1, MapFlags::PRIVATE);
+    program.store(1, 7);
+    // It grows over a page of the file that the rest of the mapping has a copy of.
+    assert_eq!(program.remap((0, 1), 2, MOVE, 8), Ok(page(8)));
+    assert_eq!((program.load(8), program.load(9)), (word_of(2), word_of(3)), "as the file has them");
+    program.store(9, 9);
+    assert_eq!((program.load(1), program.load(9)), (7, 9), "each has its copy");
+    drop(file);
+    program.end();
+}
+
+#[test]
+fn a_private_mapping_may_begin_past_the_end_of_its_file() {
+    let mut program = Program::new();
+    let file = file_of(&program, 2);
+    map_file(&mut program, &file, (0, 2), 2, MapFlags::PRIVATE);
+    map_file(&mut program, &file, (4, 1), 7, MapFlags::PRIVATE | MapFlags::POPULATE);
+    for number in [0, 1, 4] {
+        assert_eq!(program.signal(number, Access::READ), Some(Signal::NothingBehind));
+        assert_eq!(program.signal(number, Access::WRITE), Some(Signal::NothingBehind));
+    }
+    drop(file);
+    program.end();
+}
+
+#[test]
+fn of_a_mapping_past_the_end_of_its_file_what_there_is_is_populated() {
+    let mut program = Program::new();
+    let file = file_of(&program, 2);
+    map_file(&mut program, &file, (0, 3), 0, MapFlags::PRIVATE | MapFlags::POPULATE);
+    map_file(&mut program, &file, (4, 2), 0, MapFlags::SHARED);
+    program.store(5, 5);
+    assert_eq!((program.load(1), program.load(5)), (word_of(2), 5), "it has its copies from the start");
+    drop(file);
+    program.end();
+}
+
+#[test]
+fn a_copy_into_a_file_and_a_private_page_of_it_makes_both_ready_first() {
+    let mut program = Program::new();
+    let file = file_of(&program, 1);
+    map_file(&mut program, &file, (0, 1), 0, MapFlags::SHARED);
+    map_file(&mut program, &file, (1, 1), 0, MapFlags::PRIVATE);
+    let half = PAGE / 2;
+    let Program { space, memory, .. } = &mut program;
+    let bytes = vec![7; half as usize + 8];
+    assert_eq!(memory.copy_out(space, page(0) + half, &bytes), Ok(bytes.len()));
+    let mut seen = [0; 8];
+    assert_eq!(memory.copy_in(space, page(1) + half, &mut seen), Ok(8));
+    assert_eq!(seen, [1; 8], "what the file held before");
+    assert_eq!(memory.copy_in(space, page(1), &mut seen), Ok(8));
+    assert_eq!(seen, [7; 8]);
+    drop(file);
+    program.end();
+}
+
+#[test]
+fn neighbours_become_one_in_a_child_as_in_linux() {
+    let mut program = Program::new();
+    // A guard in shared memory does not tell regions apart.
+    program.map(0, 5, Protection::empty(), SHARED);
+    program.advise(2, 1, Advice::GuardInstall).unwrap();
+    program.protect(3, 1, DATA).unwrap();
+    // A write that was refused past the end of a file does.
+    let file = file_of(&program, 1);
+    map_file(&mut program, &file, (8, 7), 1, MapFlags::PRIVATE);
+    assert_eq!(program.signal(9, Access::WRITE), Some(Signal::NothingBehind));
+    program.protect(13, 1, Protection::READ).unwrap();
+    let (space, mut memory) = program.memory.fork(&program.space, ()).unwrap();
+    memory.mprotect(&space, page(2), 3 * PAGE, DATA).unwrap();
+    memory.mprotect(&space, page(10), 4 * PAGE, DATA).unwrap();
+    let pages = |address: u64| (address - A) / PAGE;
+    let regions = memory.regions().map(|region| (pages(region.start), pages(region.start + region.size)));
+    assert_eq!(regions.collect::<Vec<_>>(), [(0, 2), (2, 5), (8, 13), (13, 14), (14, 15)]);
+    drop((space, memory, file));
+    program.end();
+}
+
+/// A region was written to before the one beside it became a part of another: what it may become one with was decided then.
+#[test]
+fn a_neighbours_neighbour_was_written_to_before() {
+    let mut program = Program::new();
+    program.map(0, 3, DATA, PRIVATE);
+    program.map(3, 1, Protection::WRITE, PRIVATE);
+    program.map(4, 1, Protection::READ | Protection::EXECUTE | Protection::WRITE, PRIVATE);
+    program.store(1, 1);
+    program.store(4, 4);
+    program.protect(2, 1, Protection::WRITE).unwrap();
+    program.protect(4, 1, Protection::WRITE).unwrap();
+    assert_eq!(program.regions(), [(0, 2, 3), (2, 4, 2), (4, 5, 2)]);
+    program.end();
+}
+
+/// Regions of which each carries the one before on were written to in order; a call looks at the last of them first.
+#[test]
+fn a_line_goes_from_neighbour_to_neighbour() {
+    let mut program = Program::new();
+    for (first, pages, protection) in
+        [(0, 8, Protection::WRITE), (8, 1, DATA), (9, 1, Protection::WRITE), (10, 1, DATA)]
+    {
+        program.map(first, pages, protection, PRIVATE);
+    }
+    (7..11).for_each(|number| program.store(number, number));
+    program.unmap(11, 1);
+    program.protect(3, 6, Protection::READ).unwrap();
+    assert_eq!(program.regions(), [(0, 3, 2), (3, 9, 1), (9, 10, 2), (10, 11, 3)]);
+    program.end();
+}
+
+#[test]
+fn msync_of_a_length_that_is_none() {
+    let mut program = Program::new();
+    let Program { space, memory, .. } = &mut program;
+    let mut sync = |address, length| memory.msync(space, address, length, SyncFlags::SYNC);
+    assert_eq!(sync(A, u64::MAX), Ok(()), "rounded up it is nothing");
+    assert_eq!(sync(A, PAGE.wrapping_neg()), Err(Errno::NoMemory));
+    assert_eq!(sync(A, 1 << 47), Err(Errno::NoMemory));
+    assert_eq!(sync(A + 1, 0), Err(Errno::Invalid));
+    program.end();
+}

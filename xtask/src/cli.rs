@@ -6,7 +6,8 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::{
-    bench, bench_guest, boot, build, check_mmu, ci, fuzz, lint, models, mutants, no_panic, replay, setup, test, verify,
+    bench, bench_guest, boot, build, check_mmu, ci, fuzz, lint, models, mutants, no_panic, oracle, replay, setup, test,
+    verify,
 };
 
 #[derive(Debug, Parser)]
@@ -27,6 +28,7 @@ enum Command {
     Models(models::Arguments),
     Mutants(mutants::Arguments),
     Replay(replay::Arguments),
+    Oracle(oracle::Arguments),
     Verify(verify::Arguments),
     /// Install what the other commands need: QEMU, firmware for UEFI, and xorriso
     ///
@@ -65,6 +67,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         Command::Mutants(arguments) => return mutants::command(&arguments),
         Command::Verify(arguments) => return verify::command(&arguments),
         Command::Replay(arguments) => return replay::command(&arguments),
+        Command::Oracle(arguments) => return oracle::command(&arguments),
         Command::Setup { yes } => setup::command(yes)?,
         Command::Build { debug } => build::command(debug)?,
         Command::Lint => lint::command()?,

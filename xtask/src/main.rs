@@ -16,6 +16,7 @@
 //! | `mutants` | whether a test notices when one thing of the library is changed |
 //! | `verify` | all of these at a stated size, and one table |
 //! | `replay` | what Linux did, done again by the library |
+//! | `oracle` | what Linux does at the same time |
 //! | `lint`, `no_panic`, `ci` | the commands that check the sources |
 
 mod bench;
@@ -34,6 +35,7 @@ mod models;
 mod module;
 mod mutants;
 mod no_panic;
+mod oracle;
 mod process;
 mod qemu;
 mod qmp;

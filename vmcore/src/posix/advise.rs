@@ -63,12 +63,14 @@ impl<P: Platform> Memory<P> {
         Ok(())
     }
 
-    /// A guard counts as a page that was written: a child must have it as well.
+    /// A guard in private memory counts as a page that was written: a child must have it as well. In shared memory a child has it anyway, and Linux notes nothing.
     fn note_guarded(&mut self, start: u64, end: u64) {
         let mut next = start;
         while let Some(region) = self.regions.from(next).copied().filter(|region| region.start < end) {
             next = region.end;
-            self.regions.note_written(region.start);
+            if region.is_private() {
+                self.regions.note_written(region.start);
+            }
         }
     }
 
@@ -95,7 +97,12 @@ impl<P: Platform> Memory<P> {
         match space.populate(range, access) {
             Ok(flush) => flush.complete(),
             Err(SpaceError::Denied { .. }) => return Err(Errno::Invalid),
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                if write {
+                    self.note_refused_write(error);
+                }
+                return Err(error.into());
+            }
         }
         self.refresh(space, start, end);
         Ok(())

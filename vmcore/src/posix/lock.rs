@@ -142,7 +142,12 @@ impl<P: Platform> Memory<P> {
         if flags.contains(SyncFlags::ASYNC | SyncFlags::SYNC) {
             return Err(Errno::Invalid);
         }
-        let Some(range) = self.checked(space, address, length)? else { return Ok(()) };
+        if !Self::is_aligned(address) {
+            return Err(Errno::Invalid);
+        }
+        // A length that is no number in whole pages is none at all, and one that leads past all addresses leads to where nothing is mapped.
+        let Some(size) = Self::whole_pages(length).filter(|size| *size != 0) else { return Ok(()) };
+        let range = address.checked_add(size).and_then(|_| space.range(address, size).ok()).ok_or(Errno::NoMemory)?;
         let (start, end) = bounds(range);
         self.follow_stacks(space, start, end);
         let locked = self.regions.overlapping(start, end).any(|region| region.flags.contains(RegionFlags::LOCKED));

@@ -177,10 +177,10 @@ impl<P: Platform> Memory<P> {
         region.page = offset >> P::PAGE_SHIFT;
         region.object = core::ptr::from_ref(area.inner()).addr() as u64;
         if region.is_private() && matches!(area.kind(), AreaKind::Paged { .. }) {
-            // What the program writes stays its own. Past the end of the file there is nothing to be seen.
-            let behind = area.size().checked_sub(offset).filter(|behind| *behind != 0).ok_or(Errno::Invalid)?;
-            let view = area.overlay(offset, range.size().min(behind))?;
-            let request = request_for(&view, region, access).size(range.size()).past_end();
+            // What the program writes stays its own. The view is one of all of the file, so that its offsets are the file's also when the mapping grows; past the
+            // end there is nothing to be seen.
+            let view = area.overlay(0, area.size())?;
+            let request = request_for(&view, region, access).offset(offset).size(range.size()).past_end();
             return self.replace(space, range, *region, |reserve| space.map_with(&request, reserve).map(drop));
         }
         let request = request_for(area, region, access).offset(offset).size(range.size()).past_end();
@@ -224,7 +224,16 @@ impl<P: Platform> Memory<P> {
         let Ok(access) = self.access(space, region.protection) else { return };
         let write = region.is_private() && region.protection.contains(Protection::WRITE);
         let wanted = if write { Access::READ | Access::WRITE } else { access.difference(Access::WRITE) };
-        let _ = space.populate(range, wanted.intersection(access)).map(|flush| flush.complete());
+        let populate = |range| space.populate(range, wanted.intersection(access)).map(|flush| flush.complete());
+        let Err(error) = populate(range) else { return };
+        if write {
+            self.note_refused_write(error);
+        }
+        // Of a file that ends before the mapping does, what there is of it.
+        if let SpaceError::OutsideArea(end) = error {
+            let size = end.as_u64().saturating_sub(region.start);
+            let _ = space.range(region.start, size).map(populate);
+        }
     }
 
     /// `munmap`: takes away what is mapped in the range; where nothing is, nothing happens.

@@ -15,10 +15,10 @@
 //!
 //! | call | the same as Linux | stricter | left out |
 //! |---|---|---|---|
-//! | [`mmap`](Memory::mmap) | private and shared, anonymous and of areas; fixed, also in place of what is there; hints; growing stacks; past the end of a file | all or nothing; a page is not promised before it is there (populating may come short) | huge page sizes, `MAP_SYNC`, `MAP_UNINITIALIZED`, `MAP_32BIT` |
+//! | [`mmap`](Memory::mmap) | private and shared, anonymous and of areas; fixed, also in place of what is there; hints; growing stacks; past the end of a file | all or nothing; a page is not promised before it is there (populating may come short) | what a file grows by in private mappings that are there; huge page sizes, `MAP_SYNC`, `MAP_UNINITIALIZED`, `MAP_32BIT` |
 //! | [`munmap`](Memory::munmap) | holes, errno; pages that nothing reaches go | all or nothing | |
 //! | [`mprotect`](Memory::mprotect) | errno; neighbours that agree become one | all or nothing: of a range with a hole nothing is changed | `PROT_GROWSDOWN`, `PROT_GROWSUP`, keys |
-//! | [`mremap`](Memory::mremap) | shrinks, grows, moves one region or, of the same size, several with their gaps; what is there is unmapped; the old addresses kept mapped | all or nothing: what is there stays if the move is refused | duplicating by an old size of 0 |
+//! | [`mremap`](Memory::mremap) | shrinks, grows, moves one region or, of the same size, several with their gaps; what is there is unmapped; the old addresses kept mapped | all or nothing: what is there stays if the move is refused | duplicating by an old size of 0; several regions kept mapped at the old addresses without a fixed place |
 //! | [`madvise`](Memory::madvise) | discards, guards, fork flags, populating, large pages, errno | all or nothing: of a range with a hole nothing is changed, of one that cannot be populated whole nothing is populated | `MADV_REMOVE`, `MADV_HWPOISON`, `MADV_MERGEABLE`, `MADV_PAGEOUT`, `MADV_COLLAPSE` |
 //! | [`mincore`](Memory::mincore) | errno | | |
 //! | [`msync`](Memory::msync) | errno | | waiting: write-back is the pager's ([`Area::next_dirty`](crate::vm_area::Area::next_dirty)) |
@@ -72,7 +72,7 @@ pub use self::signal::Signal;
 use crate::addr::{Frame, PageRange, VirtAddr};
 use crate::paging::{Access, Leaf, Mmu};
 use crate::platform::Platform;
-use crate::vm_space::Space;
+use crate::vm_space::{Space, SpaceError};
 
 /// What the calls know of a program's memory beside its space.
 pub struct Memory<P: Platform> {
@@ -182,9 +182,12 @@ impl<P: Platform> Memory<P> {
             .ok_or(Errno::Invalid)
     }
 
-    /// Brings what is known of the regions in and beside a range up to date with what faults did.
+    /// Brings what is known of the regions in and beside a range up to date with what faults did; and of those that carry these on, each of which takes its line from the one beside it.
+    /// (Which of several between two calls was written to first is not known: they are taken in order.)
     fn refresh(&mut self, space: &Space<P>, start: u64, end: u64) {
         self.follow_stacks(space, start, end);
+        let start = self.regions.chain_start(start.saturating_sub(1)).unwrap_or(start).min(start);
+        let end = self.regions.chain_end(end).unwrap_or(end).max(end);
         let (mut next, end) = (start.saturating_sub(1), end.saturating_add(1));
         while let Some(region) = self.regions.from(next).copied().filter(|region| region.start < end) {
             next = region.end;
@@ -209,6 +212,16 @@ impl<P: Platform> Memory<P> {
                 // The one behind may have come down into the range; those behind it have not.
                 break;
             }
+        }
+    }
+
+    /// Notes a write that was refused since there is nothing behind the memory: it counts as memory that was written to, as Linux has it (which makes ready for a copy before it looks for what is
+    /// to be copied).
+    fn note_refused_write(&mut self, error: SpaceError) {
+        let SpaceError::OutsideArea(address) = error else { return };
+        let address = address.as_u64();
+        if let Some(start) = self.regions.at(address).filter(|region| region.is_private()).map(|region| region.start) {
+            self.regions.note_written(start);
         }
     }
 

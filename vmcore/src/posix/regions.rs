@@ -152,6 +152,31 @@ impl<P: Frames + Clone> Regions<P> {
         rest.iter().take_while(move |region| region.start < end)
     }
 
+    /// Where the regions begin of which each carries the one before on, up to the region at an address. O(log n + those).
+    pub(super) fn chain_start(&self, address: u64) -> Option<u64> {
+        let mut first = *self.at(address)?;
+        let mut at = self.position(address);
+        while let Some(before) = at.checked_sub(1).and_then(|at| self.list.get(at)) {
+            if !before.is_carried_on_by(&first, self.page_shift) {
+                break;
+            }
+            (first, at) = (*before, at - 1);
+        }
+        Some(first.start)
+    }
+
+    /// Where the regions end of which each is carried on by the next, from the region at an address on. O(log n + those).
+    pub(super) fn chain_end(&self, address: u64) -> Option<u64> {
+        let mut last = *self.at(address)?;
+        for next in self.list.get(self.position(address)..).unwrap_or_default().iter().skip(1) {
+            if !last.is_carried_on_by(next, self.page_shift) {
+                break;
+            }
+            last = *next;
+        }
+        Some(last.end)
+    }
+
     /// Whether regions cover every address between the two, without a gap.
     pub(super) fn covers(&self, start: u64, end: u64) -> bool {
         let mut next = start;

@@ -227,9 +227,14 @@ impl<P: Platform> Memory<P> {
 
     /// What backs so many bytes more of a region: zeros of their own, or what the region shows.
     fn area_for(&self, space: &Space<P>, region: &Region, size: u64) -> Result<Area<P>, Errno> {
-        match region.is_anonymous_private() {
-            true => self.new_area(space, size),
-            false => Ok(space.area_at(at(region.start))?.0),
+        if region.is_anonymous_private() {
+            return self.new_area(space, size);
+        }
+        let (area, _) = space.area_at(at(region.start))?;
+        // What the program has written to the file's next pages may show elsewhere, where the region was cut: what is added is a view of its own.
+        match area.viewed()? {
+            Some(file) if region.is_private() => Ok(file.overlay(0, file.size())?),
+            _ => Ok(area),
         }
     }
 

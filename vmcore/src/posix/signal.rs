@@ -24,6 +24,9 @@ impl<P: Platform> Memory<P> {
     pub fn signal(&mut self, space: &Space<P>, fault: Fault, error: SpaceError) -> Option<Signal> {
         let address = fault.address.as_u64();
         self.follow_stacks(space, address, address.saturating_add(1));
+        if fault.access.contains(Access::WRITE) {
+            self.note_refused_write(error);
+        }
         let Some(region) = self.regions.at(address) else { return Some(Signal::NotMapped) };
         let (asked, allowed) = (fault.access.difference(Access::USER), region.protection.access());
         Some(match error {

@@ -468,6 +468,17 @@ impl<P: Platform> Area<P> {
         Ok(Self::from_parts(platform.clone(), object).with_rights(rights))
     }
 
+    /// Of a [private view](Self::overlay): another handle of the paged area that it is a view of. `None` for other areas. O(1).
+    ///
+    /// # Errors
+    /// There are too many handles.
+    #[cfg(feature = "posix")]
+    pub(crate) fn viewed(&self) -> Result<Option<Self>, AreaError> {
+        let below = self.inner().lock(self.platform()).laid().map(|overlay| overlay.below);
+        // SAFETY: this handle keeps the view alive, which holds a reference to the area below as long as it lives.
+        below.map(|below| unsafe { Self::another(self.platform(), below) }).transpose()
+    }
+
     /// How many private views of the area there are ([`overlay`](Self::overlay)), their clones and snapshots included. O(views).
     pub fn overlays(&self) -> usize {
         self.inner().lock(self.platform()).count_overlays().0

@@ -28,6 +28,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 
 pub use crate::report::{Report, rate};
+pub use crate::world::word_of;
 
 /// A recording of either kind.
 pub struct Recording(Kind);

@@ -104,8 +104,8 @@ impl World {
     }
 }
 
-/// What a page of a file begins with.
-pub(crate) const fn word_of(key: u64, offset: u64) -> u64 {
+/// What a page of a file begins with, by the file's number and the page's place in bytes.
+pub const fn word_of(key: u64, offset: u64) -> u64 {
     key << 48 | offset | 1
 }
 
@@ -113,17 +113,29 @@ pub(crate) const fn word_of(key: u64, offset: u64) -> u64 {
 pub(crate) struct Process {
     pub(crate) space: Space<Sim>,
     pub(crate) memory: Memory<Sim>,
+    /// The CPU of the thread that acts.
     pub(crate) cpu: usize,
+    /// The CPUs of its threads.
+    cpus: Vec<usize>,
     /// The files that it maps, by their keys.
     pub(crate) files: Vec<Area<Sim>>,
+    /// What they do not have yet is zero.
+    pub(crate) zeros: bool,
 }
 
 impl Process {
     /// A process, on a CPU that no other is on.
     pub(crate) fn new(world: &World, space: Space<Sim>, memory: Memory<Sim>, cpu: usize) -> Self {
-        CPU.set(cpu);
-        world.sim.activate(cpu, &space.activate(cpu));
-        Self { space, memory, cpu, files: Vec::new() }
+        Self::with_threads(world, space, memory, vec![cpu])
+    }
+
+    /// A process with a thread on each of these CPUs, on which no other is.
+    pub(crate) fn with_threads(world: &World, space: Space<Sim>, memory: Memory<Sim>, cpus: Vec<usize>) -> Self {
+        for &cpu in cpus.iter().rev() {
+            CPU.set(cpu);
+            world.sim.activate(cpu, &space.activate(cpu));
+        }
+        Self { space, memory, cpu: cpu(), cpus, files: Vec::new(), zeros: false }
     }
 
     /// Has the process act from here on.
@@ -131,12 +143,20 @@ impl Process {
         CPU.set(self.cpu);
     }
 
-    /// Ends it: its CPU goes back to the kernel.
-    pub(crate) fn exit(self, world: &World) {
+    /// Has one of its threads act from here on.
+    pub(crate) fn run_thread(&mut self, thread: usize) {
+        self.cpu = self.cpus[thread];
         self.run();
-        world.sim.activate(self.cpu, &world.kernel.activate(self.cpu));
-        // SAFETY: the kernel's root was loaded on that CPU.
-        unsafe { self.space.deactivate(self.cpu) };
+    }
+
+    /// Ends it: its CPUs go back to the kernel.
+    pub(crate) fn exit(self, world: &World) {
+        for &cpu in &self.cpus {
+            CPU.set(cpu);
+            world.sim.activate(cpu, &world.kernel.activate(cpu));
+            // SAFETY: the kernel's root was loaded on that CPU.
+            unsafe { self.space.deactivate(cpu) };
+        }
     }
 
     /// Makes an access as a CPU with a fault handler does.
@@ -176,7 +196,7 @@ impl Process {
     fn bring(&self, request: PageRequest) {
         let Some(file) = usize::try_from(request.key).ok().and_then(|key| self.files.get(key)) else { return };
         for offset in (request.offset..request.offset + request.size).step_by(PAGE as usize) {
-            let word = word_of(request.key, offset).to_ne_bytes();
+            let word = if self.zeros { 0 } else { word_of(request.key, offset) }.to_ne_bytes();
             file.supply(request.token, offset, &word).expect("the request was just made");
         }
     }

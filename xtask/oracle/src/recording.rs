@@ -1,0 +1,123 @@
+//! Scripts and what Linux made of them, as text that `cargo xtask replay` takes.
+//!
+//! The format is that of the recordings, with these words more:
+//!
+//! | words | meaning |
+//! |---|---|
+//! | in the first line: `placed` | nothing is free but the window: what is mapped without a place comes into it, to the highest gap |
+//! | in the first line: `files=12,3` | there are files, of so many pages; the word at the start of each page says which it is (`replay::word_of`), the rest is zero |
+//! | `sK.T` | thread T of process K does it; without, its first |
+//! | `mmap ADDR LEN PROT FLAGS FILE OFFSET` | of a file, by its number, from a byte on |
+//! | `truncate FILE SIZE` | the file has so many bytes from now on |
+//! | `msync ADDR LEN FLAGS` | |
+//!
+//! An address that counts from below the window wraps: `0xfffff00000000000` is the address 0.
+
+use std::fmt::Write as _;
+
+use crate::script::{BASE, Call, File, Outcome, PAGES, Record, Script, State};
+
+/// The text of a script and of what came of it.
+pub fn text(script: &Script, records: &[Record], heading: &str) -> String {
+    let mut text = String::with_capacity(script.steps.len() * 200 + 200);
+    write_all(&mut text, script, records, heading).expect("a string takes all");
+    text
+}
+
+fn write_all(out: &mut String, script: &Script, records: &[Record], heading: &str) -> std::fmt::Result {
+    write!(out, "# lxoracle v2 {heading} window_pages={PAGES} base={BASE:#x}")?;
+    if script.setting.placed {
+        out.push_str(" placed");
+    }
+    if script.setting.files != [0; crate::script::FILES] {
+        let sizes: Vec<String> = script.setting.files.iter().map(u8::to_string).collect();
+        write!(out, " files={}", sizes.join(","))?;
+    }
+    out.push('\n');
+    for (number, (step, record)) in script.steps.iter().zip(records).enumerate() {
+        write!(out, "{number} s{}", step.slot)?;
+        if step.thread != 0 {
+            write!(out, ".{}", step.thread)?;
+        }
+        write_call(out, &step.call)?;
+        write_result(out, &step.call, record)?;
+        if step.call != Call::Exit {
+            write_state(out, ('R', 'P'), &record.state)?;
+        }
+        if matches!(step.call, Call::Fork { .. }) {
+            write_state(out, ('r', 'p'), &record.child)?;
+        }
+    }
+    Ok(())
+}
+
+/// A step as its line has it, without what came of it.
+pub(crate) fn write_call(out: &mut String, call: &Call) -> std::fmt::Result {
+    match *call {
+        Call::Map { address, length, protection, flags, file } => {
+            write!(out, " mmap {address:#x} {length:#x} {protection} {flags:#x}")?;
+            if let Some(File { number, offset }) = file {
+                write!(out, " {number} {offset:#x}")?;
+            }
+            Ok(())
+        }
+        Call::Unmap { address, length } => write!(out, " munmap {address:#x} {length:#x}"),
+        Call::Protect { address, length, protection } => write!(out, " mprotect {address:#x} {length:#x} {protection}"),
+        Call::Advise { address, length, advice } => write!(out, " madvise {address:#x} {length:#x} {advice}"),
+        Call::Remap { old, old_length, new_length, flags, new } => {
+            write!(out, " mremap {old:#x} {old_length:#x} {new_length:#x} {flags} {new:#x}")
+        }
+        Call::Sync { address, length, flags } => write!(out, " msync {address:#x} {length:#x} {flags}"),
+        Call::Truncate { file, size } => write!(out, " truncate {file} {size:#x}"),
+        Call::Write { address, value } => write!(out, " write {address:#x} {value}"),
+        Call::Read { address } => write!(out, " read {address:#x}"),
+        Call::CopyIn { address, length } => write!(out, " copyin {address:#x} {length} pat=0"),
+        Call::CopyOut { address, length, pattern } => write!(out, " copyout {address:#x} {length} pat={pattern:x}"),
+        Call::Fork { child } => write!(out, " fork -> s{child}"),
+        Call::Exit => out.write_str(" exit "),
+    }
+}
+
+fn write_result(out: &mut String, call: &Call, record: &Record) -> std::fmt::Result {
+    match call {
+        Call::Fork { .. } | Call::Exit => return out.write_str(" e0\n"),
+        Call::Write { .. } | Call::Read { .. } => {
+            out.write_str(match record.outcome {
+                Outcome::Done => " = ok",
+                Outcome::NotMapped => " = maperr",
+                Outcome::Denied => " = accerr",
+                Outcome::Bus => " = bus",
+            })?;
+            if let (Call::Read { .. }, Outcome::Done) = (call, record.outcome) {
+                write!(out, " {}", record.value)?;
+            }
+            return out.write_str(" e0\n");
+        }
+        _ if record.result < 0 => write!(out, " = -1 e{}", -record.result)?,
+        _ => write!(out, " = {} e0", record.result)?,
+    }
+    if let Call::CopyIn { .. } = call {
+        write!(out, " h={:x}", record.value)?;
+    }
+    out.write_char('\n')
+}
+
+fn write_state(out: &mut String, (regions, pages): (char, char), state: &State) -> std::fmt::Result {
+    write!(out, " {regions}")?;
+    for region in state.regions() {
+        write!(out, " {}-{}:", region.first, region.end)?;
+        for (bit, letter) in [(1, 'r'), (2, 'w'), (4, 'x')] {
+            out.push(if region.kind & bit != 0 { letter } else { '-' });
+        }
+        out.push(if region.kind & 8 != 0 { 's' } else { 'p' });
+    }
+    write!(out, "\n {pages} ")?;
+    for page in 0..PAGES {
+        out.push(match (state.private >> page & 1, state.shared >> page & 1) {
+            (1, _) => 'p',
+            (_, 1) => 's',
+            _ => '.',
+        });
+    }
+    out.write_char('\n')
+}
