@@ -472,9 +472,13 @@ impl Model {
             Op::Unmap { space, slot, how } => {
                 let Some(window) = self.windows[space][slot].filter(|window| !window.gated) else { return };
                 let from = self.spaces[space].as_ref().unwrap();
-                let flush = from.unmap(from.range(address(slot, 0), window.pages * PAGE).unwrap()).unwrap().detach();
+                let range = from.range(address(slot, 0), window.pages * PAGE).unwrap();
+                let flush = from.unmap(range).unwrap().detach();
+                // A window that shows nothing may be gone at once; one that is gone has nothing to be flushed.
+                let gone = from.windows().all(|window| !window.range.overlaps(range));
+                assert!(!gone || flush.request().scope.is_empty(), "gone before its flush");
                 self.windows[space][slot] = Some(Window { gated: true, ..window });
-                self.add(Outstanding::Unmap(flush, space, slot), how);
+                self.add(Outstanding::Unmap(flush, space, slot), if gone { How::Complete } else { how });
             }
             Op::Clone { space, how } => {
                 let Some(empty) = (0..SPACES).find(|space| self.spaces[*space].is_none()) else { return };
