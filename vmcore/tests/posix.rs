@@ -426,6 +426,29 @@ fn a_copy_into_a_file_and_a_private_page_of_it_makes_both_ready_first() {
 }
 
 #[test]
+fn a_guard_keeps_anonymous_neighbours_apart_and_not_those_of_a_file() {
+    let mut program = Program::new();
+    let file = file_of(&program, 2);
+    for (of_file, regions) in [(true, 1), (false, 2)] {
+        let Program { space, memory, .. } = &mut program;
+        for (number, protection) in [(0, DATA), (1, Protection::READ)] {
+            let (flags, backing) = match of_file {
+                true => (MapFlags::PRIVATE, Backing::Area { area: &file, offset: number * PAGE }),
+                false => (PRIVATE, Backing::Anonymous),
+            };
+            memory.mmap(space, page(number), PAGE, protection, flags | MapFlags::FIXED, backing).unwrap();
+        }
+        memory.madvise(space, page(1), PAGE, Advice::GuardInstall).unwrap();
+        program.store(0, 1);
+        let Program { space, memory, .. } = &mut program;
+        memory.mprotect(space, page(1), PAGE, DATA).unwrap();
+        assert_eq!(memory.regions().count(), regions, "of a file: {of_file}");
+    }
+    drop(file);
+    program.end();
+}
+
+#[test]
 fn neighbours_become_one_in_a_child_as_in_linux() {
     let mut program = Program::new();
     // A guard in shared memory does not tell regions apart.

@@ -63,12 +63,12 @@ impl<P: Platform> Memory<P> {
         Ok(())
     }
 
-    /// A guard in private memory counts as a page that was written: a child must have it as well. In shared memory a child has it anyway, and Linux notes nothing.
+    /// A guard in private anonymous memory counts as a page that was written. In shared memory, and in private memory of a file, Linux notes nothing.
     fn note_guarded(&mut self, start: u64, end: u64) {
         let mut next = start;
         while let Some(region) = self.regions.from(next).copied().filter(|region| region.start < end) {
             next = region.end;
-            if region.is_private() {
+            if region.is_anonymous_private() {
                 self.regions.note_written(region.start);
             }
         }
