@@ -601,6 +601,27 @@ fn a_window_that_shows_nothing_is_gone_at_once() {
     end(world, space);
 }
 
+/// What an area takes out of its windows is remembered by CPUs until its own flush: a window that shows nothing any more goes with a flush as well.
+#[test]
+fn a_window_of_what_its_area_gave_up_is_gone_with_a_flush() {
+    let (world, space) = scene(2);
+    let area = common::area(&world.sim, AreaKind::Open { size: 2 * PAGE }).unwrap();
+    let request = MapRequest::new(&area).at(A).offset(PAGE).size(PAGE);
+    let range = space.map(&request.populated()).unwrap();
+    world.sim.read_u64(1, range.start(), true).unwrap();
+    let given_up = area.resize(PAGE).unwrap().detach();
+    let unmapped = space.unmap(range).unwrap().detach();
+    assert!(!unmapped.request().scope.is_empty(), "CPU 1 remembers the page");
+    assert_eq!(space.map(&MapRequest::new(&area).at(A).size(PAGE)).unwrap_err(), SpaceError::Retry(range.start()));
+    for request in [unmapped.request(), given_up.request()] {
+        world.sim.apply(request);
+    }
+    // SAFETY: every CPU that is named has flushed.
+    unsafe { (unmapped.acknowledged(), given_up.acknowledged()) };
+    drop(area);
+    end(world, space);
+}
+
 /// A machine with one user space on every CPU.
 fn scene(cpus: usize) -> (World, Space<Sim>) {
     let world = World::new(cpus);
