@@ -132,8 +132,9 @@ impl<'a> Rows<'a> {
             }
         }
         let ended = self.logged(row, &mut command)?;
-        let (operations, accesses) = (sum_before(&ended.text, "operations"), sum_before(&ended.text, "accesses"));
-        let differences = sum_before(&ended.text, "differences");
+        let counts = counts_of_files(&ended.text);
+        let (operations, accesses) = (sum_before(&counts, "operations"), sum_before(&counts, "accesses"));
+        let differences = sum_before(&counts, "differences");
         Ok((format!("{operations} operations, {accesses} accesses"), self.verdict(row, &ended, differences)))
     }
 
@@ -285,5 +286,26 @@ impl<'a> Rows<'a> {
             Verdict::Found { count: missed, details: format!("  {}", outcome.survivors.join("\n  ")) }
         };
         Ok((cases, verdict))
+    }
+}
+
+/// What a replay counted in each file: without the rates, and without the line that adds all of them up.
+fn counts_of_files(text: &str) -> String {
+    let files = text.lines().filter(|line| !line.starts_with("all "));
+    files.map(|line| line.split("; ").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_replay_counted_is_added_up_once() {
+        let text = "a.xz: 3 operations, 4 accesses, 5 pages compared, 1 differences; 99 operations and accesses a second
+b.xz: 30 operations, 40 accesses, 50 pages compared, 0 differences; 98 operations and accesses a second
+all 2: 33 operations, 44 accesses, 55 pages compared, 1 differences in 0.1 s on 2 threads: 97 operations and accesses a second; reading took 0.0 s";
+        let counts = counts_of_files(text);
+        let sums = ["operations", "accesses", "differences"].map(|word| sum_before(&counts, word));
+        assert_eq!(sums, [33, 44, 1]);
     }
 }
