@@ -610,6 +610,10 @@ fn a_window_of_what_its_area_gave_up_is_gone_with_a_flush() {
     let range = space.map(&request.populated()).unwrap();
     world.sim.read_u64(1, range.start(), true).unwrap();
     let given_up = area.resize(PAGE).unwrap().detach();
+    // Their table, which was left empty, goes with what is unmapped beside.
+    let beside = common::area(&world.sim, AreaKind::Open { size: PAGE }).unwrap();
+    let other = space.map(&MapRequest::new(&beside).at(A + 8 * PAGE).populated()).unwrap();
+    space.unmap(other).unwrap().complete();
     let unmapped = space.unmap(range).unwrap().detach();
     assert!(!unmapped.request().scope.is_empty(), "CPU 1 remembers the page");
     assert_eq!(space.map(&MapRequest::new(&area).at(A).size(PAGE)).unwrap_err(), SpaceError::Retry(range.start()));
@@ -618,7 +622,7 @@ fn a_window_of_what_its_area_gave_up_is_gone_with_a_flush() {
     }
     // SAFETY: every CPU that is named has flushed.
     unsafe { (unmapped.acknowledged(), given_up.acknowledged()) };
-    drop(area);
+    drop((area, beside));
     end(world, space);
 }
 
