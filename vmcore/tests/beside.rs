@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use common::{KERNEL_START, PAGE, World, at, forget};
+use common::{KERNEL_START, PAGE, Random, World, at, forget};
 use vmcore::addr::Frame;
 use vmcore::frame::{FrameMeta, FrameRequest, Frames};
 use vmcore::paging::{Access, FlushRequest, Mmu, X86_64};
@@ -31,18 +31,6 @@ thread_local! {
     static LOCKED: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
     /// Whether a lock that is tried is taken by somebody.
     static TAKEN: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Repeatable random numbers: xorshift.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % limit
-    }
 }
 
 /// Where the window of an area begins: of the two that are faulted in, and of the one that is resized.

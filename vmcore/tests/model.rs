@@ -685,9 +685,7 @@ impl Model {
                 shown.window = names.1;
             }
         }
-        // A window that shows nothing may be gone at once; one that is gone has nothing to be flushed.
-        let gone = self.space(slot).unwrap().windows().all(|window| !window.range.overlaps(range));
-        assert!(!gone || flush.request().scope.is_empty(), "gone before its flush");
+        let gone = common::is_gone_at_once(self.space(slot).unwrap(), range, flush.request());
         self.finish_flush(flush, effect, if gone { How::Complete } else { how });
     }
 

@@ -177,10 +177,7 @@ impl Model {
                     shown.gate = shown.gate.or(Some(number));
                     self.guards.remove(page);
                 }
-                // A window that shows nothing may be gone at once; one that is gone has nothing to be flushed.
-                let range = self.range(page, count);
-                let gone = self.space.windows().all(|window| !window.range.overlaps(range));
-                assert!(!gone || flush.request().scope.is_empty(), "gone before its flush");
+                let gone = common::is_gone_at_once(&self.space, self.range(page, count), flush.request());
                 self.finish_flush(flush, number, later && !gone);
             }
             Op::Protect { page, count, access: code, later } => {

@@ -474,9 +474,7 @@ impl Model {
                 let from = self.spaces[space].as_ref().unwrap();
                 let range = from.range(address(slot, 0), window.pages * PAGE).unwrap();
                 let flush = from.unmap(range).unwrap().detach();
-                // A window that shows nothing may be gone at once; one that is gone has nothing to be flushed.
-                let gone = from.windows().all(|window| !window.range.overlaps(range));
-                assert!(!gone || flush.request().scope.is_empty(), "gone before its flush");
+                let gone = common::is_gone_at_once(from, range, flush.request());
                 self.windows[space][slot] = Some(Window { gated: true, ..window });
                 self.add(Outstanding::Unmap(flush, space, slot), if gone { How::Complete } else { how });
             }

@@ -391,9 +391,7 @@ impl Model {
                 let Some(window) = self.windows[space][slot].filter(|window| !window.gated) else { return };
                 let range = self.spaces[space].range(slot_address(slot), window.pages * PAGE).unwrap();
                 let flush = self.spaces[space].unmap(range).unwrap().detach();
-                // A window that shows nothing may be gone at once; one that is gone has nothing to be flushed.
-                let gone = self.spaces[space].windows().all(|window| !window.range.overlaps(range));
-                assert!(!gone || flush.request().scope.is_empty(), "gone before its flush");
+                let gone = common::is_gone_at_once(&self.spaces[space], range, flush.request());
                 self.windows[space][slot] = Some(Window { gated: true, ..window });
                 self.add(Outstanding::Unmap(flush, space, slot), if gone { How::Complete } else { how });
             }

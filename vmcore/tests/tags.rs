@@ -479,9 +479,7 @@ impl<M: SimFormat> Model<M> {
         let space = self.space(number);
         let range = space.range(address(number == 0, start), pages * PAGE).unwrap();
         let flush = space.unmap(range).unwrap();
-        // A window that shows nothing may be gone at once; one that is gone has nothing to be flushed.
-        let at_once = space.windows().all(|window| !window.range.overlaps(range));
-        assert!(!at_once || flush.request().scope.is_empty(), "gone before its flush");
+        let at_once = common::is_gone_at_once(space, range, flush.request());
         let model = self.spaces.get_mut(&number).unwrap();
         let mut gone = Vec::new();
         for place in places {

@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Barrier;
 
-use common::{KERNEL_START, PAGE, World, at};
+use common::{KERNEL_START, PAGE, Random, World, at};
 use vmcore::paging::Access;
 use vmcore::sim::Sim;
 use vmcore::vm_area::{Area, AreaError};
@@ -22,18 +22,6 @@ const PAGES: u64 = 8;
 
 thread_local! {
     static CPU: Cell<usize> = const { Cell::new(0) };
-}
-
-/// Repeatable random numbers: xorshift.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % limit
-    }
 }
 
 struct Thread<'a> {

@@ -4,7 +4,7 @@
 
 use vmcore::Platform;
 use vmcore::addr::{PageRange, VirtAddr};
-use vmcore::paging::{Access, Mmu};
+use vmcore::paging::{Access, FlushRequest, Mmu};
 use vmcore::sim::{FrameCounts, Sim, SimBuilder, Translation};
 use vmcore::vm_area::{Area, AreaError, AreaKind};
 use vmcore::vm_space::{Fault, MapRequest, Space, SpaceError};
@@ -144,4 +144,28 @@ pub fn map(space: &Space<Sim>, area: &Area<Sim>, address: u64, offset: u64, page
 /// Unmaps pages and completes the flush.
 pub fn unmap(space: &Space<Sim>, address: u64, pages: u64) {
     space.unmap(space.range(address, pages * PAGE).unwrap()).unwrap().complete();
+}
+
+/// Whether the windows of a range that was unmapped are gone before the flush that was given for them, which then has nothing to be flushed: a window that shows nothing
+/// may be.
+pub fn is_gone_at_once<P: Platform, M: Mmu>(
+    space: &Space<P, M>,
+    range: PageRange,
+    request: &FlushRequest<P::CpuSet>,
+) -> bool {
+    let gone = space.windows().all(|window| !window.range.overlaps(range));
+    assert!(!gone || request.scope.is_empty(), "gone before its flush");
+    gone
+}
+
+/// Repeatable random numbers: xorshift.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % limit
+    }
 }
