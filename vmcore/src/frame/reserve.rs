@@ -14,7 +14,7 @@ use core::ptr::NonNull;
 
 use crate::addr::Frame;
 use crate::frame::pool::{CLASSES, class_of};
-use crate::frame::{FrameList, FrameRun, FrameUse, Frames, ObjectList, OutOfFrames, free_one};
+use crate::frame::{FrameList, FrameRun, FrameUse, Frames, ObjectList, OutOfFrames, allocate_one, free_one};
 use crate::platform::Platform;
 
 /// A bit for each size class.
@@ -141,6 +141,81 @@ pub(crate) struct Reserve<P: Platform> {
     classes: Classes,
 }
 
+/// What a page that comes into being takes its frame from.
+pub(crate) trait PageSource {
+    /// Whether there is a zeroed frame for a page.
+    fn has_page(&self) -> bool;
+
+    /// Takes it.
+    fn take_page(&mut self) -> Option<Frame>;
+
+    /// Whether an account was charged for what is made of it.
+    fn is_charged_ahead(&self) -> bool;
+}
+
+impl<P: Platform> PageSource for Reserve<P> {
+    #[inline]
+    fn has_page(&self) -> bool {
+        !self.pages.is_empty()
+    }
+
+    #[inline]
+    fn take_page(&mut self) -> Option<Frame> {
+        Reserve::take_page(self)
+    }
+
+    #[inline]
+    fn is_charged_ahead(&self) -> bool {
+        self.charged > 0
+    }
+}
+
+/// A zeroed frame for a page that is at hand, or none: what most faults take. Dropping it gives back what was not used.
+pub(crate) struct OnePage<'a, P: Platform> {
+    platform: &'a P,
+    frame: Option<Frame>,
+}
+
+impl<'a, P: Platform> OnePage<'a, P> {
+    /// With a frame, if one can be had. Called without any lock.
+    #[inline]
+    pub(crate) fn try_take(platform: &'a P) -> Self {
+        Self { platform, frame: allocate_one(platform, FrameUse::Page, true).ok() }
+    }
+}
+
+impl<P: Platform> PageSource for OnePage<'_, P> {
+    #[inline]
+    fn has_page(&self) -> bool {
+        self.frame.is_some()
+    }
+
+    #[inline]
+    fn take_page(&mut self) -> Option<Frame> {
+        self.frame.take()
+    }
+
+    #[inline]
+    fn is_charged_ahead(&self) -> bool {
+        false
+    }
+}
+
+impl<P: Platform> Drop for OnePage<'_, P> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(frame) = self.frame.take() {
+            free_unused_page(self.platform, frame);
+        }
+    }
+}
+
+#[cold]
+fn free_unused_page<P: Platform>(platform: &P, frame: Frame) {
+    // SAFETY: the frame was allocated, and nobody was given it.
+    let _ = unsafe { free_one(platform, frame, FrameUse::Page) };
+}
+
 impl<P: Platform> Reserve<P> {
     /// An empty reserve.
     pub(crate) fn new(platform: &P) -> Self {
@@ -261,15 +336,6 @@ impl<P: Platform> Reserve<P> {
         Ok(())
     }
 
-    /// Takes a zeroed frame for a page, if it has none: [`top_up`](Self::top_up) with no more than that.
-    ///
-    /// # Errors
-    /// There is none.
-    #[inline]
-    pub(crate) fn take_one_page(&mut self) -> Result<(), OutOfFrames> {
-        self.pages.fill(&self.platform, FrameUse::Page, 1)
-    }
-
     /// Puts a page back that was taken and is zero still.
     pub(crate) fn put_page(&mut self, frame: Frame) {
         // Pages have metadata, or they would not have been on the list.
@@ -277,6 +343,7 @@ impl<P: Platform> Reserve<P> {
     }
 
     /// Takes a zeroed frame for a page.
+    #[inline]
     pub(crate) fn take_page(&mut self) -> Option<Frame> {
         self.pages.pop(&self.platform)
     }

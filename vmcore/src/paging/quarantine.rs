@@ -21,7 +21,7 @@
 use core::cell::Cell;
 use core::fmt;
 use core::mem::ManuallyDrop;
-use core::ptr::NonNull;
+use core::ptr::{self, NonNull};
 
 use crate::frame::{FrameList, FrameUse, free_list};
 use crate::paging::{FlushRequest, FlushScope, Gather};
@@ -150,7 +150,14 @@ impl<P: Platform> Pending<P> {
         Flush::new(platform.clone(), self, ()).complete();
     }
 
+    #[inline]
     fn release(&mut self, platform: &P) {
+        if self.lost || self.deferred.is_some() || !self.pages.is_empty() || !self.tables.is_empty() {
+            self.release_what_waits(platform);
+        }
+    }
+
+    fn release_what_waits(&mut self, platform: &P) {
         if self.lost {
             platform.machine().note_dropped_flush(self.tables.len() + self.pages.len() + self.cut_off);
             return;
@@ -209,14 +216,21 @@ impl<P: Platform, T> Flush<P, T> {
     /// Flushes through the platform, which waits for every CPU concerned; then frees what waited and gives the outcome.
     ///
     /// Call it with no lock held that another CPU may need before it can answer.
+    #[inline]
     pub fn complete(self) -> T {
-        let mut inner = self.into_inner();
+        let mut this = ManuallyDrop::new(self);
+        // Where it lies: it is large, and most flushes are nothing.
+        let inner = &mut *this.inner;
         let request = &inner.pending.request;
-        if !request.scope.is_empty() && !request.cpus.is_empty() {
+        if !request.cpus.is_empty() && !request.scope.is_empty() {
             inner.platform.flush(request);
         }
         inner.pending.release(&inner.platform);
-        inner.value
+        // SAFETY: `this` is never used or dropped again, so each is taken, or dropped, once; what waited has no destructor.
+        unsafe {
+            ptr::drop_in_place(&raw mut inner.platform);
+            ptr::read(&raw const inner.value)
+        }
     }
 
     /// The flush as a value for a queue: whoever takes it out flushes and then says so.
@@ -233,7 +247,7 @@ impl<P: Platform, T> Flush<P, T> {
     /// Both flushes as one, so that other CPUs are interrupted once for many changes. A flush of another machine is completed
     /// here instead. O(frames and objects that wait in `other`).
     pub fn and<U>(self, other: Flush<P, U>) -> Flush<P, (T, U)> {
-        if !core::ptr::eq(self.inner.platform.machine(), other.inner.platform.machine()) {
+        if !ptr::eq(self.inner.platform.machine(), other.inner.platform.machine()) {
             let done = other.complete();
             return self.map(|value| (value, done));
         }

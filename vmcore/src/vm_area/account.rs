@@ -19,7 +19,7 @@ use core::ptr::NonNull;
 use super::inner::{Answer, AreaState, NoPage};
 use super::{Area, AreaError, Rights};
 use crate::addr::Frame;
-use crate::frame::{Need, OutOfFrames, Reserve};
+use crate::frame::{Need, OutOfFrames, PageSource, Reserve};
 use crate::platform::Platform;
 use crate::word::{AtomicUsize, Ordering};
 
@@ -301,15 +301,15 @@ impl<P: Platform> AreaState<P> {
 
     /// The same for who charged nothing ahead, and may have the area beside others.
     #[inline]
-    pub(super) fn new_page_for_one(&self, platform: &P, reserve: &mut Reserve<P>) -> Result<Frame, NoPage> {
-        if !reserve.has_pages(1) {
+    pub(super) fn new_page_for_one(&self, platform: &P, source: &mut impl PageSource) -> Result<Frame, NoPage> {
+        if !source.has_page() {
             return Err(NoPage::Short);
         }
         if let Some(account) = self.account {
             // SAFETY: the area's reference keeps the account alive.
             unsafe { account.as_ref() }.charge(1).map_err(NoPage::Full)?;
         }
-        let frame = reserve.take_page().ok_or(NoPage::Short)?;
+        let frame = source.take_page().ok_or(NoPage::Short)?;
         self.note_charged(platform, frame);
         Ok(frame)
     }

@@ -9,7 +9,7 @@ use super::paged::{PageRequest, Paged, RequestToken};
 use super::sections::Sections;
 use super::{AccountInner, AreaError, AreaKind, OutOfAccount, Page, TreeSupply, View, ViewChange, Want};
 use crate::addr::Frame;
-use crate::frame::{Need, Reserve};
+use crate::frame::{Need, PageSource, Reserve};
 use crate::lock::{AdaptiveLock, Beside, Counted, Guard, SharedGuard};
 use crate::page_tree::{NodeSize, NodesNeeded, PageTree};
 use crate::paging::{MemoryType, Pending};
@@ -410,17 +410,17 @@ impl<P: Platform> AreaInner<P> {
         state: &AreaState<P>,
         index: u64,
         want: Want,
-        reserve: &mut Reserve<P>,
+        source: &mut impl PageSource,
     ) -> Option<Result<InLeaf, NoPage>> {
         if !self.may_be_shared() {
             return None;
         }
         // SAFETY: the caller's promise.
-        unsafe { state.page_in_leaf(platform, state.key(index), want, reserve) }
+        unsafe { state.page_in_leaf(platform, state.key(index), want, source) }
     }
 
     /// Whether [`first_refused`](Self::first_refused) says something of the page.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn refuses(&self, state: &AreaState<P>, index: u64) -> bool {
         if self.may_be_shared() {
             return state.is_retyping() || index >= state.end();

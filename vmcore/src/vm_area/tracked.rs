@@ -20,7 +20,7 @@ use super::inner::{Answer, AreaInner, AreaState, InLeaf, NoPage};
 use super::page::drop_page;
 use super::{Page, TreeSupply, ViewChange, release_page};
 use crate::addr::Frame;
-use crate::frame::{FrameMeta, Need, Reserve};
+use crate::frame::{FrameMeta, Need, PageSource, Reserve};
 use crate::page_tree::{Held, Run, TreeValue, Visited};
 use crate::paging::Pending;
 use crate::platform::Platform;
@@ -121,7 +121,7 @@ impl<P: Platform> AreaState<P> {
         platform: &P,
         index: u64,
         want: Want,
-        reserve: &mut Reserve<P>,
+        source: &mut impl PageSource,
     ) -> Option<Result<InLeaf, NoPage>> {
         if self.gates.is_some() {
             return None;
@@ -130,14 +130,14 @@ impl<P: Platform> AreaState<P> {
         let write = matches!(want, Want::Write | Want::Settled(true));
         // SAFETY: the leaf is the caller's.
         let Some(page) = (unsafe { slot.value() }) else {
-            if want == Want::Look || self.zero_shown || self.is_overlay() || reserve.charged > 0 {
+            if want == Want::Look || self.zero_shown || self.is_overlay() || source.is_charged_ahead() {
                 return None;
             }
             // SAFETY: as above.
             if !unsafe { slot.has_room() } {
                 return None;
             }
-            let frame = match self.new_page_for_one(platform, reserve) {
+            let frame = match self.new_page_for_one(platform, source) {
                 Ok(frame) => frame,
                 Err(none) => return Some(Err(none)),
             };
@@ -364,11 +364,12 @@ impl<P: Platform> AreaState<P> {
     }
 
     /// Whether asking for the page would be answered by [`Answer::Replaced`].
-    #[inline]
+    #[inline(always)]
     pub(crate) fn would_replace(&self, platform: &P, index: u64, want: Want) -> bool {
-        if !self.may_replace() {
-            return false;
-        }
+        self.may_replace() && self.would_replace_now(platform, index, want)
+    }
+
+    fn would_replace_now(&self, platform: &P, index: u64, want: Want) -> bool {
         match self.page_and_ownership(platform, self.key(index)) {
             Some((_, own, _)) => !own && want == Want::Write,
             None => (self.zero_shown && want != Want::Look) || (self.is_overlay() && want == Want::Write),

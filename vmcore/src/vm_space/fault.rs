@@ -13,9 +13,9 @@
 mod around;
 mod beside;
 
-use self::beside::Looked;
+use self::beside::{Everything, Looked};
 use crate::addr::{Frame, PageRange, VirtAddr};
-use crate::frame::{Need, Reserve};
+use crate::frame::{Need, OnePage, PageSource, Reserve};
 use crate::paging::{Access, Flush, FlushRequest, FlushScope, Found, Gather, Leaf, MemoryType, Mmu, Pending, Tables};
 use crate::platform::{CpuSet, Platform};
 use crate::vm_area::{Answer, AreaError, AreaInner, AreaState, PageRequest, RequestToken, Want};
@@ -117,21 +117,48 @@ impl<P: Platform, M: Mmu> Space<P, M> {
     /// # }
     /// ```
     pub fn fault(&self, fault: Fault) -> Result<Flush<P, Resolution>, SpaceError> {
+        if fault.present {
+            return self.fault_with(fault, None, None);
+        }
+        // Most such faults want a page: with one at hand, one look at window, area and tables is enough. Where it
+        // cannot be had, the look says whether it is needed.
+        let mut page = OnePage::try_take(self.platform());
+        match self.attempt_beside(fault, &mut page, None)? {
+            Looked::Done(Attempt::Done(Resolution::Mapped)) => {
+                Ok(Flush::new(self.platform().clone(), Pending::new(), Resolution::Mapped))
+            }
+            looked => self.fault_with(fault, page.take_page(), Some(looked)),
+        }
+    }
+
+    /// Resolves a fault by all that it takes, with a page that is at hand, and what was found if it was looked at.
+    #[inline(never)]
+    fn fault_with(
+        &self,
+        fault: Fault,
+        page: Option<Frame>,
+        mut looked: Option<Looked>,
+    ) -> Result<Flush<P, Resolution>, SpaceError> {
         let platform = self.platform();
         let mut reserve = Reserve::new(platform);
         let mut pending = Pending::new();
-        if !fault.present {
-            // Most such faults want a page: with one at hand, one look at window, area and tables is enough. Where it
-            // cannot be had, the look says whether it is needed.
-            let _ = reserve.take_one_page();
+        if let Some(frame) = page {
+            reserve.put_page(frame);
         }
         let resolution = loop {
             let mut waiting = None;
             let attempt = loop {
-                match self.attempt_beside(fault, &mut reserve, &mut pending, waiting)? {
+                let mut everything = Everything { reserve: &mut reserve, pending: &mut pending };
+                let found = match looked.take() {
+                    Some(found) => found,
+                    None => self.attempt_beside(fault, &mut everything, waiting)?,
+                };
+                match found {
                     Looked::Done(attempt) => break attempt,
                     // Twice at the most: who has the area alone waits for nothing more.
                     Looked::Waits(more) => waiting = Some(more),
+                    // With everything in hand, nothing lacks.
+                    Looked::Lacks => {}
                     Looked::Exclusive => break self.attempt(fault, &mut reserve, &mut pending)?,
                 }
             };

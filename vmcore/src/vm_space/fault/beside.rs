@@ -34,13 +34,14 @@
 //! two who did would find each other alone for ever.
 
 use core::ops::Deref;
+use core::ptr::NonNull;
 
-use crate::addr::{PageRange, VirtAddr};
-use crate::frame::{Need, Reserve};
+use crate::addr::{Frame, PageRange, VirtAddr};
+use crate::frame::{Need, OnePage, PageSource, Reserve};
 use crate::lock::{Beside, Guard};
 use crate::paging::{Access, Filler, Mmu, Pending};
 use crate::platform::Platform;
-use crate::vm_area::{AreaError, AreaState, InLeaf, NoPage};
+use crate::vm_area::{AreaError, AreaInner, AreaState, InLeaf, NoPage, Want};
 use crate::vm_space::fill::leaf_for;
 use crate::vm_space::index::page_size;
 use crate::vm_space::window::{WindowMarks, WindowState};
@@ -79,9 +80,111 @@ impl<P: Platform> Deref for Held<'_, P> {
     }
 }
 
+/// What a fault that is looked at beside others has in hand.
+pub(super) trait Supply<P: Platform>: PageSource {
+    /// Asks the area, which is had alone, for the page with this index, at `address`, where it takes more than its leaf; `shown` is the frame that the tables show there.
+    /// `None` if that may take more than there can be in hand.
+    ///
+    /// # Errors
+    /// As for [`Space::fault`].
+    fn ask(
+        &mut self,
+        platform: &P,
+        area: NonNull<AreaInner<P>>,
+        state: &mut AreaState<P>,
+        page: (VirtAddr, u64),
+        want: Want,
+        shown: Option<Frame>,
+    ) -> Option<Result<Asked, SpaceError>>;
+
+    /// Takes an untracked page back that was not mapped after all.
+    fn put_untracked_page(&mut self, frame: Frame);
+}
+
+/// What the area says.
+pub(super) enum Asked {
+    /// The frame, and whether it may be written to.
+    Page(Frame, bool),
+    /// There is nothing to map.
+    Ends(Attempt),
+}
+
+/// A page in hand is enough for most faults, which then neither reserve nor give up anything.
+impl<P: Platform> Supply<P> for OnePage<'_, P> {
+    #[inline]
+    fn ask(
+        &mut self,
+        _: &P,
+        _: NonNull<AreaInner<P>>,
+        _: &mut AreaState<P>,
+        _: (VirtAddr, u64),
+        _: Want,
+        _: Option<Frame>,
+    ) -> Option<Result<Asked, SpaceError>> {
+        None
+    }
+
+    fn put_untracked_page(&mut self, _: Frame) {
+        // None was asked for.
+    }
+}
+
+/// All that a fault can take, and what it gives up.
+pub(super) struct Everything<'a, P: Platform> {
+    pub(super) reserve: &'a mut Reserve<P>,
+    pub(super) pending: &'a mut Pending<P>,
+}
+
+impl<P: Platform> PageSource for Everything<'_, P> {
+    #[inline]
+    fn has_page(&self) -> bool {
+        self.reserve.has_page()
+    }
+
+    #[inline]
+    fn take_page(&mut self) -> Option<Frame> {
+        self.reserve.take_page()
+    }
+
+    #[inline]
+    fn is_charged_ahead(&self) -> bool {
+        self.reserve.is_charged_ahead()
+    }
+}
+
+impl<P: Platform> Supply<P> for Everything<'_, P> {
+    fn ask(
+        &mut self,
+        platform: &P,
+        area: NonNull<AreaInner<P>>,
+        state: &mut AreaState<P>,
+        (address, index): (VirtAddr, u64),
+        want: Want,
+        shown: Option<Frame>,
+    ) -> Option<Result<Asked, SpaceError>> {
+        // SAFETY: the caller names the area whose state it has.
+        let inner = unsafe { area.as_ref() };
+        Some(supplied(platform, (inner, state), (address, index), want, shown, self.reserve).map(|page| match page {
+            Supplied::Page(frame, writable) => Asked::Page(frame, writable),
+            Supplied::Replaced(_, _, old) => {
+                // It was looked at before; should it be so after all, that needs no more than the area.
+                state.withdraw(platform, area, (index, old), self.reserve, self.pending);
+                Asked::Ends(Attempt::Done(Resolution::Mapped))
+            }
+            Supplied::Ends(attempt) => Asked::Ends(attempt),
+        }))
+    }
+
+    fn put_untracked_page(&mut self, frame: Frame) {
+        self.reserve.put_untracked_page(frame);
+    }
+}
+
 /// What became of a fault that was looked at beside others.
 pub(super) enum Looked {
     Done(Attempt),
+    /// More than is [in hand](Supply::ask).
+    Lacks,
     /// It takes what is not to be waited for with a slot held.
     Waits(Waiting),
     /// It takes the index exclusively.
@@ -103,11 +206,11 @@ impl<P: Platform, M: Mmu> Space<P, M> {
     ///
     /// # Errors
     /// What the window refuses, and what the area answers ([`fault`](Space::fault)).
-    pub(super) fn attempt_beside(
+    #[inline]
+    pub(super) fn attempt_beside<S: Supply<P>>(
         &self,
         fault: Fault,
-        reserve: &mut Reserve<P>,
-        pending: &mut Pending<P>,
+        supply: &mut S,
         waiting: Option<Waiting>,
     ) -> Result<Looked, SpaceError> {
         let (platform, inner, address) = (self.platform(), self.inner(), fault.address);
@@ -158,7 +261,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             Beside::Taken => return Ok(Looked::Waits(Waiting { met: true, alone: false })),
         };
         let Some(found) = tables.find(platform, address) else { return Ok(Looked::Exclusive) };
-        let present = tables.found_leaf(&found);
+        let present = if tables.is_present(&found) { tables.found_leaf(&found) } else { None };
         if present.is_some_and(|leaf| leaf.access.contains(fault.access.difference(Access::USER))) {
             return Ok(Looked::Done(Attempt::Done(Resolution::Spurious)));
         }
@@ -174,7 +277,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         }
         let shown = present.map(|leaf| leaf.frame);
         // SAFETY: the area is had alone, or beside others with the leaf's lock.
-        let in_leaf = unsafe { area.page_in_leaf(platform, &held, index_in_area, want, reserve) };
+        let in_leaf = unsafe { area.page_in_leaf(platform, &held, index_in_area, want, supply) };
         let (frame, writable, made) = match (in_leaf, &mut held) {
             (Some(Ok(InLeaf { frame, writable, made })), held) => {
                 match held {
@@ -188,14 +291,12 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             (Some(Err(NoPage::Full(error))), _) => return Err(AreaError::OutOfAccount(error).into()),
             (None, Held::Alone(state)) => {
                 let resident = state.resident();
-                match supplied(platform, (area, state), (address, index_in_area), want, shown, reserve)? {
-                    Supplied::Page(frame, writable) => (frame, writable, state.resident() != resident),
-                    Supplied::Replaced(_, _, old) => {
-                        // It was looked at before; should it be so after all, that needs no more than the area.
-                        state.withdraw(platform, window.area, (index_in_area, old), reserve, pending);
-                        return Ok(Looked::Done(Attempt::Done(Resolution::Mapped)));
-                    }
-                    Supplied::Ends(attempt) => return Ok(Looked::Done(attempt)),
+                let Some(page) = supply.ask(platform, window.area, state, (address, index_in_area), want, shown) else {
+                    return Ok(Looked::Lacks);
+                };
+                match page? {
+                    Asked::Page(frame, writable) => (frame, writable, state.resident() != resident),
+                    Asked::Ends(attempt) => return Ok(Looked::Done(attempt)),
                 }
             }
             (None, _) => return Ok(Looked::Waits(Waiting { met: false, alone: true })),
@@ -222,7 +323,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             return Ok(Looked::Done(Attempt::Done(Resolution::Mapped)));
         }
         if area.is_untracked() && present.is_none() {
-            reserve.put_untracked_page(frame);
+            supply.put_untracked_page(frame);
         }
         Ok(Looked::Exclusive)
     }
