@@ -221,8 +221,8 @@ unsafe impl Platform for Kernel {
     fn flush_local(&self, _: &FlushRequest<CpuMask>) {}
 }
 
-/// A lock of one word: taken by an exchange, given up by a store. Who waits long lets others run, since nobody keeps this program's threads on their
-/// processors.
+/// A lock of one word: taken by an exchange, given up by a store. Who waits looks less and less often, so that whoever has it keeps what it guards in its cache for some turns; and lets
+/// others run in the end, since nobody keeps this program's threads on their processors.
 #[derive(Debug)]
 pub struct SpinLock(AtomicBool);
 
@@ -250,14 +250,18 @@ unsafe impl lock_api::RawMutex for SpinLock {
     }
 }
 
+/// How many pauses of the processor are made between two looks at the most: some ten microseconds.
+const MOST_PAUSES: u32 = 256;
+
 impl SpinLock {
     #[cold]
     fn wait(&self) {
-        let mut turns = 0_u32;
+        let mut pauses = 1;
         while self.0.load(Ordering::Relaxed) || self.0.swap(true, Ordering::Acquire) {
-            hint::spin_loop();
-            turns += 1;
-            if turns.is_multiple_of(1 << 10) {
+            (0..pauses).for_each(|_| hint::spin_loop());
+            if pauses < MOST_PAUSES {
+                pauses *= 2;
+            } else {
                 std::thread::yield_now();
             }
         }
