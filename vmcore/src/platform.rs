@@ -116,6 +116,9 @@ pub unsafe trait Platform: Frames + Clone {
     /// The lock that guards the library's state. Its holder is neither preempted nor moved to another CPU; it must disable
     /// interrupts if an interrupt handler can enter the library; and unlocking does not touch the lock after the next
     /// holder can have it, who may free it.
+    ///
+    /// Where several CPUs change one space at once, a lock that backs off while it waits (that looks less and less often, up to some microseconds) is worth having: whoever holds it keeps in its
+    /// cache what it guards.
     type RawMutex: lock_api::RawMutex + Send + Sync;
 
     /// Sets of CPUs.
