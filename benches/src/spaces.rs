@@ -308,11 +308,10 @@ fn counted(machine: &mut Booted, rows: &[Row], addresses: Option<&Path>, line: &
     for row in rows {
         match row {
             Row::Windows(row) => {
-                let (subject, target) = windows::prepared(*row, WINDOWS as usize);
-                let mut subject = subject;
+                let mut step = windows::stepping(*row, WINDOWS as usize);
                 // Once before, so that what is taken for the first time is there.
-                windows::step(*row, &mut subject, target);
-                let counts = step::count(|| windows::step(*row, &mut subject, target))?;
+                step();
+                let counts = step::count(&mut step)?;
                 put(row.name(), row.title(), &counts, "–", "–")?;
             }
             Row::Alone(_) | Row::Memory => {}

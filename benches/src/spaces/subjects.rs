@@ -3,13 +3,18 @@
 //! | candidate | what it is |
 //! |---|---|
 //! | `vmcore` | whole calls on a space: lock, lookup, checks, records, area, tables |
+//! | `index` | the index of a space alone, with the nodes out of the pools |
 //! | `BTreeMap` | written by hand for the comparison: from a window's start to the rest of it; for gaps with a second index by size |
 //! | `memory_set` 0.4 | a `BTreeMap` of areas, with a back end that does nothing |
 //! | `rangemap` 1 | a `RangeMap`, which makes equal neighbours one |
 //! | `nodit` 0.10 | a `NoditMap` of half-open intervals |
 //! | `libkernel` 0.2 | the `MemoryMap` of the kernel moss, with tables that do nothing |
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hint::black_box,
+    ptr::{self, NonNull},
+};
 
 use ::libkernel::{
     error::Result as KernelResult,
@@ -29,10 +34,10 @@ use memory_set::{MappingBackend, MemoryArea, MemorySet};
 use nodit::{Interval, NoditMap, interval::ie};
 use rangemap::RangeMap;
 use vmcore::{
-    addr::PageRange,
-    paging::Access,
+    addr::{PageRange, VirtAddr},
+    paging::{Access, Mmu, X86_64},
     vm_area::{Area, AreaKind},
-    vm_space::{Fault, MapRequest, Space, SpaceError, SpaceLimits},
+    vm_space::{BareIndex, Fault, MapRequest, Space, SpaceError, SpaceLimits},
 };
 
 use super::kernel::{self, Kernel};
@@ -209,6 +214,103 @@ impl Vmcore {
     /// From now on nothing more can be mapped: what is asked for is looked for, and then refused.
     pub fn refuse(&mut self) {
         self.space.set_limits(SpaceLimits::NONE.windows(0));
+    }
+}
+
+/// What a slot of the index alone points to, or seems to: nothing is there.
+#[derive(Debug)]
+pub struct Nothing;
+
+/// `vmcore`'s index alone. What it points to tells, as the others' values do, whether the window is writable and where its memory began to be mapped.
+#[derive(Debug)]
+pub struct Alone {
+    index: BareIndex<Kernel, Nothing>,
+    format: X86_64,
+}
+
+impl Alone {
+    const WRITABLE: usize = 1;
+    /// So that no pointer is null.
+    const ANY: usize = 2;
+
+    fn pages(&self, start: u64, size: u64) -> PageRange {
+        self.format.range(start, size).unwrap()
+    }
+
+    fn value(memory: u64) -> NonNull<Nothing> {
+        NonNull::new(ptr::without_provenance_mut(memory as usize | Self::ANY | Self::WRITABLE)).unwrap()
+    }
+
+    fn made(value: NonNull<Nothing>, writable: bool) -> NonNull<Nothing> {
+        let bits = value.addr().get() & !Self::WRITABLE | usize::from(writable);
+        NonNull::new(ptr::without_provenance_mut(bits)).unwrap()
+    }
+}
+
+impl Subject for Alone {
+    const NAME: &'static str = "index";
+    const OFFERS: &'static [Offer] = &[Offer::Protect, Offer::Gap];
+
+    fn new(places: &[Place], _: bool) -> Self {
+        // With the space comes the memory.
+        let _ = kernel::space(0);
+        let mut alone = Self { index: BareIndex::new(&Kernel), format: X86_64::new(52) };
+        for (start, pages) in places {
+            let place = (alone.pages(*start, pages * PAGE), Self::value(*start));
+            assert!(alone.index.insert(place).unwrap());
+        }
+        alone
+    }
+
+    #[inline]
+    fn find(&mut self, address: u64) -> bool {
+        // All of what is there is wanted.
+        black_box(self.index.find(VirtAddr::new(address))).is_some()
+    }
+
+    #[inline]
+    fn insert(&mut self, (start, pages): Place) {
+        let place = (self.pages(start, pages * PAGE), Self::value(0));
+        assert!(self.index.insert(place).unwrap());
+    }
+
+    #[inline]
+    fn remove(&mut self, (start, pages): Place) {
+        assert!(self.index.remove(self.pages(start, pages * PAGE)).is_some());
+    }
+
+    #[inline]
+    fn protect(&mut self, (start, pages): Place, writable: bool) {
+        let (mut start, mut end) = (start, start + pages * PAGE);
+        let Some((range, value)) = self.index.find_near(VirtAddr::new(start)) else { return };
+        let (first, last) = (range.start().as_u64(), range.last().as_u64() + 1);
+        let made = Self::made(value, writable);
+        let (mut before, mut behind, mut at, mut count) = (None, None, first, 1);
+        // What is left of the window, or a neighbour that agrees.
+        if first < start {
+            before = Some((self.pages(first, start - first), value));
+        } else if let Some((left, _)) = self.index.find_near(VirtAddr::new(start - 1)).filter(|left| left.1 == made) {
+            (start, at, count) = (left.start().as_u64(), left.start().as_u64(), count + 1);
+        }
+        if end < last {
+            behind = Some((self.pages(end, last - end), value));
+        } else if let Some((right, _)) = self.index.find_near(VirtAddr::new(end)).filter(|right| right.1 == made) {
+            (end, count) = (right.last().as_u64() + 1, count + 1);
+        }
+        let middle = Some((self.pages(start, end - start), made));
+        self.index.splice(VirtAddr::new(at), count, [before, middle, behind]).unwrap();
+    }
+
+    #[inline]
+    fn gap(&mut self, pages: u64, alignment: u32) -> Option<u64> {
+        let within = self.pages(LOW, HIGH - LOW);
+        self.index.lowest_gap(within, pages * PAGE, alignment).map(VirtAddr::as_u64)
+    }
+
+    fn pieces(&mut self) -> Vec<Piece> {
+        let writable = |value: NonNull<Nothing>| value.addr().get() & Self::WRITABLE != 0;
+        let piece = |(range, value): (PageRange, _)| (range.start().as_u64(), range.pages(12), writable(value));
+        self.index.iter().map(piece).collect()
     }
 }
 

@@ -7,8 +7,9 @@
 //!   misaligned gaps:            |wwww......ww......ww...            each nearly 4 MiB, and none holds an aligned 2 MiB
 //! ```
 //!
-//! What the others do is what `vmcore`'s index does; `vmcore` is measured through its public calls, which take locks, check, and keep records, areas and
-//! tables as well. A call that only looks ends in a refusal: a fault by an access that the window does not allow, a mapping in a space that may have no more windows.
+//! Each row is there twice. `index-` is the index of a space alone beside other maps, which do the same: with the nodes that it counts and takes from the pools, without
+//! the lock around it. `space-` is the whole call, which takes locks, checks, and keeps records, areas and tables as well; a `BTreeMap` beside it is the yardstick of the run. A call that only
+//! looks ends in a refusal: a fault by an access that the window does not allow, a mapping in a space that may have no more windows.
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +19,7 @@ use std::{
 
 use anyhow::{Result, ensure};
 
-use super::subjects::{self, LOW, Libkernel, Offer, Piece, Place, Subject, Vmcore};
+use super::subjects::{self, Alone, LOW, Libkernel, Offer, Piece, Place, Subject, Vmcore};
 use crate::{clock::timed, measure::Effort, subject::PAGE};
 
 /// How many windows there are.
@@ -29,9 +30,9 @@ const STRIDE: u64 = 6;
 /// The shift of the large alignment.
 const LARGE: u32 = 21;
 
-/// An operation that is measured.
+/// What is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Row {
+pub enum Operation {
     /// What is at a random address.
     Find,
     /// A window between others, and away again.
@@ -46,32 +47,70 @@ pub enum Row {
     LargeGap,
 }
 
+/// An operation that is measured, and on what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    operation: Operation,
+    /// The whole call on a space, or its index alone.
+    whole: bool,
+}
+
 impl Row {
-    /// All of them, in the table's order.
-    pub const ALL: [Self; 6] =
-        [Self::Find, Self::InsertRemove, Self::MapUnmap, Self::Protect, Self::Gap, Self::LargeGap];
+    /// All of them, in the tables' order.
+    pub const ALL: [Self; 11] = [
+        Self::alone(Operation::Find),
+        Self::alone(Operation::InsertRemove),
+        Self::alone(Operation::Protect),
+        Self::alone(Operation::Gap),
+        Self::alone(Operation::LargeGap),
+        Self::whole(Operation::Find),
+        Self::whole(Operation::InsertRemove),
+        Self::whole(Operation::MapUnmap),
+        Self::whole(Operation::Protect),
+        Self::whole(Operation::Gap),
+        Self::whole(Operation::LargeGap),
+    ];
+
+    const fn alone(operation: Operation) -> Self {
+        Self { operation, whole: false }
+    }
+
+    const fn whole(operation: Operation) -> Self {
+        Self { operation, whole: true }
+    }
 
     /// What it is called on the command line.
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::Find => "space-find",
-            Self::InsertRemove => "space-insert-remove",
-            Self::MapUnmap => "space-map-unmap",
-            Self::Protect => "space-protect",
-            Self::Gap => "space-gap",
-            Self::LargeGap => "space-gap-2m",
+        match (self.whole, self.operation) {
+            (false, Operation::Find) => "index-find",
+            (false, Operation::InsertRemove) => "index-insert-remove",
+            (false, Operation::MapUnmap) => "index-map-unmap",
+            (false, Operation::Protect) => "index-protect",
+            (false, Operation::Gap) => "index-gap",
+            (false, Operation::LargeGap) => "index-gap-2m",
+            (true, Operation::Find) => "space-find",
+            (true, Operation::InsertRemove) => "space-insert-remove",
+            (true, Operation::MapUnmap) => "space-map-unmap",
+            (true, Operation::Protect) => "space-protect",
+            (true, Operation::Gap) => "space-gap",
+            (true, Operation::LargeGap) => "space-gap-2m",
         }
     }
 
     /// What it is called in the table.
     pub const fn title(self) -> &'static str {
-        match self {
-            Self::Find => "find (vmcore: a refused fault)",
-            Self::InsertRemove => "insert + remove (vmcore: map + unmap)",
-            Self::MapUnmap => "map + unmap a page that is there",
-            Self::Protect => "protect the middle (split), and back",
-            Self::Gap => "first gap behind n one-page holes",
-            Self::LargeGap => "2 MiB gap behind n misaligned gaps",
+        match (self.whole, self.operation) {
+            (false, Operation::Find) => "index: find",
+            (false, Operation::InsertRemove) => "index: insert + remove between others",
+            (false, Operation::Protect) => "index: split the middle off, and join",
+            (false, Operation::Gap) => "index: first gap behind n 1-page holes",
+            (false, Operation::LargeGap) => "index: 2 MiB gap behind n misaligned",
+            (true, Operation::Find) => "call: a fault that is refused",
+            (true, Operation::InsertRemove) => "call: map + unmap, nothing resident",
+            (_, Operation::MapUnmap) => "call: map + unmap a page that is there",
+            (true, Operation::Protect) => "call: protect the middle, and back",
+            (true, Operation::Gap) => "call: map refused behind 1-page holes",
+            (true, Operation::LargeGap) => "call: 2 MiB refused behind misaligned",
         }
     }
 
@@ -84,17 +123,20 @@ impl Row {
             _ => return None,
         };
         Some(
-            match self {
-                Self::Find => [6, 20, 60],
-                Self::InsertRemove => [40, 120, 250],
-                Self::MapUnmap => [90, 220, 450],
-                Self::Protect => [120, 250, 400],
-                Self::Gap => [10, 15, 25],
-                Self::LargeGap => return if at == 2 { Some(60) } else { None },
+            match (self.whole, self.operation) {
+                (false, Operation::Find) => [6, 20, 60],
+                (false, Operation::InsertRemove) => [40, 120, 250],
+                (_, Operation::MapUnmap) => [90, 220, 450],
+                (_, Operation::Protect) => [120, 250, 400],
+                (false, Operation::Gap) => [10, 15, 25],
+                (false, Operation::LargeGap) if at == 2 => return Some(60),
+                _ => return None,
             }[at],
         )
     }
+}
 
+impl Operation {
     const fn needs(self) -> Option<Offer> {
         match self {
             Self::Find | Self::InsertRemove => None,
@@ -119,48 +161,61 @@ impl Row {
     }
 }
 
-/// The windows of a row in random order, by where they begin.
-fn targets(row: Row, count: usize) -> Vec<u64> {
-    let mut starts: Vec<u64> = row.places(count).iter().map(|place| place.0).collect();
+/// The windows of an operation in random order, by where they begin.
+fn targets(operation: Operation, count: usize) -> Vec<u64> {
+    let mut starts: Vec<u64> = operation.places(count).iter().map(|place| place.0).collect();
     fastrand::Rng::with_seed(5).shuffle(&mut starts);
     starts
 }
 
-/// One operation of a row, at the window that begins at `target`.
+/// One operation, at the window that begins at `target`.
 #[inline]
-pub fn step<S: Subject>(row: Row, subject: &mut S, target: u64) {
-    match row {
-        Row::Find => {
+fn step<S: Subject>(operation: Operation, subject: &mut S, target: u64) {
+    match operation {
+        Operation::Find => {
             black_box(subject.find(target + PAGE + 0x123));
         }
-        Row::InsertRemove => {
+        Operation::InsertRemove => {
             let place = (target + 4 * PAGE, 1);
             subject.insert(place);
             subject.remove(place);
         }
-        Row::MapUnmap => subject.map_and_unmap(target + 4 * PAGE),
-        Row::Protect => {
+        Operation::MapUnmap => subject.map_and_unmap(target + 4 * PAGE),
+        Operation::Protect => {
             let middle = (target + PAGE, 1);
             subject.protect(middle, false);
             subject.protect(middle, true);
         }
-        Row::Gap => {
+        Operation::Gap => {
             black_box(subject.look_for_gap(2, 12));
         }
-        Row::LargeGap => {
+        Operation::LargeGap => {
             black_box(subject.look_for_gap((1 << LARGE) / PAGE, LARGE));
         }
     }
 }
 
-/// `vmcore` as a row finds it, and a window of it.
-pub fn prepared(row: Row, count: usize) -> (Vmcore, u64) {
-    let mut subject = Vmcore::new(&row.places(count), row == Row::MapUnmap);
-    if matches!(row, Row::Gap | Row::LargeGap) {
+/// `vmcore` as an operation finds it.
+fn prepared(operation: Operation, count: usize) -> Vmcore {
+    let mut subject = Vmcore::new(&operation.places(count), operation == Operation::MapUnmap);
+    if matches!(operation, Operation::Gap | Operation::LargeGap) {
         subject.refuse();
     }
-    let target = targets(row, count)[0];
-    (subject, target)
+    subject
+}
+
+/// One step of a row with so many windows, again and again.
+pub fn stepping(row: Row, count: usize) -> Box<dyn FnMut()> {
+    fn of<S: Subject + 'static>(operation: Operation, count: usize, mut subject: S) -> Box<dyn FnMut()> {
+        let target = targets(operation, count)[0];
+        Box::new(move || step(operation, &mut subject, target))
+    }
+    let operation = row.operation;
+    if row.whole {
+        of(operation, count, prepared(operation, count))
+    } else {
+        of(operation, count, Alone::new(&operation.places(count), false))
+    }
 }
 
 trait Runner {
@@ -170,7 +225,7 @@ trait Runner {
 }
 
 struct Candidate<S> {
-    row: Row,
+    operation: Operation,
     subject: S,
     targets: Vec<u64>,
     next: usize,
@@ -182,15 +237,15 @@ const ROUND: Duration = Duration::from_micros(100);
 const MOST_OPERATIONS: usize = 2048;
 
 impl<S: Subject> Candidate<S> {
-    fn boxed(row: Row, count: usize, subject: S) -> Option<Box<dyn Runner>>
+    fn boxed(operation: Operation, count: usize, subject: S) -> Box<dyn Runner>
     where
         S: 'static,
     {
-        let mut candidate = Self { row, subject, targets: targets(row, count), next: 0, operations: 1 };
+        let mut candidate = Self { operation, subject, targets: targets(operation, count), next: 0, operations: 1 };
         while candidate.operations < MOST_OPERATIONS && candidate.round().0 < ROUND {
             candidate.operations *= 2;
         }
-        Some(Box::new(candidate))
+        Box::new(candidate)
     }
 }
 
@@ -200,11 +255,11 @@ impl<S: Subject> Runner for Candidate<S> {
     }
 
     fn round(&mut self) -> (Duration, usize) {
-        let Self { row, subject, targets, next, operations } = self;
-        let (row, operations) = (*row, *operations);
+        let Self { operation, subject, targets, next, operations } = self;
+        let (operation, operations) = (*operation, *operations);
         let time = timed(|| {
             for _ in 0..operations {
-                step(row, subject, targets[*next]);
+                step(operation, subject, targets[*next]);
                 *next = if *next + 1 == targets.len() { 0 } else { *next + 1 };
             }
         });
@@ -213,37 +268,42 @@ impl<S: Subject> Runner for Candidate<S> {
 }
 
 /// Someone who can take part in a row.
-fn entrant<S: Subject + 'static>(row: Row, count: usize) -> Option<Box<dyn Runner>> {
-    if row.needs().is_some_and(|need| !S::OFFERS.contains(&need)) {
+fn entrant<S: Subject + 'static>(operation: Operation, count: usize) -> Option<Box<dyn Runner>> {
+    if operation.needs().is_some_and(|need| !S::OFFERS.contains(&need)) {
         return None;
     }
-    Candidate::boxed(row, count, S::new(&row.places(count), false))
+    Some(Candidate::boxed(operation, count, S::new(&operation.places(count), false)))
 }
 
-fn entrants(row: Row, count: usize) -> Vec<Box<dyn Runner>> {
-    let vmcore = Candidate::boxed(row, count, prepared(row, count).0);
+fn entrants(Row { operation, whole }: Row, count: usize) -> Vec<Box<dyn Runner>> {
+    if whole {
+        let vmcore = Candidate::boxed(operation, count, prepared(operation, count));
+        return [Some(vmcore), entrant::<subjects::Ordered>(operation, count)].into_iter().flatten().collect();
+    }
     [
-        vmcore,
-        entrant::<subjects::Ordered>(row, count),
-        entrant::<subjects::Set>(row, count),
-        entrant::<subjects::Ranges>(row, count),
-        entrant::<subjects::Intervals>(row, count),
-        entrant::<Libkernel>(row, count),
+        entrant::<Alone>(operation, count),
+        entrant::<subjects::Ordered>(operation, count),
+        entrant::<subjects::Set>(operation, count),
+        entrant::<subjects::Ranges>(operation, count),
+        entrant::<subjects::Intervals>(operation, count),
+        entrant::<Libkernel>(operation, count),
     ]
     .into_iter()
     .flatten()
     .collect()
 }
 
-/// Who has a column, in order.
-const COLUMNS: [&str; 6] = [
-    Vmcore::NAME,
+/// Who has a column beside the index alone, in order.
+const ALONE: [&str; 6] = [
+    Alone::NAME,
     subjects::Ordered::NAME,
     subjects::Set::NAME,
     subjects::Ranges::NAME,
     subjects::Intervals::NAME,
     Libkernel::NAME,
 ];
+/// And beside whole calls.
+const WHOLE: [&str; 2] = [Vmcore::NAME, subjects::Ordered::NAME];
 
 fn measure(row: Row, count: usize, effort: Effort) -> BTreeMap<&'static str, f64> {
     let mut candidates = entrants(row, count);
@@ -269,22 +329,26 @@ fn measure(row: Row, count: usize, effort: Effort) -> BTreeMap<&'static str, f64
 
 /// Measures the rows and gives the lines of the tables, as they come.
 pub fn run(rows: &[Row], effort: Effort, line: &mut impl FnMut(String)) {
-    for count in COUNTS {
-        let title = format!("ns, {count} windows");
-        let names: Vec<_> = COLUMNS.iter().map(|name| format!("{name:>10}")).collect();
-        line(format!("| {title:<38} | {} | to BTreeMap | goal |", names.join(" | ")));
-        line(format!("|{:-<40}|{}------------:|-----:|", "", "-----------:|".repeat(names.len())));
-        for row in rows {
-            let figures = measure(*row, count, effort);
-            let shown =
-                |name: &&str| figures.get(name).map_or(format!("{:>10}", "–"), |figure| format!("{figure:>10.1}"));
-            let columns: Vec<_> = COLUMNS.iter().map(shown).collect();
-            let (own, other) = (figures.get(Vmcore::NAME), figures.get(subjects::Ordered::NAME));
-            let ratio = own.zip(other).map_or("–".into(), |(own, other)| format!("{:.2}", own / other));
-            let goal = row.goal(count).map_or("–".into(), |goal| goal.to_string());
-            line(format!("| {:<38} | {} | {ratio:>11} | {goal:>4} |", row.title(), columns.join(" | ")));
+    for (whole, columns) in [(false, &ALONE[..]), (true, &WHOLE[..])] {
+        let rows: Vec<_> = rows.iter().filter(|row| row.whole == whole).collect();
+        for count in if rows.is_empty() { &[][..] } else { &COUNTS } {
+            let title = format!("ns, {}, {count} windows", if whole { "whole calls" } else { "the index alone" });
+            let names: Vec<_> = columns.iter().map(|name| format!("{name:>10}")).collect();
+            line(format!("| {title:<38} | {} | to BTreeMap | goal |", names.join(" | ")));
+            line(format!("|{:-<40}|{}------------:|-----:|", "", "-----------:|".repeat(names.len())));
+            for row in &rows {
+                let figures = measure(**row, *count, effort);
+                let shown = |name: &&str| {
+                    figures.get(name).map_or(format!("{:>10}", "–"), |figure| format!("{figure:>10.1}"))
+                };
+                let shown: Vec<_> = columns.iter().map(shown).collect();
+                let (own, other) = (figures.get(columns[0]), figures.get(subjects::Ordered::NAME));
+                let ratio = own.zip(other).map_or("–".into(), |(own, other)| format!("{:.2}", own / other));
+                let goal = row.goal(*count).map_or("–".into(), |goal| goal.to_string());
+                line(format!("| {:<38} | {} | {ratio:>11} | {goal:>4} |", row.title(), shown.join(" | ")));
+            }
+            line(String::new());
         }
-        line(String::new());
     }
 }
 
@@ -294,6 +358,7 @@ pub fn run(rows: &[Row], effort: Effort, line: &mut impl FnMut(String)) {
 /// Who does something else.
 pub fn check_all() -> Result<()> {
     check::<Vmcore>()?;
+    check::<Alone>()?;
     check::<subjects::Ordered>()?;
     check::<subjects::Set>()?;
     check::<subjects::Ranges>()?;
@@ -308,11 +373,11 @@ pub fn check_all() -> Result<()> {
 pub fn check<S: Subject>() -> Result<()> {
     const WINDOWS: usize = 300;
     let name = S::NAME;
-    let places = Row::Find.places(WINDOWS);
+    let places = Operation::Find.places(WINDOWS);
     let mut subject = S::new(&places, true);
     let whole: Vec<Piece> = places.iter().map(|(start, pages)| (*start, *pages, true)).collect();
     ensure!(subject.pieces() == whole, "{name}: other windows than it was given");
-    for start in targets(Row::Find, WINDOWS) {
+    for start in targets(Operation::Find, WINDOWS) {
         let (last, hole) = (start + 3 * PAGE - 1, start + 4 * PAGE);
         ensure!(subject.find(start) && subject.find(last), "{name}: nothing at {start:#x}");
         ensure!(!subject.find(last + 1) && !subject.find(hole), "{name}: something behind {last:#x}");
@@ -339,8 +404,8 @@ pub fn check<S: Subject>() -> Result<()> {
     if !S::OFFERS.contains(&Offer::Gap) {
         return Ok(());
     }
-    for (row, pages, alignment) in [(Row::Gap, 2, 12), (Row::LargeGap, 512, LARGE)] {
-        let mut places = row.places(WINDOWS);
+    for (operation, pages, alignment) in [(Operation::Gap, 2, 12), (Operation::LargeGap, 512, LARGE)] {
+        let mut places = operation.places(WINDOWS);
         let lowest = |places: &[Place]| S::new(places, false).gap(pages, alignment);
         let last = places[WINDOWS - 1];
         let behind = (last.0 + last.1 * PAGE).next_multiple_of(1 << alignment);

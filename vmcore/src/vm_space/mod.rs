@@ -191,6 +191,9 @@ pub use self::error::SpaceError;
 pub use self::fault::{Fault, Resolution};
 use self::guards::Guards;
 pub use self::index::IndexNode;
+#[cfg(feature = "index-bench")]
+#[doc(hidden)]
+pub use self::index::bare::BareIndex;
 use self::index::{Index, LeafSizes, Slot, page_size};
 use self::inner::SpaceInner;
 pub use self::limits::{SpaceCounters, SpaceLimit, SpaceLimits};

@@ -15,7 +15,9 @@
 //! is looked for as if it needed 2^32 - 1. Then every gap in which it fits is looked into still, and a few in which it does not: as many
 //! as there can be gaps of that size in the address space.
 
-use crate::vm_space::index::node::{Inner, Leaf, Link};
+use crate::vm_space::index::inner::Inner;
+use crate::vm_space::index::leaf::Leaf;
+use crate::vm_space::index::node::Link;
 use crate::vm_space::index::tree::Tree;
 
 /// For how many sizes of leaves gaps are counted.
@@ -32,6 +34,12 @@ impl Gaps {
     pub(super) fn max(self, other: Self) -> Self {
         let ([a, b, c], [d, e, f]) = (self.0, other.0);
         Self([a.max(d), b.max(e), c.max(f)])
+    }
+
+    /// Whether a gap is, for any size, the largest one or one of them.
+    #[inline]
+    pub(super) fn has_one_of(self, gap: Self) -> bool {
+        self.0.into_iter().zip(gap.0).any(|(largest, pages)| largest != 0 && pages == largest)
     }
 
     /// The largest of some gaps of which a few changed, the largest of those from `old` to `new`. `largest` looks at all as they are now,
@@ -70,12 +78,11 @@ impl LeafSizes {
     #[inline]
     pub(super) fn between(&self, last: u64, first: u64) -> Gaps {
         let start = last.wrapping_add(1);
-        if start == first {
-            return Gaps::NONE;
-        }
-        let smallest = self.pages(0, last, first);
+        let length = first.wrapping_sub(start);
+        // Ranges are of whole pages, and so are gaps.
+        let smallest = self.count(length);
         // Most gaps have no address that is aligned to a larger leaf.
-        if first.wrapping_sub(start) <= start.wrapping_neg() & !(u64::MAX << (self.0[1] & 63)) {
+        if length <= start.wrapping_neg() & !(u64::MAX << (self.0[1] & 63)) {
             return Gaps([smallest, 0, 0]);
         }
         Gaps([smallest, self.pages(1, last, first), self.pages(2, last, first)])
@@ -87,8 +94,14 @@ impl LeafSizes {
         let shift = self.0.get(size).copied().unwrap_or(0);
         let start = last.wrapping_add(1);
         let length = first.wrapping_sub(start);
-        let unaligned = start.wrapping_neg() & !(u64::MAX << shift);
-        (length.saturating_sub(unaligned) >> self.page_shift()).min(u64::from(u32::MAX)) as u32
+        let unaligned = start.wrapping_neg() & !(u64::MAX << (shift & 63));
+        self.count(length.saturating_sub(unaligned))
+    }
+
+    /// So many bytes in pages, as far as that can be counted.
+    #[inline]
+    fn count(&self, bytes: u64) -> u32 {
+        u32::try_from(bytes >> (self.page_shift() & 63)).unwrap_or(u32::MAX)
     }
 }
 
@@ -208,12 +221,12 @@ impl<const L: usize, const N: usize> Tree<L, N> {
         if height == 0 {
             // SAFETY: nodes of height 0 are leaves.
             let leaf = unsafe { node.cast::<Leaf<L>>().as_ref() };
-            let (from, to) = (leaf.node.rank(request.first), leaf.node.rank(request.last));
+            let (from, to) = (leaf.rank(request.first), leaf.rank(request.last));
             let gap = |at: usize| {
-                let (first, last) = (leaf.node.last(at).checked_add(1)?, leaf.node.first(at + 1).checked_sub(1)?);
+                let (first, last) = (leaf.last(at).checked_add(1)?, leaf.first(at + 1).checked_sub(1)?);
                 if first <= last { search.fit(first, last) } else { None }
             };
-            let mut gaps = from.saturating_sub(1)..(to + 1).min(leaf.node.len().saturating_sub(1));
+            let mut gaps = from.saturating_sub(1)..(to + 1).min(leaf.len().saturating_sub(1));
             return match search.order {
                 Order::Up => gaps.find_map(gap),
                 Order::Down => gaps.rev().find_map(gap),
@@ -221,23 +234,22 @@ impl<const L: usize, const N: usize> Tree<L, N> {
         }
         // SAFETY: all others are inner nodes.
         let inner = unsafe { node.cast::<Inner<N>>().as_ref() };
-        let (from, to) = (inner.node.rank(request.first), inner.node.rank(request.last));
+        let (from, to) = (inner.rank(request.first), inner.rank(request.last));
         let slots = inner.slots(search.size);
         let behind = |at: usize| {
-            if at + 1 >= inner.node.len() {
-                return None;
-            }
-            let (first, last) = (inner.node.last(at).checked_add(1)?, inner.node.first(at + 1).checked_sub(1)?);
+            // SAFETY: children are alive, and one less in height.
+            let next = unsafe { Self::summary(inner.child(at + 1)?, height - 1) };
+            let (first, last) = (inner.last(at).checked_add(1)?, next.first.checked_sub(1)?);
             if first <= last { search.fit(first, last) } else { None }
         };
         let within = |at: usize| {
-            if inner.node.last(at) < request.first || inner.node.first(at) > request.last {
+            if inner.last(at) < request.first {
                 return None;
             }
-            // SAFETY: children are alive, and one less in height.
+            // SAFETY: as above.
             unsafe { self.search_node(inner.child(at)?, height - 1, search) }
         };
-        let mut children = from.saturating_sub(1)..(to + 1).min(inner.node.len());
+        let mut children = from.saturating_sub(1)..(to + 1).min(inner.len());
         let large = |at: &usize| slots.get(*at).is_some_and(|pages| *pages >= search.pages);
         match search.order {
             Order::Up => children.find_map(|at| if large(&at) { within(at).or_else(|| behind(at)) } else { None }),

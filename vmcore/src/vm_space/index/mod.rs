@@ -11,8 +11,15 @@
 //! A node has 576 bytes, so a full leaf costs a range 25 bytes, and one that was filled in random order (four fifths full) 32;
 //! the levels above add less than a tenth.
 
+#[cfg(feature = "index-bench")]
+pub(crate) mod bare;
+mod finger;
 mod gap;
+mod inner;
+mod leaf;
+mod level;
 mod node;
+mod split;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -63,7 +70,7 @@ impl<W> Slot<W> {
 /// How many ranges a leaf holds.
 const LEAF: usize = 23;
 /// How many children an inner node has at most.
-const INNER: usize = 15;
+const INNER: usize = 19;
 
 /// Memory of one node of an index, which holds up to 23 windows: static memory for some can be lent to a space before there are frames.
 /// See [`Space::kernel`](crate::vm_space::Space::kernel).

@@ -7,7 +7,9 @@ use std::vec::Vec;
 use proptest::prelude::*;
 
 use super::gap::{GapRequest, Gaps, LeafSizes, SIZES};
-use super::node::{Entry, Inner, Leaf, Link, Summary};
+use super::inner::Inner;
+use super::leaf::Leaf;
+use super::node::{Entry, Link, Summary};
 use super::tree::{NodeMemory, Nodes, Tree};
 use core::ptr::NonNull;
 
@@ -277,40 +279,45 @@ fn check_node<const L: usize, const N: usize>(
         leaves.push(node);
         // SAFETY: nodes of the tree are alive, and those of height 0 leaves.
         let leaf = unsafe { node.cast::<Leaf<L>>().as_ref() };
-        let len = leaf.node.len();
+        let len = leaf.len();
         assert!((1..=L).contains(&len));
         let mut gaps = Gaps::NONE;
         for at in 1..len {
-            gaps = gaps.max(gap(leaf.node.last(at - 1), leaf.node.first(at)));
+            gaps = gaps.max(gap(leaf.last(at - 1), leaf.first(at)));
         }
-        assert_eq!(leaf.node.header.gaps, gaps);
+        assert_eq!(leaf.header.gaps, gaps);
         for unused in len..L {
-            assert_eq!((leaf.node.last(unused), leaf.node.pointer(unused)), (u64::MAX, None));
+            assert_eq!((leaf.last(unused), leaf.first(unused)), (u64::MAX, u64::MAX));
         }
-        return leaf.node.summary();
+        return leaf.summary();
     }
     // SAFETY: all others are inner nodes.
     let inner = unsafe { node.cast::<Inner<N>>().as_ref() };
-    let len = inner.node.len();
+    let len = inner.len();
     assert!((2..=N).contains(&len), "{len} children of {} node", if is_root { "the root" } else { "an inner" });
     let mut gaps = Gaps::NONE;
+    let mut children = Vec::new();
     for at in 0..N {
         let Some(child) = inner.child(at) else {
             assert!(at >= len);
-            assert_eq!(inner.node.last(at), u64::MAX);
+            assert_eq!(inner.last(at), u64::MAX);
             assert!((0..SIZES).all(|size| inner.slots(size)[at] == 0));
             continue;
         };
         assert!(at < len);
         let real = check_node::<L, N>(child, height - 1, false, nodes, leaves);
-        assert_eq!((real.first, real.last), (inner.node.first(at), inner.node.last(at)));
-        let behind = if at + 1 < len { gap(real.last, inner.node.first(at + 1)) } else { Gaps::NONE };
+        assert_eq!(real.last, inner.last(at));
+        children.push(real);
+    }
+    assert_eq!(inner.summary().first, children[0].first);
+    for (at, real) in children.iter().enumerate() {
+        let behind = children.get(at + 1).map_or(Gaps::NONE, |next| gap(real.last, next.first));
         let all = real.gaps.max(behind);
         assert_eq!(all.0, core::array::from_fn(|size| inner.slots(size)[at]));
         gaps = gaps.max(all);
     }
-    assert_eq!(inner.node.header.gaps, gaps);
-    inner.node.summary()
+    assert_eq!(inner.header.gaps, gaps);
+    inner.summary()
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -449,7 +456,7 @@ proptest! {
         run::<3, 3>(BASES[base], &steps);
         run::<7, 3>(BASES[base], &steps);
         run::<7, 7>(BASES[base], &steps);
-        run::<23, 15>(BASES[base], &steps);
+        run::<23, 19>(BASES[base], &steps);
     }
 }
 
@@ -530,14 +537,14 @@ fn gaps_beyond_the_counts() {
 
 /// How full leaves are after `count` insertions, and how many nodes there are.
 fn fullness(firsts: impl Iterator<Item = u64>) -> (f64, f64) {
-    let mut pair = Pair::<23, 15>::new();
+    let mut pair = Pair::<23, 19>::new();
     for first in firsts {
         pair.heap.allowed = 40;
         assert!(pair.tree.insert(entry(first, 1), &mut pair.heap));
     }
     let (mut nodes, mut leaves) = (Vec::new(), Vec::new());
     let (root, _) = pair.tree.root().unwrap();
-    check_node::<23, 15>(root, pair.tree.height(), true, &mut nodes, &mut leaves);
+    check_node::<23, 19>(root, pair.tree.height(), true, &mut nodes, &mut leaves);
     let entries = pair.tree.len() as f64;
     (entries / (leaves.len() * 23) as f64, nodes.len() as f64 * 585.0 / entries)
 }
