@@ -383,7 +383,18 @@ impl<P: Platform> Reserve<P> {
 }
 
 impl<P: Platform> Drop for Reserve<P> {
+    #[inline]
     fn drop(&mut self) {
+        // Most operations have used what they took, or took nothing.
+        if (self.tables.len() | self.pages.len() | self.blocks.len() | u64::from(self.classes.0)) != 0 {
+            self.give_back();
+        }
+    }
+}
+
+impl<P: Platform> Reserve<P> {
+    /// Gives back what was not used.
+    fn give_back(&mut self) {
         free_list(&self.platform, &mut self.tables, FrameUse::Table);
         free_list(&self.platform, &mut self.pages, FrameUse::Page);
         while let Some(first) = self.blocks.pop(&self.platform) {

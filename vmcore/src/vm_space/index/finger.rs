@@ -24,6 +24,9 @@ use crate::vm_space::index::tree::Tree;
 /// How high a tree can be. Each level multiplies the leaves at least by two (mostly by nine or more), so memory ends long before.
 const MAX_HEIGHT: usize = 32;
 
+/// From how many levels of inner nodes on leaves are so many (some thousand) that the one that is wanted is hardly in the nearest caches.
+pub(super) const COLD_HEIGHT: usize = 3;
+
 /// The inner nodes from the root to a leaf, each with the position of the child that was taken.
 pub(super) struct Path<const N: usize> {
     steps: [MaybeUninit<(NonNull<Inner<N>>, usize)>; MAX_HEIGHT],
@@ -61,6 +64,22 @@ impl<const N: usize> Path<N> {
     pub(super) fn get(&self, level: usize) -> Option<(NonNull<Inner<N>>, usize)> {
         // SAFETY: the steps below `len` were written by `push`.
         self.steps.get(level).filter(|_| level < self.len).map(|step| unsafe { step.assume_init() })
+    }
+
+    /// From the end of the leaf before the one at the end of the path to its own, or to the end of all behind the last leaf. Mostly its parent says both.
+    #[inline]
+    fn bounds(&self) -> (u64, u64) {
+        let (mut low, mut high) = (None, None);
+        for (node, at) in (0..self.len).rev().filter_map(|level| self.get(level)) {
+            // SAFETY: nodes of the tree are alive.
+            let inner = unsafe { node.as_ref() };
+            low = low.or_else(|| Some(inner.last(at.checked_sub(1)?).wrapping_add(1)));
+            high = high.or_else(|| (at + 1 < inner.len()).then(|| inner.last(at)));
+            if low.is_some() && high.is_some() {
+                break;
+            }
+        }
+        (low.unwrap_or(0), high.unwrap_or(u64::MAX))
     }
 
     /// The lowest of the nodes.
@@ -115,24 +134,27 @@ impl<const L: usize, const N: usize> Finger<L, N> {
     fn descend(&mut self, root: Link, height: usize, address: u64) -> Option<NonNull<Leaf<L>>> {
         self.leaf = None;
         self.path.len = 0;
-        (self.low, self.high) = (0, u64::MAX);
         let mut node = root;
-        for _ in 0..height {
+        for step in self.path.steps.get_mut(..height)? {
             // SAFETY: nodes of the tree are alive, and there are as many levels of inner nodes.
             let inner = unsafe { node.cast::<Inner<N>>().as_ref() };
-            let last = inner.len().checked_sub(1)?;
+            let at = inner.rank(address);
             // What lies behind all goes into the last.
-            let at = inner.rank(address).min(last);
-            if let Some(before) = at.checked_sub(1) {
-                self.low = inner.last(before).wrapping_add(1);
-            }
-            if at < last {
-                self.high = inner.last(at);
-            }
-            self.path.push(node.cast(), at)?;
-            node = inner.child(at)?;
+            let (child, at) = match inner.child(at) {
+                Some(child) => (child, at),
+                None => (inner.child(inner.len().checked_sub(1)?)?, inner.len() - 1),
+            };
+            step.write((node.cast(), at));
+            node = child;
         }
-        self.leaf = Some(node.cast());
+        self.path.len = height;
+        let leaf = node.cast::<Leaf<L>>();
+        if height >= COLD_HEIGHT {
+            // SAFETY: below them are the leaves.
+            unsafe { leaf.as_ref() }.touch();
+        }
+        (self.low, self.high) = self.path.bounds();
+        self.leaf = Some(leaf);
         self.leaf
     }
 }

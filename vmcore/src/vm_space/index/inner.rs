@@ -72,10 +72,12 @@ impl<const N: usize> Inner<N> {
         let len = self.len();
         let (from, to) = (at + count, at + new);
         debug_assert!(from <= len && to + (len - from) <= N);
-        node::shift(&mut self.lasts, from, to, len);
-        node::shift(&mut self.children, from, to, len);
-        for slots in &mut self.slots {
-            node::shift(slots, from, to, len);
+        let copy =
+            |node: &mut Self, from: usize, to: usize| node.set(to, node.child(from), node.last(from), node.slot(from));
+        if from < to {
+            (from..len).rev().for_each(|at| copy(self, at, at + (to - from)));
+        } else {
+            (from..len).for_each(|at| copy(self, at, at - (from - to)));
         }
         let left = to + len.saturating_sub(from);
         for unused in left..len {
@@ -89,11 +91,7 @@ impl<const N: usize> Inner<N> {
         if let (Some(to_last), Some(child)) = (self.lasts.get_mut(at), self.children.get_mut(at)) {
             (*to_last, *child) = (last, link);
         }
-        for (slots, pages) in self.slots.iter_mut().zip(gaps.0) {
-            if let Some(slot) = slots.get_mut(at) {
-                *slot = pages;
-            }
-        }
+        self.put_slot(at, gaps);
     }
 
     /// Puts a child before the one at `at`; what is kept of it is stale until [`fix`](Self::fix).
@@ -126,8 +124,7 @@ impl<const N: usize> Inner<N> {
         }
         for at in from.saturating_sub(1)..=to {
             if let Some(link) = self.child(at) {
-                let gaps = child(link).gaps.max(self.gaps_after(at, sizes, &child));
-                self.set(at, Some(link), self.last(at), gaps);
+                self.put_slot(at, child(link).gaps.max(self.gaps_after(at, sizes, &child)));
             }
         }
         for (largest, slots) in self.header.gaps.0.iter_mut().zip(&self.slots) {
@@ -179,15 +176,21 @@ impl<const N: usize> Inner<N> {
     }
 
     #[inline]
-    fn set_slot(&mut self, at: usize, old: Gaps, new: Gaps) {
-        if old == new {
-            return;
-        }
-        for (slots, pages) in self.slots.iter_mut().zip(new.0) {
+    fn put_slot(&mut self, at: usize, gaps: Gaps) {
+        for (slots, pages) in self.slots.iter_mut().zip(gaps.0) {
             if let Some(slot) = slots.get_mut(at) {
                 *slot = pages;
             }
         }
+    }
+
+    /// Changes what is kept of the gaps of a child, and what is said of them all.
+    #[inline]
+    fn set_slot(&mut self, at: usize, old: Gaps, new: Gaps) {
+        if old == new {
+            return;
+        }
+        self.put_slot(at, new);
         let slots = &self.slots;
         self.header.gaps = self.header.gaps.after_change(old, new, |size, enough| {
             let slots = slots.get(size).map_or(&[][..], |slots| slots.as_slice());

@@ -214,13 +214,25 @@ impl<const L: usize> Leaf<L> {
         let (from, to) = (at + count, at + new);
         debug_assert!(from <= len && to + (len - from) <= L);
         if from != to {
-            node::shift(&mut self.lasts, from, to, len);
-            node::shift(&mut self.rests, from, to, len);
+            // One by one: there are few, and what was just written is read again by the next change, which it can be at once as it was written.
+            if from < to {
+                (from..len).rev().for_each(|at| self.copy(at, at + (to - from)));
+            } else {
+                (from..len).for_each(|at| self.copy(at, at - (from - to)));
+            }
             let left = to + len.saturating_sub(from);
             for unused in left..len {
                 self.set(unused, Entry::UNUSED);
             }
             self.header.len = left as u32;
+        }
+    }
+
+    /// Copies an entry to another position.
+    #[inline]
+    fn copy(&mut self, from: usize, to: usize) {
+        if let Some(entry) = self.any(from) {
+            self.set(to, entry);
         }
     }
 

@@ -76,17 +76,6 @@ pub(super) fn rank<const N: usize>(lasts: &[u64; N], address: u64) -> usize {
     start + others.iter().map(|last| usize::from(*last < address)).sum::<usize>()
 }
 
-/// Moves the elements `from..len` of an array to `to`.
-#[inline]
-pub(super) fn shift<T: Copy, const N: usize>(array: &mut [T; N], from: usize, to: usize, len: usize) {
-    let Some(count) = len.checked_sub(from) else { return };
-    if len <= N && to <= N - count {
-        let start = array.as_mut_ptr();
-        // SAFETY: `from + count` is `len` and at most `N`, and so is `to + count`: both lie in the array.
-        unsafe { core::ptr::copy(start.add(from), start.add(to), count) };
-    }
-}
-
 /// Moves what two neighbours hold so that the left one has `want` of it, for which there is room in either.
 pub(super) fn share<S: Sibling>(left: &mut S, right: &mut S, want: usize) {
     match left.len().checked_sub(want) {

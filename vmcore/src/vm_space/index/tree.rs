@@ -19,7 +19,7 @@
 
 use core::ptr::NonNull;
 
-use crate::vm_space::index::finger::{Finger, Path};
+use crate::vm_space::index::finger::{COLD_HEIGHT, Finger, Path};
 use crate::vm_space::index::gap::LeafSizes;
 use crate::vm_space::index::inner::Inner;
 use crate::vm_space::index::leaf::{Changed, Leaf};
@@ -126,7 +126,7 @@ impl<const L: usize, const N: usize> Tree<L, N> {
     #[inline]
     pub(super) fn find(&self, address: u64) -> Option<Entry> {
         let leaf = self.seek(address)?;
-        if self.height > 2 {
+        if self.height >= COLD_HEIGHT {
             leaf.touch();
         }
         leaf.covering(address)
