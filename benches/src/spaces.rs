@@ -294,8 +294,10 @@ fn counted(machine: &mut Booted, rows: &[Row], addresses: Option<&Path>, line: &
     use anyhow::Context as _;
     let mut lines = Vec::new();
     let nothing = step::count(|| {})?.addresses.len();
-    let mut put = |name: &str, title: &str, counts: &step::Counts, goal: &str, both: &str| -> Result<()> {
-        let (instructions, locked) = (counts.addresses.len() - nothing, counts.locked);
+    // What was counted, and how many times it was done.
+    let mut put = |name: &str, title: &str, counts: (&step::Counts, usize), goal: &str, both: &str| -> Result<()> {
+        let (counts, times) = counts;
+        let (instructions, locked) = ((counts.addresses.len() - nothing) / times, counts.locked / times);
         lines.push(format!("| {title:<48} | {instructions:>12} | {locked:>6} | {goal:>4} | {both:>12} |"));
         if let Some(directory) = addresses {
             let base = load_base();
@@ -308,11 +310,11 @@ fn counted(machine: &mut Booted, rows: &[Row], addresses: Option<&Path>, line: &
     for row in rows {
         match row {
             Row::Windows(row) => {
-                let mut step = windows::stepping(*row, WINDOWS as usize);
+                let mut steps = windows::steps(*row, WINDOWS as usize);
                 // Once before, so that what is taken for the first time is there.
-                step();
-                let counts = step::count(&mut step)?;
-                put(row.name(), row.title(), &counts, "–", "–")?;
+                steps();
+                let counts = step::count(&mut steps)?;
+                put(row.name(), row.title(), (&counts, windows::PLACES), "–", "–")?;
             }
             Row::Alone(_) | Row::Memory => {}
             Row::Clone => {
@@ -322,11 +324,11 @@ fn counted(machine: &mut Booted, rows: &[Row], addresses: Option<&Path>, line: &
                     ("space-clone-mixed", "clone, aligned, one window shared, 16,384 pages", true, true),
                 ] {
                     let counts = step::count(clone::prepared(clone::Shape { resident: 16_384, aligned, mixed }))?;
-                    put(name, title, &counts, "–", "–")?;
+                    put(name, title, (&counts, 1), "–", "–")?;
                 }
                 let counts =
                     step::count(clone::prepared_read(clone::Shape { resident: 16_384, aligned: true, mixed: false }))?;
-                put("space-clone-read", "fault of a clone's read, 512 pages mapped", &counts, "–", "–")?;
+                put("space-clone-read", "fault of a clone's read, 512 pages mapped", (&counts, 1), "–", "–")?;
             }
             Row::Parallel(scene) => {
                 let faults = matches!(scene, Scene::Fault | Scene::OneAreaFault);
@@ -361,7 +363,7 @@ fn counted(machine: &mut Booted, rows: &[Row], addresses: Option<&Path>, line: &
                 }
                 let both = common(&counts);
                 let goal = if faults { "4" } else { "–" };
-                put(row.name(), row.title(), &counts[0], goal, &both.to_string())?;
+                put(row.name(), row.title(), (&counts[0], 1), goal, &both.to_string())?;
             }
         }
     }

@@ -204,11 +204,14 @@ fn prepared(operation: Operation, count: usize) -> Vmcore {
     subject
 }
 
-/// One step of a row with so many windows, again and again.
-pub fn stepping(row: Row, count: usize) -> Box<dyn FnMut()> {
+/// How many windows what is counted is done at: how many instructions it takes depends on where it is.
+pub const PLACES: usize = 16;
+
+/// A row's operation at [`PLACES`] of so many windows, again and again.
+pub fn steps(row: Row, count: usize) -> Box<dyn FnMut()> {
     fn of<S: Subject + 'static>(operation: Operation, count: usize, mut subject: S) -> Box<dyn FnMut()> {
-        let target = targets(operation, count)[0];
-        Box::new(move || step(operation, &mut subject, target))
+        let targets = targets(operation, count);
+        Box::new(move || targets.iter().take(PLACES).for_each(|target| step(operation, &mut subject, *target)))
     }
     let operation = row.operation;
     if row.whole {

@@ -25,8 +25,8 @@ enum Trend {
 }
 
 impl<const L: usize, const N: usize> Tree<L, N> {
-    /// How many children the smaller part of an inner node gets that is not halved.
-    const INNER_REST: usize = if (N + 1) / 4 > 2 { (N + 1) / 4 } else { 2 };
+    /// How many children the smaller part of an inner node gets that is not halved: the least, since the next ones fill it.
+    const INNER_REST: usize = 2;
     /// A leaf gives entries to a neighbour that lacks as many; half of them, so that what the neighbour has left is enough for whoever
     /// counted on it.
     const LEAF_GIVES: usize = 4;
