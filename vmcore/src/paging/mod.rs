@@ -31,7 +31,7 @@ pub use self::formats::{
 };
 pub use self::memory_type::MemoryType;
 pub use self::mmu::{EntryWord, Mmu};
-pub(crate) use self::quarantine::{Deferred, Pending, ReleaseStep};
+pub(crate) use self::quarantine::{Deferred, Pending, Release, ReleaseStep, Released};
 pub use self::quarantine::{DetachedFlush, Flush};
 pub use self::recursive::{Mount, Mounting, Recursive};
 #[cfg(fuzzing)]

@@ -30,10 +30,23 @@ use crate::platform::{CpuSet, Platform};
 /// The header of an object that waits in a flush value.
 ///
 /// The link is a `Cell`: other CPUs may look at the rest of the object while it is linked.
+#[repr(C)]
 pub(crate) struct Deferred<P: Platform> {
     next: Cell<Option<NonNull<Deferred<P>>>>,
-    /// Called for each step, when the flush is acknowledged, with no lock held; the object is gone after the last.
-    release: unsafe fn(&P, NonNull<Deferred<P>>, ReleaseStep),
+    /// There as long as the object waits.
+    release: NonNull<Release<P>>,
+}
+
+/// How an object is released: called for each step, when the flush is acknowledged, with no lock held; the object is gone after the last.
+///
+/// It is a value that headers point to, rather than a function in each of them: an object of many can point to its way of release where that is a part of something else that it has to
+/// point to.
+pub(crate) struct Release<P: Platform>(pub(crate) unsafe fn(&P, NonNull<Deferred<P>>, ReleaseStep));
+
+/// An object that is released in one way.
+pub(crate) trait Released<P: Platform> {
+    /// The way.
+    const RELEASE: Release<P>;
 }
 
 /// The steps in which what waits is released: each is done for all of it before the next begins.
@@ -46,8 +59,33 @@ pub(crate) enum ReleaseStep {
 }
 
 impl<P: Platform> Deferred<P> {
-    pub(crate) const fn new(release: unsafe fn(&P, NonNull<Deferred<P>>, ReleaseStep)) -> Self {
+    /// The header of an object of this type.
+    pub(crate) const fn new<T: Released<P>>() -> Self {
+        let release = core::ptr::from_ref(const { &T::RELEASE }).cast_mut();
+        // SAFETY: it came from a reference; a constant is there for ever.
+        unsafe { Self::by(NonNull::new_unchecked(release)) }
+    }
+
+    /// The header of an object that is released in this way.
+    ///
+    /// # Safety
+    /// That is there as long as the object waits.
+    pub(crate) const unsafe fn by(release: NonNull<Release<P>>) -> Self {
         Self { next: Cell::new(None), release }
+    }
+
+    /// How the object is released.
+    #[inline]
+    pub(crate) const fn release(&self) -> NonNull<Release<P>> {
+        self.release
+    }
+
+    /// Gives the object another way of release.
+    ///
+    /// # Safety
+    /// As for [`by`](Self::by); the object waits in no flush.
+    pub(crate) unsafe fn set_release<T: Released<P>>(&mut self) {
+        self.release = Self::new::<T>().release;
     }
 }
 
@@ -165,14 +203,14 @@ impl<P: Platform> Pending<P> {
         let mut at = self.deferred;
         while let Some(object) = at {
             // SAFETY: objects on the list are alive until the last step of their release.
-            let (next, release) = unsafe { (object.as_ref().next.get(), object.as_ref().release) };
+            let (next, release) = unsafe { (object.as_ref().next.get(), object.as_ref().release.as_ref().0) };
             // SAFETY: the flush was acknowledged, and no lock is held.
             unsafe { release(platform, object, ReleaseStep::Unlink) };
             at = next;
         }
         while let Some(object) = self.deferred {
             // SAFETY: as above.
-            let (next, release) = unsafe { (object.as_ref().next.get(), object.as_ref().release) };
+            let (next, release) = unsafe { (object.as_ref().next.get(), object.as_ref().release.as_ref().0) };
             self.deferred = next;
             // SAFETY: as above, and the object is off the list.
             unsafe { release(platform, object, ReleaseStep::Free) };

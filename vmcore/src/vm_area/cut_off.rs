@@ -11,7 +11,7 @@ use super::inner::{AreaInner, AreaState};
 use super::{Area, AreaError, AreaKind, MAX_SIZE, Page, Rights, Section, TreeSupply, ViewChange, release_area};
 use crate::frame::{Need, Reserve};
 use crate::page_tree::{NodesNeeded, PageTree};
-use crate::paging::{Deferred, Flush, Pending, ReleaseStep};
+use crate::paging::{Deferred, Flush, Pending, Release, ReleaseStep, Released};
 use crate::platform::Platform;
 
 /// Pages cut off an area's tree, waiting for the flush that makes them unreachable.
@@ -23,6 +23,10 @@ struct CutOff<P: Platform> {
     area: NonNull<AreaInner<P>>,
     /// The section that becomes free with it.
     section: Option<u32>,
+}
+
+impl<P: Platform> Released<P> for CutOff<P> {
+    const RELEASE: Release<P> = Release(Self::release);
 }
 
 impl<P: Platform> CutOff<P> {
@@ -253,7 +257,7 @@ pub(crate) unsafe fn give_up<P: Platform>(
     // SAFETY: the memory was taken for this type; the object stays in the pool until its release, is linked nowhere, and holds the
     // reference that was just counted.
     unsafe {
-        object.write(CutOff { deferred: Deferred::new(CutOff::release), tree, area, section });
+        object.write(CutOff { deferred: Deferred::new::<CutOff<P>>(), tree, area, section });
         pending.defer(object.cast());
     }
     Ok(())

@@ -21,7 +21,7 @@ use super::inner::{AreaInner, AreaState, release_area};
 use super::page::{drop_page, free_page, release_page};
 use crate::addr::Frame;
 use crate::frame::Reserve;
-use crate::paging::{Deferred, Pending, ReleaseStep};
+use crate::paging::{Deferred, Pending, Release, ReleaseStep, Released};
 use crate::platform::Platform;
 
 /// What waits.
@@ -69,6 +69,10 @@ pub(crate) struct Gate<P: Platform> {
     closed: Closed<P>,
     /// Whether the gate's was the last reference to the new frame, which the area has given up meanwhile.
     orphaned: Cell<bool>,
+}
+
+impl<P: Platform> Released<P> for Gate<P> {
+    const RELEASE: Release<P> = Release(Self::release);
 }
 
 impl<P: Platform> Gate<P> {
@@ -130,7 +134,7 @@ impl<P: Platform> AreaState<P> {
         // The gate stays where it is until its release.
         unsafe {
             area.as_ref().add_window_reference();
-            let (deferred, orphaned) = (Deferred::new(Gate::release), Cell::new(false));
+            let (deferred, orphaned) = (Deferred::new::<Gate<P>>(), Cell::new(false));
             memory.write(Gate { deferred, next, previous, area, closed, orphaned });
             if let Some(next) = self.gates {
                 next.as_ref().previous.set(Some(memory));

@@ -615,11 +615,10 @@ impl<P: Platform> AreaState<P> {
         let mut at = self.views;
         while let Some(view) = at {
             // SAFETY: views on the list are alive while the area is locked.
-            let (shows, function, next) =
-                unsafe { (view.as_ref().shows(first, count), view.as_ref().change, view.as_ref().next.get()) };
+            let (shows, next) = unsafe { (view.as_ref().shows(first, count), view.as_ref().next.get()) };
             if shows {
                 // SAFETY: the view is linked in this area, whose lock is held.
-                unsafe { function(platform, view, change, pending) };
+                unsafe { view.as_ref().change()(platform, view, change, pending) };
             }
             at = next;
         }

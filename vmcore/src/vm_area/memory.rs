@@ -12,7 +12,7 @@ use super::inner::AreaInner;
 use super::{Area, AreaError, Rights, ViewChange, release_area};
 use crate::addr::Frame;
 use crate::frame::{Need, Reserve};
-use crate::paging::{Access, Deferred, Flush, Leaf, MemoryType, Mmu, Pending, ReleaseStep};
+use crate::paging::{Access, Deferred, Flush, Leaf, MemoryType, Mmu, Pending, Release, ReleaseStep, Released};
 use crate::platform::Platform;
 
 /// A change of the memory type whose flush is outstanding.
@@ -21,6 +21,10 @@ struct Retyped<P: Platform> {
     deferred: Deferred<P>,
     /// Holds a reference.
     area: NonNull<AreaInner<P>>,
+}
+
+impl<P: Platform> Released<P> for Retyped<P> {
+    const RELEASE: Release<P> = Release(Self::release);
 }
 
 impl<P: Platform> Retyped<P> {
@@ -122,7 +126,7 @@ impl<P: Platform> Area<P> {
         // SAFETY: the memory was taken for this type; the object stays in the pool until its release, is linked nowhere, and
         // holds the reference that was just counted.
         unsafe {
-            object.write(Retyped { deferred: Deferred::new(Retyped::release), area: self.pointer() });
+            object.write(Retyped { deferred: Deferred::new::<Retyped<P>>(), area: self.pointer() });
             pending.defer(object.cast());
         }
         drop(state);

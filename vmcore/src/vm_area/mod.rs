@@ -61,7 +61,7 @@ pub use self::pin::Pin;
 pub(crate) use self::promote::Promotion;
 pub use self::sections::SectionLayout;
 pub(crate) use self::tracked::{PageSlice, Seen, Want};
-pub(crate) use self::view::{View, ViewChange};
+pub(crate) use self::view::{View, ViewChange, Viewer};
 use crate::addr::FrameRange;
 use crate::paging::{Access, MemoryType};
 
@@ -205,5 +205,5 @@ pub struct Section {
     pub size: u64,
 }
 
-/// The size limit of an area in bytes: offsets stay far from overflow.
-pub(crate) const MAX_SIZE: u64 = 1 << 62;
+/// The size limit of an area in bytes: larger than what any format maps, and the number of a page has 48 bits.
+pub(crate) const MAX_SIZE: u64 = 1 << 60;

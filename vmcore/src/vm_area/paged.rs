@@ -186,7 +186,7 @@ pub(crate) struct Paged<P: Platform> {
 impl<P: Platform> Paged<P> {
     pub(super) const fn new() -> Self {
         Self {
-            deferred: Deferred::new(Self::release),
+            deferred: Deferred::new::<Self>(),
             evicting: Cell::new(None),
             last_token: Cell::new(0),
             read_ahead: Cell::new(1),

@@ -49,7 +49,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let Some(pointer) = slot.window else { return Err(nothing) };
         // SAFETY: windows in the index are alive while it is locked, and so are their areas.
         let (state, first, area) =
-            unsafe { (pointer.as_ref().state, pointer.as_ref().view.first, pointer.as_ref().area.as_ref()) };
+            unsafe { (pointer.as_ref().state, pointer.as_ref().first(), pointer.as_ref().area.as_ref()) };
         let AreaKind::Growing { gap, .. } = area.kind() else { return Err(nothing) };
         if state == WindowState::Gated {
             return Err(nothing);
@@ -84,17 +84,9 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             // SAFETY: windows in the index are alive while it is locked, and so are their areas.
             let area = unsafe { window.as_ref().area.as_ref() };
             let _state = area.lock(self.platform());
-            let down = from.start().as_u64().saturating_sub(to.start().as_u64()) >> P::PAGE_SHIFT;
-            let up = to.start().as_u64().saturating_sub(from.start().as_u64()) >> P::PAGE_SHIFT;
-            let window = window.as_ptr();
-            // SAFETY: bounds are written with index and area locked, and read with one of them; only the fields are
-            // written, and no reference to the window is used across this. The last page stays what it was, and there are as
+            // SAFETY: bounds are written with index and area locked, and read with one of them; no reference to the window is used across this. The last page stays what it was, and there are as
             // many pages below the first one as the window grows by (checked).
-            unsafe {
-                (*window).view.first = (*window).view.first + up - down;
-                (*window).view.count = to.pages(P::PAGE_SHIFT);
-                (*window).start = to.start();
-            }
+            unsafe { Window::set_lower_bound(window, to) };
         }
         self.inner().tally.change((0, to.pages(P::PAGE_SHIFT)), (0, from.pages(P::PAGE_SHIFT)));
         let slot = Slot { range: to, window: Some(window) };

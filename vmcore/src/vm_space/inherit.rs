@@ -17,7 +17,7 @@ impl<P: Platform, M: Mmu> Window<P, M> {
         } else if self.flags.contains(WindowFlags::INHERITED_AS_ZERO) {
             Inherit::Wipe
         } else {
-            self.inherit
+            self.inherit()
         }
     }
 }

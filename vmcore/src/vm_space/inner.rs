@@ -6,8 +6,11 @@ use core::ptr::NonNull;
 use crate::addr::{Frame, PageRange, VirtAddr};
 use crate::frame::{FrameUse, Reserve, free_one};
 use crate::lock::{ExclusiveGuard, Lock, Rank, SharedLock};
-use crate::paging::{Deferred, Gather, LeafTables, Mmu, Pending, ReleaseStep, TableError, Tables, Tag};
+use crate::paging::{
+    Deferred, Gather, LeafTables, Mmu, Pending, Release, ReleaseStep, Released, TableError, Tables, Tag,
+};
 use crate::platform::{CpuSet, Platform};
+use crate::vm_area::Viewer;
 use crate::vm_space::cpus::SpaceCpus;
 use crate::vm_space::guards::Guards;
 use crate::vm_space::index::Index;
@@ -15,12 +18,11 @@ use crate::vm_space::limits::Tally;
 use crate::vm_space::window::Window;
 use crate::word::{AtomicUsize, Ordering};
 
-/// The ticket of a window that was gated alone.
-pub(super) const ALONE: usize = 0;
-
 /// A space's state. Lock order: index, (areas), tables, CPUs. Faults hold the index shared where they can, all else exclusively; tables are
 /// linked, unlinked and split only by who has the index exclusively. The root table lives as long as the value does.
 pub(crate) struct SpaceInner<P: Platform, M: Mmu> {
+    /// What its windows have in common, each of which points here.
+    viewer: Viewer<P>,
     /// The handle (or the flush that destroys the space), gated windows, and spaces that share the root slots.
     pub(crate) references: AtomicUsize,
     /// The spaces that share the root slots: while there are any, the space cannot be destroyed.
@@ -42,7 +44,6 @@ pub(crate) struct SpaceInner<P: Platform, M: Mmu> {
     pub(crate) cpus: Lock<P, SpaceCpus<P::CpuSet>>,
     /// Counts the changes that took something away.
     generation: AtomicUsize,
-    tickets: AtomicUsize,
     /// The guarded addresses.
     pub(super) guards: Lock<P, Guards<P>>,
     /// What is counted and limited.
@@ -67,9 +68,10 @@ impl<P: Platform, M: Mmu> SpaceInner<P, M> {
     ) -> Self {
         let (root, tag) = (tables.root(), tables.tag());
         Self {
+            viewer: Window::<P, M>::VIEWER,
             references: AtomicUsize::new(1),
             sharers: AtomicUsize::new(0),
-            deferred: Deferred::new(Self::release),
+            deferred: Deferred::new::<Self>(),
             bounds,
             global: kernel.is_none(),
             kernel,
@@ -80,7 +82,6 @@ impl<P: Platform, M: Mmu> SpaceInner<P, M> {
             tag,
             cpus: Lock::new(Rank::Cpus, SpaceCpus::NONE),
             generation: AtomicUsize::new(0),
-            tickets: AtomicUsize::new(ALONE + 1),
             guards: Lock::new(Rank::Guards, guards),
             tally: Tally::new(),
             data,
@@ -153,16 +154,29 @@ impl<P: Platform, M: Mmu> SpaceInner<P, M> {
         let _ = cpus.note_change();
     }
 
-    /// A number that no other change of this space has: what is gated by one change carries it. Called with the index locked.
-    pub(crate) fn next_ticket(&self) -> usize {
-        let ticket = self.tickets.load(Ordering::Relaxed);
-        self.tickets.store(ticket.wrapping_add(1).max(ALONE + 1), Ordering::Relaxed);
-        ticket
-    }
-
     /// How many such changes there were.
     pub(crate) fn generation(&self) -> usize {
         self.generation.load(Ordering::Acquire)
+    }
+
+    /// What the windows of a space point to, through a pointer that still leads to the whole space.
+    #[inline]
+    ///
+    /// # Safety
+    /// The pointer leads to the memory of a space.
+    pub(super) const unsafe fn viewer(space: NonNull<Self>) -> NonNull<Viewer<P>> {
+        // SAFETY: the field lies within that memory.
+        unsafe { space.byte_add(offset_of!(Self, viewer)) }.cast()
+    }
+
+    /// The space whose windows point here.
+    ///
+    /// # Safety
+    /// It came from [`viewer`](Self::viewer).
+    #[inline]
+    pub(super) const unsafe fn of(viewer: NonNull<Viewer<P>>) -> NonNull<Self> {
+        // SAFETY: that lies at this offset in a space, and leads to the whole of it.
+        unsafe { viewer.byte_sub(offset_of!(Self, viewer)) }.cast()
     }
 
     /// The header by which a flush holds a reference, through a pointer that still leads to the whole space.
@@ -183,6 +197,10 @@ impl<P: Platform, M: Mmu> SpaceInner<P, M> {
         // the one that was deferred; no lock is held.
         unsafe { release_space(platform, object.byte_sub(offset_of!(Self, deferred)).cast::<Self>()) };
     }
+}
+
+impl<P: Platform, M: Mmu> Released<P> for SpaceInner<P, M> {
+    const RELEASE: Release<P> = Release(Self::release);
 }
 
 /// Gives up one reference to a space; the last one frees its root and what is left of it (windows and tables are gone by then).

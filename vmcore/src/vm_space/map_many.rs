@@ -268,14 +268,14 @@ impl<P: Platform, M: Mmu> Space<P, M> {
     ) -> Option<u64> {
         // SAFETY: windows in the index are alive while it is locked (which the caller sees to), and so are their areas.
         let (window, area) = unsafe { (slot.window?.as_ref(), slot.window?.as_ref().area.as_ref()) };
-        let agrees = (window.state, window.access, window.inherit, window.flags, window.limit)
+        let agrees = (window.state, window.access, window.inherit(), window.flags, window.limit())
             == (WindowState::Live, access, request.inherit, request.flags, Access::all());
         if !agrees || !area.is_open() {
             return None;
         }
         let state = area.lock(self.platform());
         let pages = state.pages().checked_add(size >> P::PAGE_SHIFT)?;
-        let ends = window.view.first + window.view.count == state.pages();
+        let ends = window.first() + window.pages() == state.pages();
         (ends
             && !state.is_overlay()
             && !area.has_handles(&state)

@@ -617,19 +617,19 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let (window, area) = unsafe { (window.as_ref(), window.as_ref().area.as_ref()) };
         let state = area.lock(&self.platform);
         let resident_pages = if area.is_fixed() {
-            window.view.count
+            window.pages()
         } else if area.is_untracked() {
             0
         } else {
-            state.resident_in(window.view.first, window.view.count)
+            state.resident_in(window.first(), window.pages())
         };
         Some(WindowInfo {
             range: slot.range,
             kind: Some(area.kind()),
             access: window.access,
-            inherit: window.inherit,
+            inherit: window.inherit(),
             flags: window.flags,
-            offset: window.view.first << P::PAGE_SHIFT,
+            offset: window.first() << P::PAGE_SHIFT,
             resident_pages,
             gated: window.state == WindowState::Gated,
         })
@@ -724,11 +724,10 @@ unsafe fn tear_down<P: Platform, M: Mmu>(platform: &P, space: NonNull<SpaceInner
     let mut reserve = Reserve::new(platform);
     {
         let mut index = inner.lock_index(platform);
-        let ticket = inner.next_ticket();
         for slot in index.iter() {
             let Some(window) = slot.window else { continue };
             // SAFETY: windows in the index are alive, and so are their areas.
-            unsafe { unmap::gate_whole(platform, inner, window, ticket, &mut gather, &mut pending) };
+            unsafe { unmap::gate_whole(platform, inner, window, &mut gather, &mut pending) };
             // Whole windows are unmapped, so nothing is split, and no spare table is needed.
             unmap::clear_tables(platform, inner, slot, slot.range, &mut FrameList::new(), &mut gather, &mut pending);
         }

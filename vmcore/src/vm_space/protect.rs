@@ -301,7 +301,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
     /// Whether a window may have another access.
     fn check_new_access(&self, part: &Part<'_, P, M>, access: Access) -> Result<(), SpaceError> {
         part.check_unsealed()?;
-        let missing = Rights::for_access(access).difference(Rights::for_access(part.window.limit));
+        let missing = Rights::for_access(access).difference(Rights::for_access(part.window.limit()));
         if !missing.is_empty() {
             return Err(SpaceError::Rights(missing));
         }

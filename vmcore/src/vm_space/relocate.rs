@@ -274,9 +274,8 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                 // Before the old addresses are gated, which takes the guards there away.
                 inner.guards.lock(platform).relocate(range, to);
             }
-            let ticket = inner.next_ticket();
             let at = (area, &mut *state);
-            let mut parts = self.gate_live(slot, window, range, ticket, at, reserve, &mut gather, &mut pending);
+            let mut parts = self.gate_live(slot, window, range, at, reserve, &mut gather, &mut pending);
             if let Some(stays) = stays {
                 // As many objects were reserved.
                 if let [_, Some(Slot { window: Some(gated), .. }), _] = parts {
@@ -381,7 +380,7 @@ impl Stays {
         match area.kind() {
             AreaKind::Untracked { .. } => Err(SpaceError::SingleWindow),
             AreaKind::Growing { .. } => Err(AreaError::Kind.into()),
-            _ if area.is_open() && !area.has_handles(state) && window.inherit != Inherit::Share => Ok(Self::Fresh),
+            _ if area.is_open() && !area.has_handles(state) && window.inherit() != Inherit::Share => Ok(Self::Fresh),
             _ => Ok(Self::Same),
         }
     }

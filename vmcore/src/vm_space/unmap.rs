@@ -9,7 +9,7 @@ use crate::paging::{Flush, Gather, Mmu, Pending};
 use crate::platform::Platform;
 use crate::vm_area::{AreaInner, AreaState};
 use crate::vm_space::index::{Index, Slot, page_size};
-use crate::vm_space::inner::{ALONE, SpaceInner};
+use crate::vm_space::inner::SpaceInner;
 use crate::vm_space::release::Windows;
 use crate::vm_space::window::{Window, WindowFlags, WindowMarks, WindowState};
 use crate::vm_space::{Space, SpaceError};
@@ -158,7 +158,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             pending.note_lost();
         }
         // SAFETY: the window is live, and in this space; index and area are locked.
-        unsafe { defer_gated(inner, pointer, ALONE, &mut pending) };
+        unsafe { defer_gated(inner, pointer, &mut pending) };
         drop(state);
         inner.absorb(platform, gather, &mut pending);
         Some(pending)
@@ -202,7 +202,6 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let (platform, inner) = (self.platform(), self.inner());
         let mut pending = Pending::new();
         let mut gather = Gather::default();
-        let ticket = inner.next_ticket();
         let mut next = Some(range.start());
         let overlaps = |slot: &Slot<_>| slot.range.overlaps(range);
         while let Some(slot) = next.and_then(|address| index.first_from(address)).filter(overlaps) {
@@ -213,7 +212,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             }
             // First the window is gated, so that what its area gives up from here on is flushed here too; then its tables
             // are cleared.
-            let parts = self.gate(slot, range, ticket, reserve, &mut gather, &mut pending);
+            let parts = self.gate(slot, range, reserve, &mut gather, &mut pending);
             if let Some(middle) = slot.range.intersection(range) {
                 clear_tables(platform, inner, slot, middle, &mut reserve.tables, &mut gather, &mut pending);
             }
@@ -232,7 +231,6 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         &self,
         slot: Slot<Window<P, M>>,
         range: PageRange,
-        ticket: usize,
         reserve: &mut Reserve<P>,
         gather: &mut Gather,
         pending: &mut Pending<P>,
@@ -248,7 +246,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             return unchanged;
         }
         let mut area_state = area.lock(self.platform());
-        self.gate_live(slot, pointer, middle, ticket, (area, &mut area_state), reserve, gather, pending)
+        self.gate_live(slot, pointer, middle, (area, &mut area_state), reserve, gather, pending)
     }
 
     /// Gates the part of a live window at `middle`, whose area is locked.
@@ -258,7 +256,6 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         slot: Slot<Window<P, M>>,
         pointer: NonNull<Window<P, M>>,
         middle: PageRange,
-        ticket: usize,
         (area, area_state): (&AreaInner<P>, &mut AreaState<P>),
         reserve: &mut Reserve<P>,
         gather: &mut Gather,
@@ -297,7 +294,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         }
         if let [_, Some(Slot { window: Some(gated), .. }), _] = parts {
             // SAFETY: the window is live, and in this space.
-            unsafe { defer_gated(inner, gated, ticket, pending) };
+            unsafe { defer_gated(inner, gated, pending) };
         }
         if marks.contains(WindowMarks::GUARDED) {
             inner.guards.lock(self.platform()).remove(middle);
@@ -319,7 +316,6 @@ pub(super) unsafe fn gate_whole<P: Platform, M: Mmu>(
     platform: &P,
     inner: &SpaceInner<P, M>,
     window: NonNull<Window<P, M>>,
-    ticket: usize,
     gather: &mut Gather,
     pending: &mut Pending<P>,
 ) {
@@ -332,7 +328,7 @@ pub(super) unsafe fn gate_whole<P: Platform, M: Mmu>(
     }
     let area_state = area.lock(platform);
     // SAFETY: the window is live, and in this space.
-    unsafe { defer_gated(inner, window, ticket, pending) };
+    unsafe { defer_gated(inner, window, pending) };
     if area_state.is_unsettled() || marks.contains(WindowMarks::DROPPED) {
         // As when a part is unmapped.
         gather.add_lingering(inner.tag, range, inner.global);
@@ -346,14 +342,13 @@ pub(super) unsafe fn gate_whole<P: Platform, M: Mmu>(
 unsafe fn defer_gated<P: Platform, M: Mmu>(
     inner: &SpaceInner<P, M>,
     window: NonNull<Window<P, M>>,
-    ticket: usize,
     pending: &mut Pending<P>,
 ) {
     inner.add_reference();
     // SAFETY: the state is written with index and area locked, and read with one of them. A window is deferred once,
     // when it becomes gated; it stays in its pool until its release.
     unsafe {
-        Window::set_gated(window, ticket);
+        Window::set_gated(window);
         pending.defer(Window::deferred(window));
     }
 }

@@ -10,20 +10,32 @@
 //!             └────────unmap, where no CPU can remember anything of it
 //! ```
 //!
+//! # Its record
+//!
+//! ```text
+//!   bytes 0            16               32                    44                 48     56
+//!         | links of   | link of a      | first page, count,  | access, marks,   | area | start,      | 64
+//!         | the area's | flush, space   | 48 bits each        | flags, state     |      | other bits  |
+//! ```
+//!
+//! One cache line, and no more memory: so the way of its release and the function of its back reference stand in the space, and what is seldom asked in bits of the
+//! start that are zero in an address of a page.
+//!
 //! A gated window holds a reference to its space, so that a flush may outlive the space's handle. Its bounds and its
 //! state are changed only with the space's index (exclusively) and the area locked; reading them takes one of the two (the index: in either way).
 
-use core::mem::offset_of;
+use core::marker::PhantomData;
+use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 
 use crate::addr::{PageRange, VirtAddr};
 use crate::frame::Reserve;
-use crate::paging::{Access, Deferred, Gather, Mmu, Pending, ReleaseStep};
+use crate::paging::{Access, Deferred, Gather, Mmu, Pending, Release, ReleaseStep, Released};
 use crate::platform::Platform;
-use crate::vm_area::{AreaInner, AreaState, View, ViewChange, release_area};
+use crate::vm_area::{AreaInner, AreaState, View, ViewChange, Viewer, release_area};
 use crate::vm_space::Inherit;
 use crate::vm_space::clone::write_protect_beside;
-use crate::vm_space::inner::{ALONE, SpaceInner, release_space};
+use crate::vm_space::inner::{SpaceInner, release_space};
 
 bitflags::bitflags! {
     /// What else a window is told to be. Parts of it are the same; neighbours must be the same to become one.
@@ -72,27 +84,118 @@ pub(crate) enum WindowState {
     Gated,
 }
 
-/// A record in a pool: its address never changes while it lives.
+/// What a window is like: bytes of their own, since each is read by who knows that nobody writes it, whoever writes another.
+#[derive(Clone, Copy)]
 #[repr(C)]
-pub(crate) struct Window<P: Platform, M: Mmu> {
-    /// First, so that a view's address is its window's.
-    pub(crate) view: View<P>,
-    pub(crate) deferred: Deferred<P>,
-    pub(crate) space: NonNull<SpaceInner<P, M>>,
-    /// Holds a reference.
-    pub(crate) area: NonNull<AreaInner<P>>,
-    pub(crate) start: VirtAddr,
+pub(crate) struct WindowTraits {
     pub(crate) access: Access,
-    /// What the handle that it was mapped with permits: no change of access goes beyond it.
-    pub(crate) limit: Access,
-    /// What it allowed before and does not any more: if that flush is outstanding, CPUs remember it, whatever the tables show.
-    pub(crate) taken: Access,
     pub(crate) marks: WindowMarks,
-    pub(crate) inherit: Inherit,
     pub(crate) flags: WindowFlags,
     pub(crate) state: WindowState,
-    /// Which change gated it: all that one change gated is released together. [`ALONE`] if that is nothing else.
-    pub(crate) ticket: usize,
+}
+
+/// A record in a pool: its address never changes while it lives.
+///
+/// It is asked for its [traits](WindowTraits) as if they were its own fields.
+#[repr(C)]
+pub(crate) struct Window<P: Platform, M: Mmu> {
+    /// First, so that a view's address is its window's. Its viewer is the space.
+    view: View<P, WindowTraits>,
+    /// Holds a reference.
+    pub(crate) area: NonNull<AreaInner<P>>,
+    start: Start<P>,
+    space: PhantomData<*const SpaceInner<P, M>>,
+}
+
+/// The first address of a window, and what is kept in the bits that are zero in it.
+///
+/// ```text
+///   63 ...                    12 | 11  10 | 9     8 | 7   4 | 3   0 |
+///   |  first address              |   0    | inherit | taken | limit |
+/// ```
+struct Start<P>(u64, PhantomData<P>);
+
+impl<P> Clone for Start<P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<P> Copy for Start<P> {}
+
+static_assertions::const_assert!(Access::all().bits() < 16);
+
+impl<P: Platform> Start<P> {
+    const LIMIT: u32 = 0;
+    const TAKEN: u32 = 4;
+    const INHERIT: u32 = 8;
+    /// All of them.
+    const BITS: u64 = (1 << 12) - 1;
+
+    const fn new(address: VirtAddr) -> Self {
+        const { assert!(P::PAGE_SHIFT >= 12, "an address of a page has room") };
+        Self(address.as_u64() & !Self::BITS, PhantomData)
+    }
+
+    #[inline]
+    const fn address(self) -> VirtAddr {
+        VirtAddr::new(self.0 & !Self::BITS)
+    }
+
+    /// The same with another address.
+    const fn at(self, address: VirtAddr) -> Self {
+        Self(Self::new(address).0 | (self.0 & Self::BITS), PhantomData)
+    }
+
+    const fn access(self, at: u32) -> Access {
+        Access::from_bits_truncate((self.0 >> at) as u8 & 0xf)
+    }
+
+    const fn with_access(self, at: u32, access: Access) -> Self {
+        Self(self.0 & !(0xf << at) | (access.bits() as u64) << at, PhantomData)
+    }
+
+    const fn inherit(self) -> Inherit {
+        match (self.0 >> Self::INHERIT) & 3 {
+            0 => Inherit::Share,
+            1 => Inherit::Copy,
+            2 => Inherit::Wipe,
+            _ => Inherit::Nothing,
+        }
+    }
+
+    const fn with_inherit(self, inherit: Inherit) -> Self {
+        let bits = match inherit {
+            Inherit::Share => 0,
+            Inherit::Copy => 1,
+            Inherit::Wipe => 2,
+            Inherit::Nothing => 3,
+        };
+        Self(self.0 & !(3 << Self::INHERIT) | bits << Self::INHERIT, PhantomData)
+    }
+}
+
+impl<P: Platform, M: Mmu> Deref for Window<P, M> {
+    type Target = WindowTraits;
+
+    #[inline]
+    fn deref(&self) -> &WindowTraits {
+        &self.view.own
+    }
+}
+
+impl<P: Platform, M: Mmu> DerefMut for Window<P, M> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut WindowTraits {
+        &mut self.view.own
+    }
+}
+
+/// A window that is [gone](Window::defer_gone) and waits in a flush.
+struct Gone<P, M>(PhantomData<(P, M)>);
+
+impl<P: Platform, M: Mmu> Released<P> for Gone<P, M> {
+    const RELEASE: Release<P> = Release(Window::<P, M>::release_gone);
 }
 
 impl<P: Platform, M: Mmu> Window<P, M> {
@@ -105,61 +208,102 @@ impl<P: Platform, M: Mmu> Window<P, M> {
         access: Access,
         inherit: Inherit,
     ) -> Self {
-        Self {
-            view: View::new(Self::change, first, range.pages(P::PAGE_SHIFT)),
-            deferred: Deferred::new(Self::release),
-            space,
-            area,
-            start: range.start(),
-            access,
-            limit: Access::all(),
-            taken: Access::empty(),
-            marks: WindowMarks::empty(),
-            inherit,
-            flags: WindowFlags::empty(),
-            state: WindowState::Live,
-            ticket: 0,
-        }
+        const { assert!(size_of::<Self>() <= 64, "a window is one cache line") };
+        let traits =
+            WindowTraits { access, marks: WindowMarks::empty(), flags: WindowFlags::empty(), state: WindowState::Live };
+        // SAFETY: windows are made of spaces that there are.
+        let viewer = unsafe { SpaceInner::viewer(space) };
+        let view = View::new(viewer, first, range.pages(P::PAGE_SHIFT), traits);
+        let start = Start::new(range.start()).with_access(Start::<P>::LIMIT, Access::all()).with_inherit(inherit);
+        Self { view, area, start, space: PhantomData }
+    }
+
+    /// What windows of a space have in common.
+    pub(crate) const VIEWER: Viewer<P> = Viewer::new(Self::change, Release(Self::release));
+
+    /// The space.
+    #[inline]
+    fn space(&self) -> NonNull<SpaceInner<P, M>> {
+        // SAFETY: that is the viewer with which a window is made. Only of one that is gone there is another, and nobody asks that.
+        unsafe { SpaceInner::of(self.view.viewer()) }
+    }
+
+    /// What the handle that it was mapped with permits: no change of access goes beyond it.
+    pub(crate) fn limit(&self) -> Access {
+        self.start.access(Start::<P>::LIMIT)
+    }
+
+    /// What it allowed before and does not any more: if that flush is outstanding, CPUs remember it, whatever the tables show.
+    fn taken(&self) -> Access {
+        self.start.access(Start::<P>::TAKEN)
+    }
+
+    /// What the clone of the space gets of it.
+    pub(crate) fn inherit(&self) -> Inherit {
+        self.start.inherit()
+    }
+
+    /// The index in the area of the first page.
+    #[inline]
+    pub(crate) fn first(&self) -> u64 {
+        self.view.first()
+    }
+
+    /// How many pages it shows.
+    #[inline]
+    pub(crate) fn pages(&self) -> u64 {
+        self.view.count()
     }
 
     /// The same window with another limit.
-    pub(crate) fn limited_to(self, limit: Access) -> Self {
-        Self { limit, ..self }
+    pub(crate) fn limited_to(mut self, limit: Access) -> Self {
+        self.start = self.start.with_access(Start::<P>::LIMIT, limit);
+        self
     }
 
     /// The same window with these flags.
-    pub(crate) fn flagged(self, flags: WindowFlags) -> Self {
-        Self { flags, ..self }
+    pub(crate) fn flagged(mut self, flags: WindowFlags) -> Self {
+        self.flags = flags;
+        self
     }
 
     /// A window like this one, that shows of it the part at `range`. Linked nowhere.
     pub(crate) fn part(&self, range: PageRange) -> Self {
-        let Self { space, area, access, inherit, limit, taken, marks, flags, .. } = *self;
         let first = self.area_page(range.start());
-        Self { limit, taken, marks, flags, ..Self::new(space, area, range, first, access, inherit) }
+        let mut part = Self::new(self.space(), self.area, range, first, self.access, self.inherit());
+        part.view.own = WindowTraits { state: WindowState::Live, ..**self };
+        part.start = self.start.at(range.start());
+        part
     }
 
     /// The window at other addresses, which no CPU remembers anything of.
     pub(crate) fn moved_to(mut self, range: PageRange) -> Self {
-        self.start = range.start();
-        self.view.count = range.pages(P::PAGE_SHIFT);
+        self.start = self.start.at(range.start()).with_access(Start::<P>::TAKEN, Access::empty());
+        self.view.set_count(range.pages(P::PAGE_SHIFT));
         self.marks.remove(WindowMarks::DROPPED);
-        Self { taken: Access::empty(), ..self }
+        self
     }
 
     /// The window at the same addresses, which it left with its pages: it shows an area's pages as they come to be touched anew.
-    pub(crate) fn left_behind(self, area: NonNull<AreaInner<P>>) -> Self {
+    pub(crate) fn left_behind(mut self, area: NonNull<AreaInner<P>>) -> Self {
         // Its guards go with the pages, and what is locked in memory are those. CPUs may remember what it showed.
-        let marks = self.marks.difference(WindowMarks::GUARDED) | WindowMarks::DROPPED;
-        Self { area, marks, flags: self.flags.difference(WindowFlags::LOCKED), ..self }
+        self.marks = self.marks.difference(WindowMarks::GUARDED) | WindowMarks::DROPPED;
+        self.flags.remove(WindowFlags::LOCKED);
+        self.area = area;
+        self
     }
 
     /// The window in another space, which shows another area there, and of which no CPU remembers anything.
     pub(crate) fn in_space(self, space: NonNull<SpaceInner<P, M>>, area: NonNull<AreaInner<P>>) -> Self {
         let range = self.range();
+        let mut window = self.moved_to(range);
+        // SAFETY: the space is there.
+        let viewer = unsafe { SpaceInner::viewer(space) };
+        window.view = View::new(viewer, window.first(), window.pages(), *window);
+        window.area = area;
         // What is locked in memory is so in one space.
-        let flags = self.flags.difference(WindowFlags::LOCKED);
-        Self { space, area, flags, ..self.moved_to(range) }
+        window.flags.remove(WindowFlags::LOCKED);
+        window
     }
 
     /// Whether the two can be one window: both are live, and the second one carries the first one on.
@@ -172,14 +316,14 @@ impl<P: Platform, M: Mmu> Window<P, M> {
         self.area == next.area
             && self.state == WindowState::Live
             && next.state == WindowState::Live
-            && self.view.first + self.view.count == next.view.first
-            && self.range().last().checked_add(1) == Some(next.start)
-            && (self.limit, self.inherit, self.flags) == (next.limit, next.inherit, next.flags)
+            && self.first() + self.pages() == next.first()
+            && self.range().last().checked_add(1) == Some(next.start.address())
+            && (self.limit(), self.inherit(), self.flags) == (next.limit(), next.inherit(), next.flags)
     }
 
     /// Whether taking back from the window all but `keep` must reach CPUs that remember more than its tables show.
     pub(crate) fn may_linger(&self, keep: Access) -> bool {
-        let taken = if self.marks.contains(WindowMarks::DROPPED) { self.taken | self.access } else { self.taken };
+        let taken = if self.marks.contains(WindowMarks::DROPPED) { self.taken() | self.access } else { self.taken() };
         !keep.contains(taken)
     }
 
@@ -194,7 +338,7 @@ impl<P: Platform, M: Mmu> Window<P, M> {
     /// The window is alive.
     pub(crate) unsafe fn deferred(window: NonNull<Self>) -> NonNull<Deferred<P>> {
         // SAFETY: the field lies within the window.
-        unsafe { window.byte_add(offset_of!(Self, deferred)) }.cast()
+        unsafe { window.byte_add(View::<P, WindowTraits>::DEFERRED) }.cast()
     }
 
     /// Gives a window other bounds, which lie within its present ones.
@@ -206,10 +350,27 @@ impl<P: Platform, M: Mmu> Window<P, M> {
         let window = window.as_ptr();
         // SAFETY: as the caller vouches; only the fields are written, and no reference to the window is made.
         unsafe {
-            let pages = (bounds.start().as_u64() - (*window).start.as_u64()) >> P::PAGE_SHIFT;
-            (*window).view.first += pages;
-            (*window).view.count = bounds.pages(P::PAGE_SHIFT);
-            (*window).start = bounds.start();
+            let start = (*window).start;
+            let pages = (bounds.start().as_u64() - start.address().as_u64()) >> P::PAGE_SHIFT;
+            let view = &mut (*window).view;
+            view.set_first(view.first() + pages);
+            view.set_count(bounds.pages(P::PAGE_SHIFT));
+            (*window).start = start.at(bounds.start());
+        }
+    }
+
+    /// Gives a window other bounds, of which the last page stays what it is. There are as many pages of the area before its first as it grows by.
+    ///
+    /// # Safety
+    /// As for [`set_bounds`](Self::set_bounds), but for where the bounds lie.
+    pub(crate) unsafe fn set_lower_bound(window: NonNull<Self>, bounds: PageRange) {
+        let window = window.as_ptr();
+        // SAFETY: as the caller vouches.
+        unsafe {
+            let (view, pages) = (&mut (*window).view, bounds.pages(P::PAGE_SHIFT));
+            view.set_first((view.first() + view.count()).saturating_sub(pages));
+            view.set_count(pages);
+            (*window).start = (*window).start.at(bounds.start());
         }
     }
 
@@ -222,11 +383,13 @@ impl<P: Platform, M: Mmu> Window<P, M> {
         // SAFETY: as the caller vouches.
         unsafe {
             // Also what it has again: until the flush is acknowledged nobody knows which CPU remembers what.
-            (*window).taken |= (*window).access;
-            if !(*window).access.contains(access) {
-                (*window).marks |= WindowMarks::RAISED;
+            let (start, traits) = ((*window).start, &mut (*window).view.own);
+            let taken = start.access(Start::<P>::TAKEN) | traits.access;
+            (*window).start = start.with_access(Start::<P>::TAKEN, taken);
+            if !traits.access.contains(access) {
+                traits.marks |= WindowMarks::RAISED;
             }
-            (*window).access = access;
+            traits.access = access;
         }
     }
 
@@ -236,7 +399,7 @@ impl<P: Platform, M: Mmu> Window<P, M> {
     /// As for [`set_bounds`](Self::set_bounds).
     pub(crate) unsafe fn note(window: NonNull<Self>, marks: WindowMarks) {
         // SAFETY: as the caller vouches.
-        unsafe { (*window.as_ptr()).marks |= marks };
+        unsafe { (*window.as_ptr()).view.own.marks |= marks };
     }
 
     /// Has the window show so many more pages behind its last.
@@ -245,7 +408,10 @@ impl<P: Platform, M: Mmu> Window<P, M> {
     /// As for [`set_bounds`](Self::set_bounds).
     pub(crate) unsafe fn extend(window: NonNull<Self>, pages: u64) {
         // SAFETY: as the caller vouches.
-        unsafe { (*window.as_ptr()).view.count += pages };
+        unsafe {
+            let view = &mut (*window.as_ptr()).view;
+            view.set_count(view.count() + pages);
+        }
     }
 
     /// Makes the window one with the next, whose record is free afterwards.
@@ -256,9 +422,11 @@ impl<P: Platform, M: Mmu> Window<P, M> {
         // SAFETY: as the caller vouches; only fields are read and written.
         unsafe {
             let (window, next) = (window.as_ptr(), next.as_ptr());
-            (*window).view.count += (*next).view.count;
-            (*window).taken |= (*next).taken;
-            (*window).marks |= (*next).marks;
+            let (start, taken) = ((*window).start, (*next).start.access(Start::<P>::TAKEN));
+            (*window).start = start.with_access(Start::<P>::TAKEN, start.access(Start::<P>::TAKEN) | taken);
+            let (view, next) = (&mut (*window).view, &(*next).view);
+            view.set_count(view.count() + next.count());
+            view.own.marks |= next.own.marks;
         }
     }
 
@@ -268,39 +436,39 @@ impl<P: Platform, M: Mmu> Window<P, M> {
     /// As for [`set_bounds`](Self::set_bounds).
     pub(crate) unsafe fn change_flags(window: NonNull<Self>, set: WindowFlags, clear: WindowFlags) {
         // SAFETY: as the caller vouches.
-        unsafe { (*window.as_ptr()).flags = (*window.as_ptr()).flags.difference(clear) | set };
+        unsafe {
+            let flags = &mut (*window.as_ptr()).view.own.flags;
+            *flags = flags.difference(clear) | set;
+        }
     }
 
     /// Marks a window as unmapped.
     ///
     /// # Safety
     /// As for [`set_bounds`](Self::set_bounds).
-    pub(crate) unsafe fn set_gated(window: NonNull<Self>, ticket: usize) {
+    pub(crate) unsafe fn set_gated(window: NonNull<Self>) {
         // SAFETY: as the caller vouches.
-        unsafe {
-            (*window.as_ptr()).state = WindowState::Gated;
-            (*window.as_ptr()).ticket = ticket;
-        }
+        unsafe { (*window.as_ptr()).view.own.state = WindowState::Gated };
     }
 
     pub(crate) fn range(&self) -> PageRange {
-        PageRange::from_checked(self.start, self.view.count << P::PAGE_SHIFT)
+        PageRange::from_checked(self.start.address(), self.pages() << P::PAGE_SHIFT)
     }
 
     /// The index in the area of the page at `address`, which lies in the window.
     #[inline]
     pub(crate) fn area_page(&self, address: VirtAddr) -> u64 {
-        self.view.first + ((address.as_u64() - self.start.as_u64()) >> P::PAGE_SHIFT)
+        self.first() + ((address.as_u64() - self.start.address().as_u64()) >> P::PAGE_SHIFT)
     }
 
     /// The part of a range of area pages that the window shows, as addresses.
     fn shown(&self, first: u64, count: u64) -> Option<PageRange> {
-        let low = first.max(self.view.first);
-        let high = first.saturating_add(count).min(self.view.first + self.view.count);
+        let low = first.max(self.first());
+        let high = first.saturating_add(count).min(self.first() + self.pages());
         if low >= high {
             return None;
         }
-        let start = self.start.checked_add((low - self.view.first) << P::PAGE_SHIFT)?;
+        let start = self.start.address().checked_add((low - self.first()) << P::PAGE_SHIFT)?;
         Some(PageRange::from_checked(start, (high - low) << P::PAGE_SHIFT))
     }
 
@@ -310,7 +478,7 @@ impl<P: Platform, M: Mmu> Window<P, M> {
         // linked; the area's lock, which the caller holds, keeps its bounds and state.
         let window = unsafe { view.cast::<Self>().as_ref() };
         // SAFETY: a window is linked no longer than its space (and its root table) lives: a gated one holds a reference.
-        let space = unsafe { window.space.as_ref() };
+        let space = unsafe { window.space().as_ref() };
         let (first, count) = change.pages();
         let Some(range) = window.shown(first, count) else { return };
         let mut gather = Gather::default();
@@ -347,7 +515,7 @@ impl<P: Platform, M: Mmu> Window<P, M> {
     pub(crate) unsafe fn defer_gone(window: NonNull<Self>, pending: &mut Pending<P>) {
         // SAFETY: the record is alive, and only the caller knows it.
         unsafe {
-            (*window.as_ptr()).deferred = Deferred::new(Self::release_gone);
+            (*window.as_ptr()).view.orphan::<Gone<P, M>>();
             pending.defer(Self::deferred(window));
         }
     }
@@ -360,7 +528,7 @@ impl<P: Platform, M: Mmu> Window<P, M> {
         // SAFETY: only windows are deferred with this function, and the header lies at this offset in them; nobody else knows the record, in which nothing needs
         // dropping. Its reference to the area is given up, with no lock held.
         unsafe {
-            let window = object.byte_sub(offset_of!(Self, deferred)).cast::<Self>();
+            let window = object.byte_sub(View::<P, WindowTraits>::DEFERRED).cast::<Self>();
             let area = window.as_ref().area;
             Reserve::new(platform).put_object(window);
             release_area(platform, area);
@@ -370,11 +538,11 @@ impl<P: Platform, M: Mmu> Window<P, M> {
     /// Called when the flush of a gated window is acknowledged.
     unsafe fn release(platform: &P, object: NonNull<Deferred<P>>, step: ReleaseStep) {
         // SAFETY: only windows are deferred with this function, and the header lies at this offset in them.
-        let window = unsafe { object.byte_sub(offset_of!(Self, deferred)) }.cast::<Self>();
+        let window = unsafe { object.byte_sub(View::<P, WindowTraits>::DEFERRED) }.cast::<Self>();
         // SAFETY: the record is alive until it is given back below; nothing but the links of a gated window changes.
-        let (space, area, range, ticket, marks) = unsafe {
+        let (space, area, range, marks) = unsafe {
             let window = window.as_ref();
-            (window.space, window.area, window.range(), window.ticket, window.marks)
+            (window.space(), window.area, window.range(), window.marks)
         };
         if step == ReleaseStep::Unlink {
             // The views go first, all of them: while an area knows one, its addresses must not show anything else.
@@ -388,15 +556,7 @@ impl<P: Platform, M: Mmu> Window<P, M> {
             let inner = unsafe { space.as_ref() };
             let mut index = inner.lock_index_at(platform, range.start());
             inner.tally.change((0, 0), (1, range.pages(P::PAGE_SHIFT)));
-            let is_first = index.remove_slot(range.start(), window, &mut reserve);
-            // The first of a flush takes the slots of its neighbours with it, while they are at hand.
-            if is_first && ticket != ALONE {
-                index.remove_around(range.start(), &mut reserve, |other: NonNull<Self>| {
-                    // SAFETY: windows in the index are alive while it is locked; a slot goes before its record does.
-                    let other = unsafe { other.as_ref() };
-                    other.state == WindowState::Gated && other.ticket == ticket
-                });
-            }
+            index.remove_slot(range.start(), window, &mut reserve);
         }
         // SAFETY: neither index nor area know the record any more; nothing in it needs dropping.
         unsafe { reserve.put_object(window) };

@@ -5,7 +5,7 @@ use core::ptr::NonNull;
 use super::{Eviction, Paged};
 use crate::addr::Frame;
 use crate::frame::{FrameUse, Reserve};
-use crate::paging::{Deferred, Flush, Pending, ReleaseStep};
+use crate::paging::{Deferred, Flush, Pending, Release, ReleaseStep, Released};
 use crate::platform::Platform;
 use crate::vm_area::inner::{AreaState, release_area};
 use crate::vm_area::{Area, AreaError, Page, TreeSupply, ViewChange, release_page};
@@ -30,6 +30,10 @@ impl<P: Platform> AreaState<P> {
     pub(super) fn take_out(&mut self, platform: &P, index: u64, reserve: &mut Reserve<P>) -> Option<Page> {
         self.tree.remove(index, &mut TreeSupply { platform, reserve }).ok().flatten()
     }
+}
+
+impl<P: Platform> Released<P> for Paged<P> {
+    const RELEASE: Release<P> = Release(Self::release);
 }
 
 impl<P: Platform> Paged<P> {

@@ -293,23 +293,6 @@ impl<P: Platform, W> Index<P, W> {
         is_there && self.remove(address, reserve).is_some()
     }
 
-    /// Removes the slots to both sides of an address where nothing is, as far as `goes` says. O(log n) for each that is removed.
-    pub(crate) fn remove_around(
-        &mut self,
-        address: VirtAddr,
-        reserve: &mut Reserve<P>,
-        goes: impl Fn(NonNull<W>) -> bool,
-    ) {
-        let goes = |slot: &Slot<W>| slot.window.is_some_and(&goes);
-        while let Some(slot) = self.first_from(address).filter(goes) {
-            self.remove(slot.range.start(), reserve);
-        }
-        let before = |index: &Self| index.tree.last_before(address.as_u64()).map(Slot::of);
-        while let Some(slot) = before(self).filter(goes) {
-            self.remove(slot.range.start(), reserve);
-        }
-    }
-
     /// Forgets every slot. O(n).
     pub(crate) fn clear(&mut self, reserve: &mut Reserve<P>) {
         self.tree.clear(&mut Supply { lent: &mut self.lent, reserve });
