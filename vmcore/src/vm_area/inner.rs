@@ -483,10 +483,12 @@ impl<P: Platform> AreaState<P> {
         self.sections.is_some_and(|sections| unsafe { sections.as_ref() }.is_out(section))
     }
 
-    /// Whether a page that is resident was written to since it was last clean.
-    pub(crate) fn page_state(&self, index: u64) -> Option<bool> {
-        let Some(page) = self.tree.get(self.key(index)) else { return self.page_below(index).map(|_| false) };
-        page.held_frame().map(|_| page.is_dirty())
+    /// Whether one of the pages is dirty: of an overlay one of its own, since it has written to no other. O(depth + pages before that one).
+    #[cfg(feature = "posix")]
+    pub(crate) fn was_written(&self, first: u64, count: u64) -> bool {
+        let is_written = |(_, page): (u64, Page)| page.held_frame().is_some() && page.is_dirty();
+        let within = |(key, count): (u64, u64)| self.tree.range(key..key.saturating_add(count)).any(is_written);
+        !self.tree.is_empty() && self.keys(first, count).into_iter().any(within)
     }
 
     /// The frame of a page that is resident; of a page that an overlay has not, the one below.
@@ -545,9 +547,12 @@ impl<P: Platform> AreaState<P> {
         self.returning != 0 || self.gates.is_some()
     }
 
-    /// Under how many of the keys there is a page. O(nodes in the range).
+    /// Under how many of the keys there is a page. O(nodes in the range), O(1) for all.
     pub(super) fn resident_keys(&self, first: u64, count: u64) -> u64 {
         let end = first.saturating_add(count);
+        if first == 0 && end >= self.pages {
+            return self.resident();
+        }
         if self.frameless() != 0 {
             return self.resident_one_by_one(first, end);
         }

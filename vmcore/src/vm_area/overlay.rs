@@ -137,7 +137,7 @@ impl<P: Platform> AreaState<P> {
     }
 
     /// The state of the area below, and the page of it that this one's first is laid over.
-    fn below(&self) -> Option<(&Self, u64)> {
+    pub(super) fn below(&self) -> Option<(&Self, u64)> {
         let overlay = self.laid()?;
         // SAFETY: the overlay's reference keeps the area alive. Its state is another value than this one, guarded by the same lock, which who
         // has this state holds; nobody who holds it for the area below comes here (see the invariants).
@@ -185,7 +185,32 @@ impl<P: Platform> AreaState<P> {
 
     /// The frame below, if showing it changes nothing.
     pub(super) fn frame_below_as_it_is(&self, index: u64) -> Option<Frame> {
-        self.page_below(index).filter(|page| !page.is_evicting())?.held_frame()
+        self.page_below(index)?.frame_as_it_is()
+    }
+
+    /// See [`for_each_resident`](Self::for_each_resident): of an overlay its own, and between them what is there below, which it has not written to.
+    pub(super) fn for_each_resident_over_below(&self, first: u64, count: u64, mut found: impl FnMut(u64, bool)) {
+        let end = first.saturating_add(count).min(self.pages);
+        let Some(last) = end.checked_sub(1).filter(|last| *last >= first) else { return };
+        let mut next = first;
+        self.tree.visit_each(first, last, |index, page, _| {
+            self.each_below(next, index, |index| found(index - first, false));
+            if page.held_frame().is_some() {
+                found(index - first, page.is_dirty());
+            }
+            next = index.saturating_add(1);
+        });
+        self.each_below(next, end, |index| found(index - first, false));
+    }
+
+    /// Says which of the overlay's pages from `first` on and before `end` are there below.
+    fn each_below(&self, first: u64, end: u64, mut found: impl FnMut(u64)) {
+        let Some((below, offset)) = self.below().filter(|_| first < end) else { return };
+        below.tree.visit_each(offset.saturating_add(first), offset.saturating_add(end - 1), |key, page, _| {
+            if page.held_frame().is_some() {
+                found(key - offset);
+            }
+        });
     }
 
     /// Whether the page is neither the overlay's nor there below.

@@ -84,6 +84,12 @@ impl Page {
         if self.has(PRESENT) { Some(self.frame()) } else { None }
     }
 
+    /// The frame, if the page has one and showing it changes nothing: it is not on its way out.
+    #[inline]
+    pub(super) const fn frame_as_it_is(self) -> Option<Frame> {
+        if self.has(PRESENT) && !self.is_evicting() { Some(self.frame()) } else { None }
+    }
+
     /// The token of the request that the page waits for.
     pub(super) const fn token(self) -> Option<u64> {
         if self.has(REQUESTED) { Some(self.0.get() >> FRAME_SHIFT) } else { None }

@@ -84,23 +84,22 @@ impl<P: Platform> AreaState<P> {
     }
 
     /// Says of each page that is resident, in order, how many pages it comes behind `first`, and whether it was written to since it was last clean.
-    /// O(nodes and resident pages in the range); of an overlay O(pages).
+    /// O(nodes and resident pages in the range).
     pub(crate) fn for_each_resident(&self, first: u64, count: u64, mut found: impl FnMut(u64, bool)) {
-        if self.overlay.is_some() {
-            // What it has not may be there below.
-            for step in 0..count {
-                if let Some(dirty) = self.page_state(first.saturating_add(step)) {
-                    found(step, dirty);
-                }
-            }
+        if self.is_overlay() {
+            return self.for_each_resident_over_below(first, count, found);
+        }
+        if self.tree.is_empty() {
             return;
         }
         let mut before = 0;
         for (key, count) in self.parts(first, count) {
-            for (at, page) in self.tree.range(key..key.saturating_add(count)) {
-                if page.held_frame().is_some() {
-                    found(before + (at - key), page.is_dirty());
-                }
+            if let Some(last) = count.checked_sub(1).map(|more| key.saturating_add(more)) {
+                self.tree.visit_each(key, last, |at, page, _| {
+                    if page.held_frame().is_some() {
+                        found(before + (at - key), page.is_dirty());
+                    }
+                });
             }
             before += count;
         }

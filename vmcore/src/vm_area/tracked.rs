@@ -54,6 +54,8 @@ pub(crate) struct PageSlice<'a> {
     complete: bool,
     /// Whether those that are dirty may be written to.
     write: bool,
+    /// Whether they are the paged area's below an overlay: some of the words may stand for a page that cannot be shown.
+    below: bool,
 }
 
 impl PageSlice<'_> {
@@ -77,6 +79,9 @@ impl PageSlice<'_> {
     #[inline(always)]
     pub(crate) fn page(&self, word: &Option<NonZeroU64>) -> Option<(Frame, bool)> {
         let page = Page::from_bits((*word)?);
+        if self.below {
+            return Some((page.frame_as_it_is()?, false));
+        }
         Some((page.frame(), self.write && page.is_dirty()))
     }
 }
@@ -219,7 +224,7 @@ impl<P: Platform> AreaState<P> {
         mut each: impl FnMut(Seen<'_>),
     ) {
         let Some(last) = first.checked_add(count.wrapping_sub(1)).filter(|last| *last >= first) else { return };
-        if self.gates.is_some() || self.is_ring || self.is_overlay() {
+        if self.gates.is_some() || self.is_ring {
             for index in first..=last {
                 if let Some((frame, writable)) = self.page_as_it_is(platform, index) {
                     each(Seen::One(index, frame, write && writable));
@@ -231,10 +236,21 @@ impl<P: Platform> AreaState<P> {
             let writable = write && page.is_dirty() && (!self.was_shared || is_own(platform, page, held));
             Seen::One(index, page.frame(), writable)
         };
+        if self.is_overlay() {
+            // Its own, and between them what is there below.
+            let mut next = first;
+            self.tree.visit_each(first, last, |index, page, held| {
+                self.pages_below_as_they_are(next, index, &mut each);
+                each(seen(index, page, held));
+                next = index.saturating_add(1);
+            });
+            return self.pages_below_as_they_are(next, last.saturating_add(1), &mut each);
+        }
         self.tree.visit(first, last, |visited| match visited {
             // Who else holds a page concerns only what may be written to, and where a node is shared, all of its pages are.
             Visited::Many(index, values, complete, held) if !write || !self.was_shared || held == Held::Shared => {
-                each(Seen::Many(index, PageSlice { values, complete, write: write && !self.was_shared }));
+                let write = write && !self.was_shared;
+                each(Seen::Many(index, PageSlice { values, complete, write, below: false }));
             }
             Visited::Many(first, values, _, held) => {
                 for (step, bits) in values.iter().enumerate() {
@@ -244,6 +260,22 @@ impl<P: Platform> AreaState<P> {
                 }
             }
             Visited::One(index, page, held) => each(seen(index, page, held)),
+        });
+    }
+
+    /// Shows `each` the pages below an overlay that show from its page `first` on and before its page `end`, where it has none of its own. O(pages).
+    fn pages_below_as_they_are(&self, first: u64, end: u64, each: &mut impl FnMut(Seen<'_>)) {
+        let Some((below, offset)) = self.below().filter(|_| first < end.min(self.pages)) else { return };
+        let (low, high) = (offset.saturating_add(first), offset.saturating_add(end.min(self.pages) - 1));
+        below.tree.visit(low, high, |visited| match visited {
+            Visited::Many(key, values, ..) => {
+                each(Seen::Many(key - offset, PageSlice { values, complete: false, write: false, below: true }));
+            }
+            Visited::One(key, page, _) => {
+                if let Some(frame) = page.frame_as_it_is() {
+                    each(Seen::One(key - offset, frame, false));
+                }
+            }
         });
     }
 

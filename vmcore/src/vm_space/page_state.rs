@@ -59,16 +59,17 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let (platform, inner) = (self.platform(), self.inner());
         self.check_range(range)?;
         let count = usize::try_from(range.pages(P::PAGE_SHIFT)).unwrap_or(usize::MAX).min(states.len());
-        for state in states.iter_mut().take(count) {
-            *state = PageState::empty();
-        }
+        let Some(states) = states.get_mut(..count) else { return Ok(0) };
+        states.fill(PageState::empty());
         let place = |address: VirtAddr| {
             usize::try_from((address.as_u64() - range.start().as_u64()) >> P::PAGE_SHIFT).unwrap_or(usize::MAX)
         };
+        // Nobody changes the shape of the tables while the index is locked: what lies in one leaf table is read with one walk to it.
         let index = inner.lock_index(platform);
+        let mut last = None;
         for slot in index.overlapping(range) {
             let (Some(window), Some(part)) = (slot.window, slot.range.intersection(range)) else { continue };
-            let Some(found) = states.get_mut(place(part.start())..count) else { break };
+            let Some(found) = states.get_mut(place(part.start())..) else { break };
             let pages = part.pages(P::PAGE_SHIFT).min(found.len() as u64);
             if pages == 0 {
                 break;
@@ -81,8 +82,14 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             }
             // Pages of the part, from its `step`th on.
             let mut note = |step: u64, pages: u64, state: PageState| {
-                let found = found.iter_mut().skip(usize::try_from(step).unwrap_or(usize::MAX));
-                found.zip(0..pages).for_each(|(found, _)| found.insert(state));
+                let found = found.get_mut(usize::try_from(step).unwrap_or(usize::MAX)..).unwrap_or_default();
+                match (pages, found) {
+                    (1, [page, ..]) => page.insert(state),
+                    (_, pages_left) => {
+                        let pages = usize::try_from(pages).unwrap_or(usize::MAX);
+                        pages_left.iter_mut().take(pages).for_each(|found| found.insert(state));
+                    }
+                }
             };
             let step = |address: VirtAddr| (address.as_u64() - part.start().as_u64()) >> P::PAGE_SHIFT;
             let mut every = PageState::MAPPED;
@@ -99,12 +106,11 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                 let dirty = if dirty { PageState::DIRTY } else { PageState::empty() };
                 note(step, 1, PageState::RESIDENT | dirty);
             });
-            let tables = inner.tables.lock(platform);
-            tables.for_each_shown(platform, part, |shown, accessed| {
+            inner.leaf_tables.for_each_shown(platform, part, &mut last, |step, pages, accessed| {
                 let mut state = PageState::SHOWN;
                 state.set(PageState::ACCESSED, accessed);
                 state.set(PageState::RESIDENT, area.is_untracked());
-                note(step(shown.start()), shown.pages(P::PAGE_SHIFT), state);
+                note(step, pages, state);
             });
         }
         Ok(count)

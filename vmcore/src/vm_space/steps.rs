@@ -28,8 +28,8 @@ pub(crate) enum Step {
     Move(PageRange, VirtAddr),
 }
 
-/// The nodes that a change of the index takes at the most, whatever it looks like by then: two in each of its levels.
-const MOST_NODES: usize = 16;
+/// How many slots a change adds to the index at the most.
+const MOST_SLOTS: usize = 3;
 
 impl<P: Platform, M: Mmu> Space<P, M> {
     /// Takes what all of the steps take together, and a page, an object or a table more than they say where an earlier step can change what a later one takes.
@@ -40,7 +40,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let (platform, inner) = (self.platform(), self.inner());
         let mut reserve = Reserve::new(platform);
         let mut need = Need::default();
-        let mut guards = 0;
+        let (mut guards, mut slots) = (0, 0);
         for step in steps {
             let range = match step {
                 Step::Unmap(range) | Step::Map(range, _) | Step::Move(range, _) => range,
@@ -51,16 +51,27 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                 Step::Unmap(range) => {
                     need.merge(&self.need_to_unmap(&index, range, true)?);
                     guards += 1;
+                    if slots == 0 {
+                        // The first step finds things as they are.
+                        slots += MOST_SLOTS;
+                        continue;
+                    }
+                    // What comes to lie across its edges by an earlier step is cut as well.
+                    need.add_objects::<Window<P, M>>(2);
                 }
-                Step::Map(_, access) => self.check_write_execute(access, range)?,
+                Step::Map(_, access) => {
+                    self.check_write_execute(access, range)?;
+                    need.add_objects::<Window<P, M>>(1);
+                }
                 Step::Move(range, to) => {
-                    let (more, windows) = self.need_to_move(&index, range, to)?;
+                    let (more, windows) = self.need_to_move(&index, range, to, &mut slots)?;
                     need.merge(&more);
                     guards += 3 * windows;
+                    need.add_objects::<Window<P, M>>(3);
                 }
             }
-            need.add_objects::<Window<P, M>>(3);
-            need.add_objects::<IndexNode>(MOST_NODES);
+            slots += MOST_SLOTS;
+            need.add_objects::<IndexNode>(index.nodes_at_most(slots));
         }
         {
             let mut guarded = inner.guards.lock(platform);
@@ -72,12 +83,13 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         Ok(reserve)
     }
 
-    /// What moving the windows in a range takes, and how many they are.
+    /// What moving the windows in a range takes, and how many they are. `slots` may have been added to the index before.
     fn need_to_move(
         &self,
         index: &Index<P, Window<P, M>>,
         range: PageRange,
         to: VirtAddr,
+        slots: &mut usize,
     ) -> Result<(Need, usize), SpaceError> {
         let platform = self.platform();
         let (mut need, mut windows) = (Need::default(), 0);
@@ -100,7 +112,9 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             need.tables = need.tables.saturating_add(tables.tables_to_move(platform, part, arrives)).saturating_add(2);
             need.tables = need.tables.saturating_add(tables.tables_to_map_at_most(arrives));
             need.add_objects::<Window<P, M>>(4);
-            need.add_objects::<IndexNode>(MOST_NODES);
+            // It is cut at both edges, and comes to lie elsewhere, or is left as well.
+            *slots += 2 * MOST_SLOTS;
+            need.add_objects::<IndexNode>(2 * index.nodes_at_most(*slots));
             need.add_objects::<AreaInner<P>>(1);
             windows += 1;
         }
@@ -182,14 +196,8 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             let (Some(window), Some(part)) = (slot.window, slot.range.intersection(range)) else { continue };
             // SAFETY: windows in the index are alive while it is locked, and so are their areas.
             let (window, area) = unsafe { (window.as_ref(), window.as_ref().area.as_ref()) };
-            let state = area.lock(platform);
-            let (mut at, end) = (window.area_page(part.start()), part.pages(P::PAGE_SHIFT));
-            let end = at.saturating_add(end);
-            while let Some((first, count)) = state.next_resident(at, end) {
-                if (first..first.saturating_add(count)).any(|page| state.page_state(page) == Some(true)) {
-                    return true;
-                }
-                at = first.saturating_add(count);
+            if area.lock(platform).was_written(window.area_page(part.start()), part.pages(P::PAGE_SHIFT)) {
+                return true;
             }
         }
         false

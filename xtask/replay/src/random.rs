@@ -346,17 +346,30 @@ struct Seen {
 impl Seen {
     fn of(process: &Process) -> Self {
         let mut seen = Self::default();
-        let windows = process.space.windows();
-        (seen.windows, seen.regions) = (Vec::with_capacity(16), Vec::with_capacity(16));
-        seen.windows.extend(windows.map(|window| (window.range, window.access, window.inherit, window.flags)));
-        seen.regions.extend(process.memory.regions());
-        seen.shown = Shape::of(seen.windows.iter().map(window_shown));
-        seen.mapped = Shape::of(seen.regions.iter().map(region_shown));
-        let states = page_states(&process.space);
-        seen.resident = pages_in(&states, PageState::RESIDENT);
-        seen.dirty = pages_in(&states, PageState::DIRTY);
-        seen.guarded = pages_in(&states, PageState::GUARDED);
+        seen.look(process);
         seen
+    }
+
+    /// Looks anew, at everything.
+    fn look(&mut self, process: &Process) {
+        self.windows.clear();
+        self.regions.clear();
+        let windows = process.space.windows();
+        self.windows.extend(windows.map(|window| (window.range, window.access, window.inherit, window.flags)));
+        self.regions.extend(process.memory.regions());
+        self.shown = Shape::of(self.windows.iter().map(window_shown));
+        self.mapped = Shape::of(self.regions.iter().map(region_shown));
+        self.look_at_pages(process);
+    }
+
+    /// Looks anew at what becomes different without a call: what other processes do to shared memory is seen here, too.
+    fn look_at_pages(&mut self, process: &Process) {
+        let mut states = [PageState::empty(); PAGES as usize];
+        let range = process.space.range(BASE, PAGES * PAGE).expect("the window lies in the space");
+        let _ = process.space.page_states(range, &mut states);
+        self.resident = pages_in(&states, PageState::RESIDENT);
+        self.dirty = pages_in(&states, PageState::DIRTY);
+        self.guarded = pages_in(&states, PageState::GUARDED);
     }
 
     /// Whether nothing but what other processes change is different: pages of shared memory.
@@ -369,8 +382,9 @@ impl Seen {
 /// A process, and what the comparison knows of it.
 struct Actor {
     process: Process,
-    /// What was seen of it last.
+    /// What was seen of it last, and before.
     seen: Seen,
+    before: Seen,
     /// The private pages that were written, the shared ones that were touched, and those that a child gets wiped: a bit for each.
     written: u64,
     touched: u64,
@@ -536,11 +550,14 @@ impl Actor {
             }
             _ => {
                 report.operations += 1;
-                let mapped = self.mapped();
+                let mapped = self.seen.mapped.mapped;
                 self.recorded = step.state.shared;
                 self.resident_before = match step.call {
                     Call::Map { file: None, .. } => 0,
-                    Call::Advise { .. } | Call::CopyIn { .. } => self.resident(),
+                    Call::Advise { .. } | Call::CopyIn { .. } if self.shared() != 0 => {
+                        self.seen.look_at_pages(&self.process);
+                        self.seen.resident
+                    }
                     _ => u64::MAX,
                 };
                 let result = self.call(step.call);
@@ -554,18 +571,18 @@ impl Actor {
                 };
                 self.judge(found, step, line, report);
                 if let Expected::Errno(_) = found {
-                    let shared = self.shared();
-                    let (before, after) = (std::mem::take(&mut self.seen), Seen::of(&self.process));
-                    if !before.is_as(&after, shared) {
+                    std::mem::swap(&mut self.seen, &mut self.before);
+                    self.look();
+                    let (before, after) = (&self.before, &self.seen);
+                    if !before.is_as(after, self.shared()) {
                         let what = "it was refused and changed something";
                         report.differ(|| format!("{line}\n  {what}\n  before {before:?}\n  after  {after:?}"));
                     }
-                    self.seen = after;
                     self.do_part(step.call, &step.state);
                 } else {
+                    self.look();
                     self.note(step.call, found, mapped);
                     self.resident_before = u64::MAX;
-                    self.seen = Seen::of(&self.process);
                 }
             }
         }
@@ -651,8 +668,13 @@ impl Actor {
     }
 
     fn new(process: Process, seen: Seen) -> Self {
-        let (resident_before, recorded) = (u64::MAX, 0);
-        Self { process, seen, written: 0, touched: 0, wiped: 0, kept: 0, calls: 0, resident_before, recorded }
+        let (before, resident_before, recorded) = (Seen::default(), u64::MAX, 0);
+        Self { process, seen, before, written: 0, touched: 0, wiped: 0, kept: 0, calls: 0, resident_before, recorded }
+    }
+
+    /// Sees all anew.
+    fn look(&mut self) {
+        self.seen.look(&self.process);
     }
 
     fn note_access(&mut self, address: u64, write: bool) {
@@ -674,7 +696,7 @@ impl Actor {
 
     /// Notes shared pages that were populated: up to the first that the object does not have.
     fn note_populated(&mut self, pages: u64) {
-        let missing = pages & !self.resident();
+        let missing = pages & !self.seen.resident;
         let first = bits(0, u64::from(missing.trailing_zeros()));
         self.note_shared_reads(pages & first);
         self.note_around(pages & missing & missing.wrapping_neg());
@@ -682,15 +704,16 @@ impl Actor {
 
     /// Notes what Linux has mapped around pages that it could not read, since there is nothing behind the object's end.
     fn note_around(&mut self, pages: u64) {
-        self.note_reads(pages & self.shared() & !self.guarded(), false);
+        self.note_reads(pages & self.shared() & !self.seen.guarded, false);
     }
 
     fn note_reads(&mut self, pages: u64, done: bool) {
-        if pages == 0 {
+        // Those that were touched before make no fault.
+        if pages & !self.touched == 0 {
             return;
         }
-        let states = page_states(&self.process.space);
-        let (resident, guarded) = (pages_in(&states, PageState::RESIDENT), pages_in(&states, PageState::GUARDED));
+        self.seen.look_at_pages(&self.process);
+        let Seen { resident, guarded, .. } = self.seen;
         // What came into being during the call may have been there too late to be mapped around another page: as Linux has it.
         let (mut sure, mut maybe) = (self.touched, 0);
         for page in (0..PAGES).filter(|page| pages & (1 << page) != 0) {
@@ -698,8 +721,8 @@ impl Actor {
             if sure & bit != 0 {
                 continue;
             }
-            let mut regions = self.process.memory.regions();
             let address = BASE + page * PAGE;
+            let mut regions = self.seen.regions.iter();
             let Some(region) = regions.find(|region| (region.start..region.start + region.size).contains(&address))
             else {
                 continue;
@@ -717,45 +740,25 @@ impl Actor {
         self.touched = sure | (maybe & self.recorded);
     }
 
-    /// The pages that are there.
-    fn resident(&self) -> u64 {
-        pages_in(&page_states(&self.process.space), PageState::RESIDENT)
-    }
-
-    /// The pages that were written to.
-    fn dirty(&self) -> u64 {
-        pages_in(&page_states(&self.process.space), PageState::DIRTY)
-    }
-
     /// A file became smaller: what lay behind its end is gone, also what was written in its place.
     fn forget_truncated(&mut self) {
         let files = self.process.memory.regions().filter(|region| !region.anonymous);
         let files = files.fold(0, |all, region| all | bits_of(region.start.wrapping_sub(BASE), region.size));
-        self.touched &= !files | self.resident();
-        self.written &= !files | self.dirty();
-        self.seen = Seen::of(&self.process);
-    }
-
-    /// The guarded pages.
-    fn guarded(&self) -> u64 {
-        pages_in(&page_states(&self.process.space), PageState::GUARDED)
+        self.look();
+        self.touched &= !files | self.seen.resident;
+        self.written &= !files | self.seen.dirty;
     }
 
     /// The shared pages.
     fn shared(&self) -> u64 {
-        let regions = self.process.memory.regions().filter(|region| region.shared);
-        regions.fold(0, |all, region| all | bits_of(region.start - BASE, region.size))
-    }
-
-    /// The pages that are mapped.
-    fn mapped(&self) -> u64 {
-        self.process.memory.regions().fold(0, |all, region| all | bits_of(region.start - BASE, region.size))
+        self.seen.mapped.shared
     }
 
     /// The pages of regions that allow something.
     fn allowed(&self, protection: Protection) -> u64 {
-        let regions = self.process.memory.regions().filter(|region| region.protection.intersects(protection));
-        regions.fold(0, |all, region| all | bits_of(region.start - BASE, region.size))
+        let Shape { read, write, execute, .. } = self.seen.mapped;
+        let kinds = [(Protection::READ, read), (Protection::WRITE, write), (Protection::EXECUTE, execute)];
+        kinds.into_iter().filter(|(kind, _)| protection.intersects(*kind)).fold(0, |all, (_, pages)| all | pages)
     }
 
     fn clear(&mut self, pages: u64) {
@@ -764,7 +767,7 @@ impl Actor {
         }
     }
 
-    /// Notes what a call did that succeeded. `mapped` is what was mapped before.
+    /// Notes what a call did that succeeded, after which everything was seen anew. `mapped` is what was mapped before.
     fn note(&mut self, call: Call, found: Expected, mapped: u64) {
         match call {
             Call::Map { length, flags, file, .. } => {
@@ -776,7 +779,7 @@ impl Actor {
                     self.note_populated(pages & shared & self.allowed(Protection::all()));
                     let written = pages & !shared & self.allowed(Protection::WRITE);
                     // Of a file that ends before, Linux populates what there is, and nothing is populated here.
-                    self.written |= if file.is_some() { written & self.dirty() } else { written };
+                    self.written |= if file.is_some() { written & self.seen.dirty } else { written };
                 }
             }
             Call::Unmap { address, length } => self.clear(bits_of(address, length)),
@@ -815,6 +818,9 @@ impl Actor {
                 for page in (0..PAGES).filter(|page| pages & shared & (1 << page) != 0) {
                     // Where Linux reads shared memory, the object gets its page; here a copy makes none.
                     self.process.touch(BASE + page * PAGE);
+                }
+                if pages & shared != 0 {
+                    self.look();
                 }
                 self.note_shared_reads(pages & shared);
                 if done < length {
@@ -912,9 +918,12 @@ impl Actor {
                     let mut done = true;
                     for page in (first..end).step_by(step as usize) {
                         let part = Call::Advise { address: page * PAGE, length: step * PAGE, advice };
-                        let mapped = self.mapped();
+                        let mapped = self.seen.mapped.mapped;
                         match self.call(part) {
-                            Ok((value, hash)) => self.note(part, Expected::Value(value, hash), mapped),
+                            Ok((value, hash)) => {
+                                self.look();
+                                self.note(part, Expected::Value(value, hash), mapped);
+                            }
                             Err(errno) => {
                                 if errno == Errno::Fault && Advice::from_number(advice) == Some(Advice::PopulateRead) {
                                     self.note_around(1 << page);
@@ -935,7 +944,7 @@ impl Actor {
             Call::Remap { .. } => {
                 // What it has unmapped is not to be had again.
                 let recorded = state.regions.iter().fold(0, |all, (first, end, _, _)| all | bits(*first, *end));
-                let gone = self.mapped() & !recorded;
+                let gone = self.seen.mapped.mapped & !recorded;
                 for page in (0..PAGES).filter(|page| gone & (1 << page) != 0) {
                     let part = Call::Unmap { address: page * PAGE, length: PAGE };
                     if self.call(part).is_ok() {
@@ -946,7 +955,7 @@ impl Actor {
             _ => {}
         }
         if self.calls != operations {
-            self.seen = Seen::of(&self.process);
+            self.look();
         }
     }
 
@@ -996,17 +1005,16 @@ impl Actor {
     }
 }
 
-/// What is known of each page of the window.
-fn page_states(space: &Space<Sim>) -> [PageState; PAGES as usize] {
-    let mut states = [PageState::empty(); PAGES as usize];
-    let range = space.range(BASE, PAGES * PAGE).expect("the window lies in the space");
-    let _ = space.page_states(range, &mut states);
-    states
-}
-
 /// The pages that are in such a state: a bit for each.
 fn pages_in(states: &[PageState; PAGES as usize], state: PageState) -> u64 {
-    states.iter().rev().fold(0, |all, found| all << 1 | u64::from(found.contains(state)))
+    /// Has eight bytes of a bit each become a byte of eight bits, at the top.
+    const GATHER: u64 = 0x0102_0408_1020_4080;
+    let shift = state.bits().trailing_zeros();
+    let (eights, _) = states.as_chunks::<8>();
+    eights.iter().rev().fold(0, |all, eight| {
+        let bits = u64::from_le_bytes(eight.map(|found| found.bits())) >> shift & 0x0101_0101_0101_0101;
+        all << 8 | bits.wrapping_mul(GATHER) >> 56
+    })
 }
 
 /// A window, in pages of the window of all that happens.

@@ -18,8 +18,8 @@ pub(crate) const PAGE: u64 = 0x1000;
 const KERNEL_START: u64 = 0xffff_ff80_0000_0000;
 const KERNEL_SIZE: u64 = 0x80_0000_0000;
 
-/// How many pages the pools are lent: one for each, and one that is left over where the memory is not aligned.
-const LENT: usize = 10;
+/// How many pages the pools are lent: eight for each of the nine, and one that is left over where the memory is not aligned.
+const LENT: usize = 73;
 
 thread_local! {
     /// The CPU that acts.
@@ -172,12 +172,19 @@ impl Process {
                 Err(fault) => fault,
             };
             let fault = Fault::new(address, access | Access::USER).present(fault.is_present());
-            match self.space.fault(fault) {
-                Ok(flush) => {
-                    if let Resolution::Request(request) = flush.complete() {
+            // Whoever brought a page has the same fault be looked at again, as a thread does that has waited for it.
+            let resolved =
+                self.space.fault(fault).map(|flush| flush.complete()).and_then(|resolution| match resolution {
+                    Resolution::Request(request) => {
                         self.bring(request);
+                        self.space.fault(fault).map(|flush| flush.complete())
                     }
-                }
+                    resolution => Ok(resolution),
+                });
+            match resolved {
+                // One more page that is wanted is brought at the next fault.
+                Ok(Resolution::Request(request)) => self.bring(request),
+                Ok(_) => {}
                 Err(error) => match self.memory.signal(&self.space, fault, error) {
                     Some(Signal::NotMapped) => return Outcome::NotMapped,
                     Some(Signal::Denied) => return Outcome::Denied,

@@ -52,6 +52,11 @@ impl<M: Mmu> LeafTables<M> {
     pub(crate) const fn mmu(&self) -> M {
         self.0.mmu
     }
+
+    /// The tables, to be read.
+    pub(super) const fn tables(&self) -> &Tables<M> {
+        &self.0
+    }
 }
 
 impl<M: Mmu> Tables<M> {

@@ -60,6 +60,7 @@ mod restrict;
 mod roots;
 mod runs;
 mod shown;
+mod side_by_side;
 mod table;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod tests;

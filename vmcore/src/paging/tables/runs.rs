@@ -108,46 +108,6 @@ impl<F: Frames, M: Mmu> Iterator for Runs<'_, F, M> {
     }
 }
 
-impl<M: Mmu> Tables<M> {
-    /// Says of each leaf in the range which pages of the range it maps, and whether the hardware marked it as used. Reads only. Cost: O(tables and leaves).
-    pub(crate) fn for_each_shown<F: Frames>(
-        &self,
-        frames: &F,
-        range: PageRange,
-        mut shown: impl FnMut(PageRange, bool),
-    ) {
-        let (mmu, page_shift) = (self.mmu(), self.mmu().page_shift());
-        let Some(mut cursor) = Cursor::new(frames, mmu, self.root, range, false) else { return };
-        loop {
-            let (level, run, table) = (cursor.level(), cursor.run(), cursor.table());
-            if level == 0 {
-                let mut page = cursor.address().as_u64();
-                for index in run.first..run.first + run.count {
-                    let word = table.load(index);
-                    if mmu.is_present(word) && mmu.decode_leaf(0, word).is_some() {
-                        let pages = PageRange::from_checked(VirtAddr::new(page), 1 << page_shift);
-                        shown(pages, M::FORMAT.accessed.decode(word));
-                    }
-                    page = page.wrapping_add(1 << page_shift);
-                }
-                cursor.pass(run);
-            } else {
-                let word = table.load(run.first);
-                if let Some(frame) = mmu.decode_table(level, word) {
-                    if cursor.enter(frame).is_ok() {
-                        continue;
-                    }
-                } else if let Some(leaf) = mmu.decode_leaf(level, word) {
-                    shown(cursor.part(), leaf.accessed);
-                }
-            }
-            if !cursor.forward() {
-                return;
-            }
-        }
-    }
-}
-
 /// Both as one run, if the second one carries the first one on. It has the marks of either.
 fn joined(
     (run, leaf): (PageRange, Leaf),

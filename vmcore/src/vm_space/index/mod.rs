@@ -179,6 +179,18 @@ impl<P: Platform, W> Index<P, W> {
         self.tree.nodes_needed(address.as_u64(), count)
     }
 
+    /// How many nodes an operation [needs](Self::nodes_needed) at most for its insertions at one or two addresses, wherever they are, if no more than `insertions` are made in all until it is done,
+    /// with whatever removals. O(1).
+    #[cfg(feature = "posix")]
+    pub(crate) fn nodes_at_most(&self, insertions: usize) -> usize {
+        if self.tree.height() == 0 && self.tree.len().saturating_add(insertions) <= LEAF {
+            // One leaf holds all of them. It may have to be made, also since all that was in it has gone.
+            return 1;
+        }
+        // Each of up to four may split a node in each level, of which there may be one more by then, and put a root above.
+        4 * (self.tree.height() + 3)
+    }
+
     /// How many nodes an index of `count` slots takes at most, if they are inserted in ascending order: such leaves are full.
     pub(crate) const fn nodes_of(count: usize) -> usize {
         count / 16 + 8

@@ -70,7 +70,7 @@ impl<const L: usize, const N: usize> Tree<L, N> {
     }
 
     /// How many entries there are.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "posix"))]
     pub(super) const fn len(&self) -> usize {
         self.entries
     }
