@@ -225,17 +225,13 @@ pub struct Nothing;
 #[derive(Debug)]
 pub struct Alone {
     index: BareIndex<Kernel, Nothing>,
-    format: X86_64,
+    within: PageRange,
 }
 
 impl Alone {
     const WRITABLE: usize = 1;
     /// So that no pointer is null.
     const ANY: usize = 2;
-
-    fn pages(&self, start: u64, size: u64) -> PageRange {
-        self.format.range(start, size).unwrap()
-    }
 
     fn value(memory: u64) -> NonNull<Nothing> {
         NonNull::new(ptr::without_provenance_mut(memory as usize | Self::ANY | Self::WRITABLE)).unwrap()
@@ -254,10 +250,10 @@ impl Subject for Alone {
     fn new(places: &[Place], _: bool) -> Self {
         // With the space comes the memory.
         let _ = kernel::space(0);
-        let mut alone = Self { index: BareIndex::new(&Kernel), format: X86_64::new(52) };
+        let within = X86_64::new(52).range(LOW, HIGH - LOW).unwrap();
+        let mut alone = Self { index: BareIndex::new(&Kernel), within };
         for (start, pages) in places {
-            let place = (alone.pages(*start, pages * PAGE), Self::value(*start));
-            assert!(alone.index.insert(place).unwrap());
+            assert!(alone.index.insert((VirtAddr::new(*start), pages * PAGE, Self::value(*start))).unwrap());
         }
         alone
     }
@@ -270,13 +266,12 @@ impl Subject for Alone {
 
     #[inline]
     fn insert(&mut self, (start, pages): Place) {
-        let place = (self.pages(start, pages * PAGE), Self::value(0));
-        assert!(self.index.insert(place).unwrap());
+        assert!(self.index.insert((VirtAddr::new(start), pages * PAGE, Self::value(0))).unwrap());
     }
 
     #[inline]
     fn remove(&mut self, (start, pages): Place) {
-        assert!(self.index.remove(self.pages(start, pages * PAGE)).is_some());
+        assert!(self.index.remove(VirtAddr::new(start), pages * PAGE).is_some());
     }
 
     #[inline]
@@ -288,23 +283,22 @@ impl Subject for Alone {
         let (mut before, mut behind, mut at, mut count) = (None, None, first, 1);
         // What is left of the window, or a neighbour that agrees.
         if first < start {
-            before = Some((self.pages(first, start - first), value));
+            before = Some((VirtAddr::new(first), start - first, value));
         } else if let Some((left, _)) = self.index.find_near(VirtAddr::new(start - 1)).filter(|left| left.1 == made) {
             (start, at, count) = (left.start().as_u64(), left.start().as_u64(), count + 1);
         }
         if end < last {
-            behind = Some((self.pages(end, last - end), value));
+            behind = Some((VirtAddr::new(end), last - end, value));
         } else if let Some((right, _)) = self.index.find_near(VirtAddr::new(end)).filter(|right| right.1 == made) {
             (end, count) = (right.last().as_u64() + 1, count + 1);
         }
-        let middle = Some((self.pages(start, end - start), made));
+        let middle = Some((VirtAddr::new(start), end - start, made));
         self.index.splice(VirtAddr::new(at), count, [before, middle, behind]).unwrap();
     }
 
     #[inline]
     fn gap(&mut self, pages: u64, alignment: u32) -> Option<u64> {
-        let within = self.pages(LOW, HIGH - LOW);
-        self.index.lowest_gap(within, pages * PAGE, alignment).map(VirtAddr::as_u64)
+        self.index.lowest_gap(self.within, pages * PAGE, alignment).map(VirtAddr::as_u64)
     }
 
     fn pieces(&mut self) -> Vec<Piece> {

@@ -394,6 +394,7 @@ impl<P: Platform> Drop for Reserve<P> {
 
 impl<P: Platform> Reserve<P> {
     /// Gives back what was not used.
+    #[inline(never)]
     fn give_back(&mut self) {
         free_list(&self.platform, &mut self.tables, FrameUse::Table);
         free_list(&self.platform, &mut self.pages, FrameUse::Page);

@@ -14,6 +14,8 @@ use crate::vm_space::index::{GapRequest, Index, LeafSizes, Slot};
 
 /// A range, and what is there.
 type Place<W> = (PageRange, NonNull<W>);
+/// The same as it is given: where the range begins, and its bytes. It is whole pages, and no wrong range, as everything that comes to the index of a space.
+type NewPlace<W> = (VirtAddr, u64, NonNull<W>);
 
 /// The index of a space without the space.
 pub struct BareIndex<P: Platform, W> {
@@ -34,8 +36,8 @@ impl<P: Platform, W> Drop for BareIndex<P, W> {
 }
 
 /// What a place is in the index.
-fn slot<W>((range, window): Place<W>) -> Slot<W> {
-    Slot { range, window: Some(window) }
+fn slot<W>((start, size, window): NewPlace<W>) -> Slot<W> {
+    Slot { range: PageRange::from_checked(start, size), window: Some(window) }
 }
 
 /// What a slot is outside.
@@ -69,8 +71,9 @@ impl<P: Platform, W> BareIndex<P, W> {
     /// # Errors
     /// No frame for nodes.
     #[inline]
-    pub fn insert(&mut self, new: Place<W>) -> Result<bool, OutOfFrames> {
-        let (range, mut need) = (new.0, Need::default());
+    pub fn insert(&mut self, new: NewPlace<W>) -> Result<bool, OutOfFrames> {
+        let new = slot(new);
+        let (range, mut need) = (new.range, Need::default());
         let mut reserve = Reserve::new(&self.platform);
         loop {
             reserve.top_up(&need)?;
@@ -81,14 +84,15 @@ impl<P: Platform, W> BareIndex<P, W> {
             need = Need::default();
             self.index.add_need(self.index.nodes_needed(range.start(), 1), &mut need);
             if reserve.covers_with_pools(&need) {
-                return Ok(self.index.insert(slot(new), &mut reserve));
+                return Ok(self.index.insert(new, &mut reserve));
             }
         }
     }
 
     /// Takes a range out, if it is there as a whole.
     #[inline]
-    pub fn remove(&mut self, range: PageRange) -> Option<NonNull<W>> {
+    pub fn remove(&mut self, start: VirtAddr, size: u64) -> Option<NonNull<W>> {
+        let range = PageRange::from_checked(start, size);
         let mut reserve = Reserve::new(&self.platform);
         self.index.aim(range.start());
         let (_, window) = self.index.find_near(range.start()).and_then(place).filter(|found| found.0 == range)?;
@@ -101,7 +105,12 @@ impl<P: Platform, W> BareIndex<P, W> {
     /// # Errors
     /// No frame for nodes.
     #[inline]
-    pub fn splice(&mut self, address: VirtAddr, count: usize, new: [Option<Place<W>>; 3]) -> Result<(), OutOfFrames> {
+    pub fn splice(
+        &mut self,
+        address: VirtAddr,
+        count: usize,
+        new: [Option<NewPlace<W>>; 3],
+    ) -> Result<(), OutOfFrames> {
         let parts = new.map(|part| part.map(slot));
         if self.index.splice(address, count, parts) { Ok(()) } else { self.splice_apart(address, count, parts) }
     }

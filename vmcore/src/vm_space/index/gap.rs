@@ -36,12 +36,6 @@ impl Gaps {
         Self([a.max(d), b.max(e), c.max(f)])
     }
 
-    /// Whether a gap is, for any size, the largest one or one of them.
-    #[inline]
-    pub(super) fn has_one_of(self, gap: Self) -> bool {
-        self.0.into_iter().zip(gap.0).any(|(largest, pages)| largest != 0 && pages == largest)
-    }
-
     /// The largest of some gaps of which a few changed, the largest of those from `old` to `new`. `largest` looks at all as they are now,
     /// and may stop at a count that it is given.
     #[inline]

@@ -36,10 +36,6 @@ pub(super) struct Changed {
     pub(super) shows: bool,
 }
 
-impl Changed {
-    const NOTHING: Self = Self { first: false, shows: false };
-}
-
 /// A line of the cache, in [`Rest`]s.
 const LINE: usize = 64 / size_of::<Rest>();
 
@@ -133,15 +129,8 @@ impl<const L: usize> Leaf<L> {
         self.make_room(at, 0, 1);
         self.set(at, entry);
         let gaps = match (below, above) {
-            (Some(below), Some(above)) => {
-                // The two parts of a gap count no more than the whole.
-                let old = sizes.between(below, above);
-                if !self.header.gaps.has_one_of(old) {
-                    return Changed::NOTHING;
-                }
-                let new = sizes.between(below, entry.first).max(sizes.between(entry.last, above));
-                self.gaps_after_change(old, new, sizes)
-            }
+            // The two parts of a gap count no more than the whole.
+            (Some(below), Some(above)) => self.gaps_without(sizes.between(below, above), sizes),
             (Some(below), None) => self.header.gaps.max(sizes.between(below, entry.first)),
             (None, Some(above)) => self.header.gaps.max(sizes.between(entry.last, above)),
             (None, None) => Gaps::NONE,
@@ -165,7 +154,7 @@ impl<const L: usize> Leaf<L> {
             (None, Some(above)) => sizes.between(last, above),
             (None, None) => Gaps::NONE,
         };
-        let gaps = self.gaps_after_change(lost, Gaps::NONE, sizes);
+        let gaps = self.gaps_without(lost, sizes);
         self.set_gaps(gaps, below.is_none(), above.is_none())
     }
 
@@ -249,21 +238,34 @@ impl<const L: usize> Leaf<L> {
         self.header.gaps = self.gaps_in(0, self.len(), sizes);
     }
 
-    /// The largest gaps when some changed, the largest of which were `old` and are `new`. The others are looked at only if one of the largest became smaller.
+    /// The largest gaps when one is there no more, or only parts of it.
     #[inline]
-    fn gaps_after_change(&self, old: Gaps, new: Gaps, sizes: &LeafSizes) -> Gaps {
-        self.header.gaps.after_change(old, new, |size, enough| {
-            let mut largest = 0;
-            let next = self.rests.get(1..self.len()).unwrap_or_default();
-            for (last, next) in self.lasts.iter().zip(next) {
-                largest = largest.max(sizes.pages(size, *last, next.first));
-                // No gap is larger than the largest was.
-                if largest == enough {
-                    break;
-                }
+    fn gaps_without(&self, lost: Gaps, sizes: &LeafSizes) -> Gaps {
+        let mut gaps = self.header.gaps;
+        for (size, (largest, lost)) in gaps.0.iter_mut().zip(lost.0).enumerate() {
+            if *largest != 0 && *largest == lost {
+                *largest = self.largest_gap(size, lost, sizes);
             }
-            largest
-        })
+        }
+        gaps
+    }
+
+    /// The largest gaps when some changed, the largest of which were `old` and are `new`. The others are looked at only if one of the largest became smaller.
+    fn gaps_after_change(&self, old: Gaps, new: Gaps, sizes: &LeafSizes) -> Gaps {
+        self.header.gaps.after_change(old, new, |size, enough| self.largest_gap(size, enough, sizes))
+    }
+
+    /// The largest gap for a size, of which none counts more than `enough`.
+    fn largest_gap(&self, size: usize, enough: u32, sizes: &LeafSizes) -> u32 {
+        let mut largest = 0;
+        let next = self.rests.get(1..self.len()).unwrap_or_default();
+        for (last, next) in self.lasts.iter().zip(next) {
+            largest = largest.max(sizes.pages(size, *last, next.first));
+            if largest == enough {
+                break;
+            }
+        }
+        largest
     }
 }
 

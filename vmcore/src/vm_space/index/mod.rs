@@ -8,6 +8,14 @@
 //! that its insertions may take ([`nodes_needed`](Index::nodes_needed)), takes them with all else before its first change ([`Reserve`]), and
 //! nodes that become free go the same way back. The kernel's space may begin with nodes in static memory, before there are frames.
 //!
+//! | file | what it is |
+//! |---|---|
+//! | `tree` | the tree: what is asked, and changes within a leaf |
+//! | `finger` | the way to the leaf that an operation is about |
+//! | `split`, `level` | what a full leaf, or one that is only half full, does to the nodes around and above |
+//! | `leaf`, `inner`, `node` | the nodes, and what they have in common |
+//! | `gap` | how large gaps are for leaves of each size, and the search for one |
+//!
 //! A node has 576 bytes, so a full leaf costs a range 25 bytes, and one that was filled in random order (four fifths full) 32;
 //! the levels above add less than a tenth.
 
