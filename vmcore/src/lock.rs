@@ -31,7 +31,7 @@ use lock_api::{MappedMutexGuard, Mutex, MutexGuard};
 
 pub(crate) use self::adaptive::{AdaptiveLock, Beside, Counted};
 pub(crate) use self::leaves::LeafLocks;
-use self::readers::HeldSlot;
+use self::readers::{HeldSlot, KeptOut};
 pub(crate) use self::readers::{ReaderSlots, Readers};
 use crate::platform::Platform;
 
@@ -85,7 +85,7 @@ pub(crate) struct Guard<'a, P: Platform, T> {
     platform: &'a P,
     rank: Rank,
     /// Of an adaptive lock, who is let in when it is given up.
-    shared_after: Option<&'a Readers>,
+    shared_after: Option<KeptOut<'a>>,
 }
 
 impl<'a, P: Platform, T> Guard<'a, P, T> {

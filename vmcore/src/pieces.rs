@@ -136,7 +136,7 @@ impl AdaptiveWords {
         Self {
             locks: [const {
                 let raw = <WordLock as lock_api::RawMutex>::INIT;
-                (lock_api::Mutex::const_new(raw, ()), Readers::closed())
+                (lock_api::Mutex::const_new(raw, ()), Readers::closed(()))
             }; 2],
             slots: ReaderSlots::new(),
         }

@@ -1019,11 +1019,14 @@ fn asked<T: core::fmt::Debug>(result: Result<T, SpaceError>) -> Result<(), Refus
 #[test]
 fn requests() {
     let scene = |padding: usize| {
-        // Each page takes a node, so that those that are left in a pool's page run out at some number.
-        let mut scene = Scene::new();
-        for _ in 0..padding {
-            scene = scene.open(1);
-            scene.areas.last().unwrap().write(0, &[1]).unwrap().complete();
+        // Each of these pages takes a node and nothing else, so that those that are left in a pool's page run out at some number.
+        let scene = Scene::new();
+        if padding == 0 {
+            return scene.paged(300).mapped();
+        }
+        let scene = scene.open(70 * 64);
+        for leaf in 0..padding as u64 {
+            scene.areas[0].write(leaf * 64 * PAGE, &[1]).unwrap().complete();
         }
         scene.paged(300).mapped()
     };

@@ -986,7 +986,7 @@ impl Model {
             };
             let info = windows.next().expect("a window is missing");
             assert_eq!(info.range, page_range(start, count));
-            assert_eq!(info.kind, Some(area.kind));
+            assert_eq!(info.kind, Some(with_size(area.kind, area.pages)));
             assert_eq!((info.access, info.gated), (shown.access, shown.gated));
             assert_eq!((info.offset, info.resident_pages), (shown.page * PAGE, resident), "{info}");
             page = Some(start + count);
@@ -1045,6 +1045,18 @@ fn beginning() -> Vec<Op> {
         Op::Enter { cpu: 0, space: 1 },
         Op::Enter { cpu: 1, space: 1 },
     ]
+}
+
+/// The kind with its present size, as it is told.
+fn with_size(kind: AreaKind, pages: u64) -> AreaKind {
+    let size = pages * PAGE;
+    match kind {
+        AreaKind::Open { .. } => AreaKind::Open { size },
+        AreaKind::Untracked { .. } => AreaKind::Untracked { size },
+        AreaKind::Private { .. } => AreaKind::Private { size },
+        AreaKind::Paged { key, .. } => AreaKind::Paged { size, key },
+        other => other,
+    }
 }
 
 proptest! {

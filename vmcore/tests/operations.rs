@@ -1122,8 +1122,13 @@ fn anonymous_memory_grows_together() {
         Err(SpaceError::Area(AreaError::Size(1)))
     ));
     assert!(matches!(
-        space.map_anonymous(1 << 60, Place::FirstGap, Access::READ, Inherit::Copy, 0),
+        space.map_anonymous(1 << 59, Place::FirstGap, Access::READ, Inherit::Copy, 0),
         Err(SpaceError::NoGap(_))
+    ));
+    // No area is so large.
+    assert!(matches!(
+        space.map_anonymous(1 << 60, Place::FirstGap, Access::READ, Inherit::Copy, 0),
+        Err(SpaceError::Area(AreaError::Size(size))) if size == 1 << 60
     ));
     end(world, space);
 }

@@ -596,12 +596,12 @@ fn page_count_is_not_alignment() {
         bench.space.unmap(range).unwrap().complete();
     }
     let kind = |size| AreaKind::Open { size };
-    for size in [0, 1, PAGE - 1, PAGE + 1, 1 << 62, u64::MAX, !0xfff] {
+    for size in [0, 1, PAGE - 1, PAGE + 1, 1 << 60, u64::MAX, !0xfff] {
         assert!(matches!(Area::new(&bench.world.sim, kind(size), 0), Err(AreaError::Size(_))), "{size:#x}");
     }
-    let largest = common::area(&bench.world.sim, kind((1 << 62) - PAGE)).unwrap();
+    let largest = common::area(&bench.world.sim, kind((1 << 60) - PAGE)).unwrap();
     assert!(matches!(bench.space.map(&MapRequest::new(&largest)), Err(SpaceError::NoGap(_))));
-    let request = MapRequest::new(&largest).offset((1 << 62) - 2 * PAGE);
+    let request = MapRequest::new(&largest).offset((1 << 60) - 2 * PAGE);
     bench.space.map(&request.at(A)).unwrap();
     bench.store(A, 1).unwrap();
     for (offset, size) in [(0, 0), (1, PAGE), (PAGE, 1), (PAGE, u64::MAX), (!0xfff, PAGE), (u64::MAX, 1)] {

@@ -21,7 +21,8 @@ use crate::addr::Frame;
 use crate::frame::{FrameUse, Frames, OutOfFrames, allocate_one, free_one};
 
 /// The sizes of objects in bytes. 64, 192 and 576 are the nodes of a page tree: 63, 21 and 7 of them fit a 4 KiB page.
-pub(crate) const CLASS_SIZES: [usize; 9] = [32, 64, 96, 128, 192, 256, 576, 1344, 4032];
+/// 64 are windows and areas as well, 56 the rest of an area: 72 fit.
+pub(crate) const CLASS_SIZES: [usize; 9] = [32, 56, 64, 128, 192, 256, 576, 1344, 4032];
 
 /// How many size classes there are.
 pub(crate) const CLASSES: usize = CLASS_SIZES.len();

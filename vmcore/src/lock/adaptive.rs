@@ -14,11 +14,12 @@
 //! What readers may do to the value beside looking at it, and under which further lock, is for who reads it to say (`vm_space/fault/beside.rs`). What they count
 //! reaches the value when somebody has it exclusively: [`Counted`].
 
+use core::cell::UnsafeCell;
 use core::ptr::NonNull;
 
 use lock_api::{Mutex, MutexGuard};
 
-use super::{Guard, Rank, Readers, SharedGuard};
+use super::{Guard, KeptOut, Rank, Readers, SharedGuard};
 use crate::platform::Platform;
 
 /// A value that readers add something to.
@@ -27,12 +28,35 @@ pub(crate) trait Counted {
     fn add_counted(&mut self, count: u32);
 }
 
-/// A value behind a lock that adapts to who wants it.
-pub(crate) struct AdaptiveLock<P: Platform, T> {
-    /// The lock of an area's rank, which is not noted here: there are many of them.
-    exclusive: Mutex<P::RawMutex, T>,
-    readers: Readers,
+/// A value behind a lock that adapts to who wants it; and a few bytes beside it that are not behind the lock.
+///
+/// ```text
+///   bytes 0             8               12        13       14       16
+///         | readers'    | what they owe | writing | lock,  | beside | value
+///         | slots       |               |         | if of  |        |
+///                                                 | 1 byte |
+/// ```
+///
+/// There are many of them: so the lock itself, whose rank is not noted, lies among the words of its readers, and not as a mutex around the value,
+/// which would be larger
+/// by the value's alignment.
+pub(crate) struct AdaptiveLock<P: Platform, T, A = ()> {
+    readers: Readers<Words<P, A>>,
+    value: UnsafeCell<T>,
 }
+
+/// What fits beside the words of readers.
+struct Words<P: Platform, A> {
+    exclusive: Mutex<P::RawMutex, ()>,
+    beside: A,
+}
+
+// SAFETY: the value moves with the lock.
+unsafe impl<P: Platform, T: Send, A: Send> Send for AdaptiveLock<P, T, A> {}
+// SAFETY: the value is reached by who has the lock exclusively, and its readers through shared references where it is `Sync`
+// ([`AdaptiveLock::beside`] asks for that); what lies beside it by
+// all.
+unsafe impl<P: Platform, T: Send, A: Sync> Sync for AdaptiveLock<P, T, A> {}
 
 /// How one who reads another lock has come to the value.
 pub(crate) enum Beside<'a, P: Platform, T> {
@@ -46,10 +70,28 @@ pub(crate) enum Beside<'a, P: Platform, T> {
     Taken,
 }
 
-impl<P: Platform, T: Counted> AdaptiveLock<P, T> {
-    pub(crate) const fn new(value: T) -> Self {
-        let exclusive = Mutex::const_new(<P::RawMutex as lock_api::RawMutex>::INIT, value);
-        Self { exclusive, readers: Readers::closed() }
+impl<P: Platform, T: Counted, A> AdaptiveLock<P, T, A> {
+    pub(crate) const fn new(value: T, beside: A) -> Self {
+        let exclusive = Mutex::const_new(<P::RawMutex as lock_api::RawMutex>::INIT, ());
+        Self { readers: Readers::closed(Words { exclusive, beside }), value: UnsafeCell::new(value) }
+    }
+
+    /// What is beside the value.
+    #[inline]
+    pub(crate) const fn beside_value(&self) -> &A {
+        &self.readers.beside.beside
+    }
+
+    const fn mutex(&self) -> &Mutex<P::RawMutex, ()> {
+        &self.readers.beside.exclusive
+    }
+
+    /// The value behind a lock that is held.
+    #[inline]
+    fn guard<'a>(&'a self, held: MutexGuard<'a, P::RawMutex, ()>, platform: &'a P) -> Guard<'a, P, T> {
+        // SAFETY: who has the lock has the value alone; but for readers, who look at it meanwhile and whom the caller keeps out, or knows, and then
+        // only looks as well, until they are.
+        Guard::new(MutexGuard::map(held, |()| unsafe { &mut *self.value.get() }), platform, Rank::Area)
     }
 
     /// Takes the lock exclusively, and waits for who reads. The caller holds no slot, or knows that the lock is never opened.
@@ -61,21 +103,21 @@ impl<P: Platform, T: Counted> AdaptiveLock<P, T> {
 
     #[inline]
     fn wait<'a>(&'a self, platform: &'a P) -> Guard<'a, P, T> {
-        Guard::new(MutexGuard::map(self.exclusive.lock(), |value| value), platform, Rank::Area)
+        self.guard(self.mutex().lock(), platform)
     }
 
     /// Keeps readers out, and adds what they counted. Gives whom to let in again: those who came since somebody kept them out before, if any did.
     #[cold]
-    fn keep_out(&self, platform: &P) -> Option<&Readers> {
+    fn keep_out(&self, platform: &P) -> Option<KeptOut<'_>> {
         let (came, counted) = self.readers.keep_out_and_collect(platform.machine().reader_slots());
         // SAFETY: the caller has the lock, and readers are kept out.
         unsafe { self.value().as_mut() }.add_counted(counted);
-        came.then_some(&self.readers)
+        came.then_some(self.readers.kept_out())
     }
 
     /// Has readers come in when the guard, which is one of this lock, is given up.
     pub(crate) fn open<'a>(&'a self, guard: &mut Guard<'a, P, T>) {
-        guard.shared_after = Some(&self.readers);
+        guard.shared_after = Some(self.readers.kept_out());
     }
 
     /// Takes the lock beside others if it is open, or exclusively if nobody has it. Waits only if the reader has no slot.
@@ -92,11 +134,9 @@ impl<P: Platform, T: Counted> AdaptiveLock<P, T> {
             // SAFETY: while the slot is held nobody has the lock exclusively, and only who has it so changes the value.
             return Beside::Shared(unsafe { self.value().as_ref() });
         }
-        match self.exclusive.try_lock() {
+        match self.mutex().try_lock() {
             // Else it was opened in between.
-            Some(guard) if self.readers.is_closed() => {
-                Beside::Alone(Guard::new(MutexGuard::map(guard, |value| value), platform, Rank::Area))
-            }
+            Some(guard) if self.readers.is_closed() => Beside::Alone(self.guard(guard, platform)),
             _ => Beside::Taken,
         }
     }
@@ -125,7 +165,7 @@ impl<P: Platform, T: Counted> AdaptiveLock<P, T> {
     /// The value lives as long as the lock does, and whoever comes to it holds this lock, or is the only one who knows it. The lock is never opened.
     pub(crate) unsafe fn lock_for<'a, U>(&'a self, platform: &'a P, value: NonNull<U>) -> Guard<'a, P, U> {
         // SAFETY: the caller's promise: as long as the lock is held, the value is the holder's alone.
-        let guard = MutexGuard::map(self.exclusive.lock(), |_| unsafe { &mut *value.as_ptr() });
+        let guard = MutexGuard::map(self.mutex().lock(), |()| unsafe { &mut *value.as_ptr() });
         debug_assert!(self.readers.is_closed(), "a lock that guards two values was opened");
         Guard::new(guard, platform, Rank::Area)
     }
@@ -133,12 +173,12 @@ impl<P: Platform, T: Counted> AdaptiveLock<P, T> {
     /// Where the value is: for who holds the lock that guards it.
     pub(crate) fn value(&self) -> NonNull<T> {
         // SAFETY: the address of a value that lives is not null.
-        unsafe { NonNull::new_unchecked(self.exclusive.data_ptr()) }
+        unsafe { NonNull::new_unchecked(self.value.get()) }
     }
 
     /// The value, reached without the lock by who has the only reference.
     pub(crate) fn get_mut(&mut self) -> &mut T {
-        self.exclusive.get_mut()
+        self.value.get_mut()
     }
 
     /// Adds what readers counted and takes it off their slots, before the lock is taken down by who has the only reference.

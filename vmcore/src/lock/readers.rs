@@ -123,7 +123,7 @@ impl<R: RawMutex> ReaderSlots<R> {
 impl<R: RawMutex> HeldSlot<'_, R> {
     /// Counts for a lock in which this slot's holder reads.
     #[inline]
-    pub(crate) fn owe(&self, readers: &Readers, count: u32) {
+    pub(crate) fn owe<A>(&self, readers: &Readers<A>, count: u32) {
         let debt = &readers.debt;
         let owed = self.slot.0.get();
         let mine = NonNull::from(debt);
@@ -155,23 +155,45 @@ impl Debt {
     }
 }
 
-/// Who reads beside a lock, and whether its holder keeps them out.
-pub(crate) struct Readers {
+/// Who reads beside a lock, and whether its holder keeps them out; and beside their words, where there is room for three bytes, what else the lock
+/// has.
+pub(crate) struct Readers<A = ()> {
     /// A bit for each slot by which a reader has come since the last writer.
     slots: AtomicU64,
     debt: Debt,
     writing: AtomicBool,
+    pub(super) beside: A,
+}
+
+/// Who is to be let in again.
+#[derive(Clone, Copy)]
+pub(super) struct KeptOut<'a>(&'a AtomicBool);
+
+impl KeptOut<'_> {
+    /// See [`Readers::let_in`].
+    #[inline]
+    pub(super) fn let_in(self) {
+        self.0.store(false, Ordering::Release);
+    }
 }
 
 impl Readers {
     /// Readers may come.
     pub(crate) const fn open() -> Self {
-        Self { slots: AtomicU64::new(0), debt: Debt::new(), writing: AtomicBool::new(false) }
+        Self { slots: AtomicU64::new(0), debt: Debt::new(), writing: AtomicBool::new(false), beside: () }
+    }
+}
+
+impl<A> Readers<A> {
+    /// Nobody may read before a writer lets readers in.
+    pub(crate) const fn closed(beside: A) -> Self {
+        Self { slots: AtomicU64::new(0), debt: Debt::new(), writing: AtomicBool::new(true), beside }
     }
 
-    /// Nobody may read before a writer lets readers in.
-    pub(crate) const fn closed() -> Self {
-        Self { slots: AtomicU64::new(0), debt: Debt::new(), writing: AtomicBool::new(true) }
+    /// Who is kept out, or would be.
+    #[inline]
+    pub(super) const fn kept_out(&self) -> KeptOut<'_> {
+        KeptOut(&self.writing)
     }
 
     /// Comes in as a reader, until the slot is given up; false where somebody writes, or the lock is closed.
@@ -223,13 +245,13 @@ impl Readers {
     /// Lets readers in again, who see all that the writer did. Called before the writer gives its lock up.
     #[inline]
     pub(crate) fn let_in(&self) {
-        self.writing.store(false, Ordering::Release);
+        self.kept_out().let_in();
     }
 }
 
 /// For a model checker, which has to know of words before threads begin.
 #[cfg(loom)]
-impl Readers {
+impl<A> Readers<A> {
     pub(crate) fn each_word(&self, mut word: impl FnMut(NonNull<u8>, usize)) {
         word(NonNull::from(&self.writing).cast(), 1);
         word(NonNull::from(&self.slots).cast(), 8);

@@ -39,7 +39,8 @@ pub(crate) struct Deferred<P: Platform> {
 
 /// How an object is released: called for each step, when the flush is acknowledged, with no lock held; the object is gone after the last.
 ///
-/// It is a value that headers point to, rather than a function in each of them: an object of many can point to its way of release where that is a part of something else that it has to
+/// It is a value that headers point to, rather than a function in each of them: an object of many can point to its way of release where that is a
+/// part of something else that it has to
 /// point to.
 pub(crate) struct Release<P: Platform>(pub(crate) unsafe fn(&P, NonNull<Deferred<P>>, ReleaseStep));
 

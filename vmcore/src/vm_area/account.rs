@@ -237,8 +237,8 @@ impl<P: Platform> Area<P> {
         }
         let exchanged = {
             let mut state = self.inner().lock(self.platform());
-            match state.ahead {
-                0 => Ok(state.account.replace(account.inner)),
+            match state.rest().ahead {
+                0 => Ok(state.exchange_account(Some(account.inner))),
                 _ => Err(AreaError::Retry),
             }
         };
@@ -264,18 +264,20 @@ impl<P: Platform> AreaState<P> {
         if self.is_retyping() {
             return Err(AreaError::Retry);
         }
-        if let Some(account) = self.account {
+        if let Some(account) = self.account() {
             // SAFETY: the area's reference keeps the account alive.
             unsafe { account.as_ref() }.charge(pages).map_err(AreaError::OutOfAccount)?;
         }
-        self.ahead = self.ahead.saturating_add(pages);
+        let rest = self.rest_mut();
+        rest.ahead = rest.ahead.saturating_add(pages);
         Ok(())
     }
 
     /// Takes off what was charged ahead and not used.
     pub(crate) fn take_off(&mut self, platform: &P, pages: u64) {
-        self.ahead = self.ahead.saturating_sub(pages);
-        if let Some(account) = self.account {
+        let rest = self.rest_mut();
+        rest.ahead = rest.ahead.saturating_sub(pages);
+        if let Some(account) = self.account() {
             // SAFETY: as many were charged, to this account: it was not exchanged meanwhile. The area holds a reference too.
             unsafe { uncharge(platform, account, pages) };
         }
@@ -293,7 +295,8 @@ impl<P: Platform> AreaState<P> {
             return Ok(self.new_page_for_one(platform, reserve)?);
         }
         reserve.charged -= 1;
-        self.ahead = self.ahead.saturating_sub(1);
+        let rest = self.rest_mut();
+        rest.ahead = rest.ahead.saturating_sub(1);
         let frame = reserve.take_page().ok_or(Answer::Short(Need::pages(1)))?;
         self.note_charged(platform, frame);
         Ok(frame)
@@ -305,7 +308,7 @@ impl<P: Platform> AreaState<P> {
         if !source.has_page() {
             return Err(NoPage::Short);
         }
-        if let Some(account) = self.account {
+        if let Some(account) = self.account() {
             // SAFETY: the area's reference keeps the account alive.
             unsafe { account.as_ref() }.charge(1).map_err(NoPage::Full)?;
         }
@@ -316,7 +319,7 @@ impl<P: Platform> AreaState<P> {
 
     /// Notes in the frame's record which account the page was charged to.
     pub(super) fn note_charged(&self, platform: &P, frame: Frame) {
-        if let (Some(account), Some(meta)) = (self.account, platform.frame_meta(frame)) {
+        if let (Some(account), Some(meta)) = (self.account(), platform.frame_meta(frame)) {
             // SAFETY: the area's reference keeps the account alive.
             meta.set_account(unsafe { account.as_ref() }.number);
         }
@@ -325,8 +328,8 @@ impl<P: Platform> AreaState<P> {
     /// Charges from now on what the other area charges to: for a copy of it.
     pub(super) fn charge_like(&mut self, other: &Self) {
         // SAFETY: the other area's reference keeps the account alive.
-        let account = other.account.filter(|account| unsafe { account.as_ref() }.add_reference());
-        debug_assert!(self.account.is_none(), "the area is new");
-        self.account = account;
+        let account = other.account().filter(|account| unsafe { account.as_ref() }.add_reference());
+        debug_assert!(self.account().is_none(), "the area is new");
+        self.exchange_account(account);
     }
 }

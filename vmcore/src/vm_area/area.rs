@@ -5,10 +5,12 @@ use core::ptr::NonNull;
 
 use super::inner::{AreaInner, release_area};
 use super::paged::Paged;
+use super::rest::AreaMemory;
 use super::sections::Sections;
 use super::{AreaError, AreaKind, MAX_SIZE, Rights};
 use crate::addr::{Frame, FrameRange};
 use crate::frame::{Need, Reserve};
+use crate::page_tree::PageTree;
 use crate::paging::{MemoryType, Mmu};
 use crate::platform::Platform;
 
@@ -32,7 +34,7 @@ unsafe impl<P: Platform + Send + Sync> Sync for Area<P> {}
 impl<P: Platform> Area<P> {
     /// An area of this kind, with the embedder's data, and a handle with every right. No page of it exists yet.
     ///
-    /// Cost: O(1) (a guarded area: O(sections)); takes a pool object.
+    /// Cost: O(1) (a guarded area: O(sections)); takes two pool objects (a guarded or paged one three).
     ///
     /// # Errors
     /// A size or layout that cannot be; a fixed area ([`fixed`](Self::fixed) makes one), a private one ([`snapshot`](Self::snapshot), [`overlay`](Self::overlay)); out of frames.
@@ -46,7 +48,7 @@ impl<P: Platform> Area<P> {
     /// An area that shows these frames, which are not the library's: device memory, a framebuffer, firmware tables, the
     /// kernel's own image. They are never counted and never freed.
     ///
-    /// Cost: O(entries of the registry of memory types); takes two pool objects.
+    /// Cost: O(entries of the registry of memory types); takes three pool objects.
     ///
     /// # Safety
     /// Whoever gets a window or a handle of the area reads and writes these frames. They hold nothing that the library relies on (tables, pool
@@ -70,7 +72,9 @@ impl<P: Platform> Area<P> {
             let whole = size & ((1 << shift) - 1) == 0;
             if size != 0 && size < MAX_SIZE && whole { Ok(size >> shift) } else { Err(AreaError::Size(size)) }
         };
-        let mut need = Need::object::<AreaInner<P>>();
+        let special = AreaInner::<P>::is_special_kind(kind);
+        let mut need = Need::default();
+        AreaMemory::<P>::add_need(special, &mut need);
         let pages = match kind {
             AreaKind::Open { size } | AreaKind::Untracked { size } | AreaKind::Private { size } => pages_of(size)?,
             AreaKind::Growing { limit, gap } => pages_of(gap).and(pages_of(limit))?,
@@ -113,23 +117,24 @@ impl<P: Platform> Area<P> {
             unsafe { object.write(made) };
             sections = Some(object);
         }
-        let mut inner = reserve.take_object::<AreaInner<P>>().ok_or(lacking)?;
+        let records = AreaMemory::take(&mut reserve, special).ok_or(lacking)?;
         if let AreaKind::Fixed { frames, memory } = kind {
             if let Err(error) = platform.machine().register(platform, frames, memory) {
-                // SAFETY: the memory is unused still.
-                unsafe { reserve.put_object(inner) };
+                records.put(&mut reserve);
                 return Err(AreaError::Registry(error));
             }
         }
-        // SAFETY: the memory was just taken for this type, and nobody else knows it.
-        unsafe { inner.write(AreaInner::new(kind, pages, sections, data)) };
-        if let AreaKind::Paged { .. } = kind {
-            // As many objects were reserved.
-            if let Some(paged) = reserve.take_object::<Paged<P>>() {
-                // SAFETY: as above.
-                unsafe {
-                    paged.write(Paged::new());
-                    inner.as_mut().set_paged(paged);
+        // SAFETY: nodes always come from, and go to, the machine's pools.
+        let mut inner = records.make(kind, pages, unsafe { PageTree::new() }, data);
+        // SAFETY: nobody else knows the area.
+        if let Some(special) = unsafe { inner.as_mut() }.special_mut() {
+            special.sections.set(sections);
+            if let AreaKind::Paged { .. } = kind {
+                // As many objects were reserved.
+                if let Some(paged) = reserve.take_object::<Paged<P>>() {
+                    // SAFETY: the memory was just taken for this type, and nobody else knows it.
+                    unsafe { paged.write(Paged::new()) };
+                    special.paged.set(Some(paged));
                 }
             }
         }
@@ -181,9 +186,9 @@ impl<P: Platform> Area<P> {
         self.rights
     }
 
-    /// The kind that the area was made as; its size may have changed since.
+    /// The kind of the area, with its present size.
     pub fn kind(&self) -> AreaKind {
-        self.inner().kind()
+        self.inner().kind(&self.inner().lock(&self.platform))
     }
 
     /// The embedder's data.
@@ -193,7 +198,7 @@ impl<P: Platform> Area<P> {
 
     /// The size in bytes: what windows can show of it (for a ring: both places of its memory).
     pub fn size(&self) -> u64 {
-        self.inner().lock(&self.platform).pages << P::PAGE_SHIFT
+        self.inner().lock(&self.platform).pages() << P::PAGE_SHIFT
     }
 
     /// How many pages are resident. Fixed and untracked areas count none.
@@ -205,7 +210,7 @@ impl<P: Platform> Area<P> {
     /// ([`overlay`](Self::overlay)). O(private views).
     pub fn windows(&self) -> usize {
         let state = self.inner().lock(&self.platform);
-        state.view_count + state.count_overlays().1
+        state.view_count() + state.count_overlays().1
     }
 
     /// The frame that holds the page at `offset` bytes; `None` if it is not resident or not tracked. Of a [private view](Self::overlay), the frame that shows:
@@ -213,9 +218,9 @@ impl<P: Platform> Area<P> {
     pub fn frame_at(&self, offset: u64) -> Option<Frame> {
         let index = offset >> P::PAGE_SHIFT;
         let state = self.inner().lock(&self.platform);
-        match self.inner().kind() {
-            AreaKind::Fixed { frames, .. } => (index < state.pages).then(|| frames.first().add(index)),
-            _ => state.resident_page(index),
+        match self.inner().frames() {
+            Some(frames) => (index < state.pages()).then(|| frames.first().add(index)),
+            None => state.resident_page(index),
         }
     }
 
@@ -244,6 +249,6 @@ impl<P: Platform> Drop for Area<P> {
 
 impl<P: Platform> fmt::Debug for Area<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Area").field("kind", &self.inner().kind()).field("rights", &self.rights).finish_non_exhaustive()
+        f.debug_struct("Area").field("kind", &self.kind()).field("rights", &self.rights).finish_non_exhaustive()
     }
 }

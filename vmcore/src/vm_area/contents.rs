@@ -1,7 +1,7 @@
 //! An area's bytes, reached without a window: how a kernel fills a program's memory.
 
 use super::inner::{Answer, AreaInner};
-use super::{Area, AreaError, AreaKind, HeldPage, PageWait, Rights};
+use super::{Area, AreaError, HeldPage, PageWait, Rights};
 use crate::frame::Reserve;
 use crate::paging::{Flush, Pending};
 use crate::platform::Platform;
@@ -52,7 +52,7 @@ impl<P: Platform> Area<P> {
         let platform = self.platform();
         let (first, count) = self.contents_range(offset, bytes.len())?;
         let mut reserve = Reserve::new(platform);
-        let makes_pages = !matches!(self.inner().kind(), AreaKind::Fixed { .. } | AreaKind::Paged { .. });
+        let makes_pages = !self.inner().is_fixed() && !self.inner().is_paged();
         if makes_pages {
             // All that it takes is there before the first byte is written.
             loop {

@@ -8,7 +8,7 @@
 use core::ptr::NonNull;
 
 use super::inner::{AreaInner, AreaState};
-use super::{Area, AreaError, AreaKind, MAX_SIZE, Page, Rights, Section, TreeSupply, ViewChange, release_area};
+use super::{Area, AreaError, MAX_SIZE, Page, Rights, Section, TreeSupply, ViewChange, release_area};
 use crate::frame::{Need, Reserve};
 use crate::page_tree::{NodesNeeded, PageTree};
 use crate::paging::{Deferred, Flush, Pending, Release, ReleaseStep, Released};
@@ -44,8 +44,9 @@ impl<P: Platform> CutOff<P> {
         {
             // SAFETY: the reference that the cut-off part holds keeps the area alive.
             let mut state = unsafe { area.as_ref() }.lock(platform);
-            state.returning = state.returning.saturating_sub(1);
-            if let (Some(section), Some(mut sections)) = (section, state.sections) {
+            let rest = state.rest_mut();
+            rest.returning = rest.returning.saturating_sub(1);
+            if let (Some(section), Some(mut sections)) = (section, state.sections()) {
                 // SAFETY: sections live as long as the area, which is locked.
                 unsafe { sections.as_mut() }.finish_return(section);
             }
@@ -70,8 +71,7 @@ impl<P: Platform> Area<P> {
     /// flush of a part given up before ([`AreaError::Retry`]), a pinned page that would go (of a paged area: or of a private view of it), out of frames. Nothing was changed.
     pub fn resize(&self, size: u64) -> Result<Flush<P, ()>, AreaError> {
         self.require(Rights::RESIZE)?;
-        let kind = self.inner().kind();
-        if !matches!(kind, AreaKind::Open { .. } | AreaKind::Private { .. } | AreaKind::Paged { .. }) {
+        if !self.inner().is_open() && !self.inner().is_paged() {
             return Err(AreaError::Kind);
         }
         if size == 0 || size >= MAX_SIZE || size & ((1 << P::PAGE_SHIFT) - 1) != 0 {
@@ -80,21 +80,21 @@ impl<P: Platform> Area<P> {
         let pages = size >> P::PAGE_SHIFT;
         {
             let mut state = self.inner().lock(self.platform());
-            if pages >= state.pages {
+            if pages >= state.pages() {
                 // Even for the present size: what the caller is told would be true only after that flush.
-                if state.returning != 0 {
+                if state.rest().returning != 0 {
                     return Err(AreaError::Retry);
                 }
-                state.pages = pages;
+                state.set_pages(pages);
                 return Ok(Flush::new(self.platform().clone(), Pending::new(), ()));
             }
         }
         self.cut_off(
             |state| {
-                let (first, end) = (pages, state.pages);
+                let (first, end) = (pages, state.pages());
                 if first < end { Ok((first, end - first, None)) } else { Ok((first, 0, None)) }
             },
-            |state| state.pages = state.pages.min(pages),
+            |state| state.set_pages(state.pages().min(pages)),
         )
     }
 
@@ -104,9 +104,9 @@ impl<P: Platform> Area<P> {
     /// No right to resize, another kind of area, or every section is out.
     pub fn take_section(&self) -> Result<Section, AreaError> {
         self.require(Rights::RESIZE)?;
-        let AreaKind::Guarded(layout) = self.inner().kind() else { return Err(AreaError::Kind) };
+        let layout = self.inner().layout().ok_or(AreaError::Kind)?;
         let state = self.inner().lock(self.platform());
-        let mut sections = state.sections.ok_or(AreaError::Kind)?;
+        let mut sections = state.sections().ok_or(AreaError::Kind)?;
         // SAFETY: sections live as long as the area, which is locked.
         let number = unsafe { sections.as_mut() }.take().ok_or(AreaError::NoSection)?;
         Ok(Section {
@@ -123,7 +123,7 @@ impl<P: Platform> Area<P> {
     /// No right to resize, another kind of area, a section that is not out or has a pinned page, out of frames. Nothing was changed.
     pub fn give_section(&self, number: u32) -> Result<Flush<P, ()>, AreaError> {
         self.require(Rights::RESIZE)?;
-        let AreaKind::Guarded(layout) = self.inner().kind() else { return Err(AreaError::Kind) };
+        let layout = self.inner().layout().ok_or(AreaError::Kind)?;
         self.cut_off(
             |state| {
                 if state.section_is_out(number) {
@@ -133,7 +133,7 @@ impl<P: Platform> Area<P> {
                 }
             },
             |state| {
-                if let Some(mut sections) = state.sections {
+                if let Some(mut sections) = state.sections() {
                     // SAFETY: sections live as long as the area, which is locked.
                     unsafe { sections.as_mut() }.begin_return(number);
                 }
@@ -184,7 +184,7 @@ impl<P: Platform> Area<P> {
 impl<P: Platform> AreaState<P> {
     /// What [`give_up`] takes: exactly so many nodes where nobody else changes the tree before it is made.
     pub(crate) fn need_to_give_up(&self, first: u64, count: u64) -> Need {
-        if self.view_count > 1 {
+        if self.view_count() > 1 {
             return Need::object::<CutOff<P>>().with_nodes(NodesNeeded::of_each(MOST_NODES));
         }
         self.need_to_give_up_alone(first, count)
@@ -253,7 +253,7 @@ pub(crate) unsafe fn give_up<P: Platform>(
         state.change_views(platform, ViewChange::Unmap { first, count }, pending);
     }
     pending.note_cut_off(state.cut_frames(&tree));
-    state.returning += 1;
+    state.rest_mut().returning += 1;
     // SAFETY: the memory was taken for this type; the object stays in the pool until its release, is linked nowhere, and holds the
     // reference that was just counted.
     unsafe {

@@ -17,7 +17,7 @@
 use core::cell::Cell;
 use core::ptr::NonNull;
 
-use super::inner::{AreaInner, AreaState, release_area};
+use super::inner::{AreaInner, AreaMarks, AreaState, release_area};
 use super::page::{drop_page, free_page, release_page};
 use crate::addr::Frame;
 use crate::frame::Reserve;
@@ -105,7 +105,8 @@ impl<P: Platform> Gate<P> {
         {
             // SAFETY: the gate's reference keeps the area alive.
             let mut state = unsafe { area.as_ref() }.lock(platform);
-            state.gate_count = state.gate_count.saturating_sub(1);
+            let rest = state.rest_mut();
+            rest.gate_count = rest.gate_count.saturating_sub(1);
         }
         let mut reserve = Reserve::new(platform);
         // SAFETY: nothing refers to the gate any more, and nothing in it needs dropping.
@@ -129,29 +130,25 @@ impl<P: Platform> AreaState<P> {
         closed: Closed<P>,
         pending: &mut Pending<P>,
     ) {
-        let (next, previous) = (Cell::new(self.gates), Cell::new(None));
+        let (next, previous) = (Cell::new(self.gates()), Cell::new(None));
         // SAFETY: the caller's promises; gates on the list are alive, and their links are reached under the area's lock alone.
         // The gate stays where it is until its release.
         unsafe {
             area.as_ref().add_window_reference();
             let (deferred, orphaned) = (Deferred::new::<Gate<P>>(), Cell::new(false));
             memory.write(Gate { deferred, next, previous, area, closed, orphaned });
-            if let Some(next) = self.gates {
+            if let Some(next) = self.gates() {
                 next.as_ref().previous.set(Some(memory));
             }
             pending.defer(memory.cast());
         }
-        self.gates = Some(memory);
-        self.gate_count += 1;
-        match closed {
-            Closed::Page { new, .. } => {
-                if let Some(meta) = new.and_then(|new| platform.frame_meta(new)) {
-                    meta.add_reference();
-                    meta.close(self.closer());
-                }
+        self.set_gates(Some(memory));
+        self.rest_mut().gate_count += 1;
+        if let Closed::Page { new, .. } = closed {
+            if let Some(meta) = new.and_then(|new| platform.frame_meta(new)) {
+                meta.add_reference();
+                meta.close(self.closer());
             }
-            Closed::Writes { .. } => self.write_gates += 1,
-            Closed::Block { .. } => self.block_gates += 1,
         }
     }
 
@@ -162,20 +159,15 @@ impl<P: Platform> AreaState<P> {
     unsafe fn unlink_gate(&mut self, platform: &P, gate: NonNull<Gate<P>>) {
         // SAFETY: it and its neighbours are alive, and their links are reached under the area's lock alone.
         unsafe {
-            match gate.as_ref().closed {
-                Closed::Page { new: Some(new), .. } => {
-                    // Under the lock, so that who finds the page open finds it alone as well.
-                    platform.frame_meta(new).inspect(|meta| meta.open());
-                    gate.as_ref().orphaned.set(drop_page(platform, new));
-                }
-                Closed::Page { .. } => {}
-                Closed::Writes { .. } => self.write_gates = self.write_gates.saturating_sub(1),
-                Closed::Block { .. } => self.block_gates = self.block_gates.saturating_sub(1),
+            if let Closed::Page { new: Some(new), .. } = gate.as_ref().closed {
+                // Under the lock, so that who finds the page open finds it alone as well.
+                platform.frame_meta(new).inspect(|meta| meta.open());
+                gate.as_ref().orphaned.set(drop_page(platform, new));
             }
             let (previous, next) = (gate.as_ref().previous.get(), gate.as_ref().next.get());
             match previous {
                 Some(previous) => previous.as_ref().next.set(next),
-                None => self.gates = next,
+                None => self.set_gates(next),
             }
             if let Some(next) = next {
                 next.as_ref().previous.set(previous);
@@ -185,7 +177,7 @@ impl<P: Platform> AreaState<P> {
 
     /// What is closed, newest first. O(flushes outstanding).
     pub(super) fn closed(&self) -> impl Iterator<Item = Closed<P>> {
-        let mut at = self.gates;
+        let mut at = self.gates();
         core::iter::from_fn(move || {
             // SAFETY: gates on the list are alive while the area is locked, which who has the state sees to.
             let gate = unsafe { at?.as_ref() };
@@ -198,7 +190,7 @@ impl<P: Platform> AreaState<P> {
     #[inline]
     pub(super) fn page_is_closed(&self, platform: &P, index: u64) -> bool {
         let page = || self.tree.get(index)?.held_frame().and_then(|frame| platform.frame_meta(frame));
-        self.gates.is_some()
+        self.marks.contains(AreaMarks::GATED)
             && (page().is_some_and(|meta| meta.is_closed_by(self.closer())) || self.is_in_closed_block(index))
     }
 
@@ -208,10 +200,10 @@ impl<P: Platform> AreaState<P> {
         (core::ptr::from_ref(self).addr() >> size_of::<usize>().trailing_zeros()) as u32
     }
 
-    /// Whether the page with this index is being promoted. O(flushes outstanding), if any promotes something.
+    /// Whether the page with this index is being promoted. O(flushes outstanding), if there are any.
     fn is_in_closed_block(&self, index: u64) -> bool {
         let holds = |closed| matches!(closed, Closed::Block { first, count, .. } if index.wrapping_sub(first) < count);
-        self.block_gates != 0 && self.closed().any(holds)
+        self.closed().any(holds)
     }
 
     /// Whether some of the pages may not be written to at the moment. O(flushes outstanding).
@@ -227,9 +219,10 @@ impl<P: Platform> AreaState<P> {
         })
     }
 
-    /// Whether nothing new may be written at the moment: of two writes, a copy that is coming into being would have the later alone.
+    /// Whether nothing new may be written at the moment: of two writes, a copy that is coming into being would have the later alone. O(flushes
+    /// outstanding).
     #[inline]
-    pub(super) const fn writes_are_closed(&self) -> bool {
-        self.write_gates != 0
+    pub(super) fn writes_are_closed(&self) -> bool {
+        self.closed().any(|closed| matches!(closed, Closed::Writes { .. }))
     }
 }

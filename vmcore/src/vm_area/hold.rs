@@ -13,7 +13,7 @@
 use core::ptr::NonNull;
 
 use super::inner::{Answer, AreaInner, AreaState, release_area};
-use super::{AreaKind, Want, release_page};
+use super::{Want, release_page};
 use crate::addr::Frame;
 use crate::frame::Reserve;
 use crate::paging::Pending;
@@ -50,9 +50,9 @@ impl<P: Platform> AreaInner<P> {
     ) -> Result<Option<HeldPage<'a, P>>, Answer> {
         // SAFETY: the caller's promise.
         let inner = unsafe { area.as_ref() };
-        let want = match (write, inner.kind()) {
+        let want = match (write, inner.is_paged()) {
             // A page that was brought is marked after each write: nothing keeps it from being written back in between.
-            (true, AreaKind::Paged { .. }) => Want::Read,
+            (true, true) => Want::Read,
             (true, _) => Want::Write,
             (false, _) => Want::Look,
         };
@@ -82,16 +82,16 @@ impl<P: Platform> AreaInner<P> {
     ) -> HeldPage<'a, P> {
         // SAFETY: the caller's promise.
         let inner = unsafe { area.as_ref() };
-        let writes = write && !matches!(inner.kind(), AreaKind::Paged { .. } | AreaKind::Fixed { .. });
+        let writes = write && !inner.is_paged() && !inner.is_fixed();
         if writes {
-            state.writers += 1;
+            state.rest_mut().writers += 1;
         }
         if !inner.is_fixed() {
             platform.frame_meta(frame).inspect(|meta| meta.add_reference());
         }
         // As one of a gate's, so that nobody takes it for a handle.
         inner.add_window_reference();
-        state.gate_count += 1;
+        state.rest_mut().gate_count += 1;
         HeldPage { platform, area, index, frame, writes }
     }
 }
@@ -106,12 +106,7 @@ impl<P: Platform> HeldPage<'_, P> {
     pub(crate) fn note_written(&self, reserve: &mut Reserve<P>) -> bool {
         // SAFETY: the reference that is held keeps the area alive.
         let area = unsafe { self.area.as_ref() };
-        match area.kind() {
-            AreaKind::Paged { .. } => {
-                area.lock(self.platform).mark_written(self.platform, self.index, self.frame, reserve)
-            }
-            _ => true,
-        }
+        !area.is_paged() || area.lock(self.platform).mark_written(self.platform, self.index, self.frame, reserve)
     }
 }
 
@@ -122,9 +117,11 @@ impl<P: Platform> Drop for HeldPage<'_, P> {
         {
             let mut state = area.lock(self.platform);
             if self.writes {
-                state.writers = state.writers.saturating_sub(1);
+                let rest = state.rest_mut();
+                rest.writers = rest.writers.saturating_sub(1);
             }
-            state.gate_count = state.gate_count.saturating_sub(1);
+            let rest = state.rest_mut();
+            rest.gate_count = rest.gate_count.saturating_sub(1);
         }
         if !area.is_fixed() {
             release_page(self.platform, self.frame);

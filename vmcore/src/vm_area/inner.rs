@@ -5,16 +5,17 @@ use core::ptr::NonNull;
 use super::account::release_account;
 use super::gate::Gate;
 use super::overlay::{Overlay, unlink_overlay};
-use super::paged::{PageRequest, Paged, RequestToken};
-use super::sections::Sections;
+use super::paged::{PageRequest, RequestToken};
+use super::rest::{AreaMemory, AreaRest, AreaSpecial, StateRest};
+use super::sections::{SectionLayout, Sections};
 use super::{AccountInner, AreaError, AreaKind, OutOfAccount, Page, TreeSupply, View, ViewChange, Want};
-use crate::addr::Frame;
+use crate::addr::{Frame, FrameRange};
 use crate::frame::{Need, PageSource, Reserve};
 use crate::lock::{AdaptiveLock, Beside, Counted, Guard, SharedGuard};
 use crate::page_tree::{NodeSize, NodesNeeded, PageTree};
 use crate::paging::{MemoryType, Pending};
 use crate::platform::Platform;
-use crate::word::{AtomicU32, AtomicUsize, Ordering};
+use crate::word::{AtomicU8, AtomicUsize, Ordering};
 
 /// What the area answers when it is asked for a page.
 pub(crate) enum Answer {
@@ -81,56 +82,69 @@ impl From<NoPage> for Answer {
     }
 }
 
-/// What handles and windows refer to.
+/// What handles and windows refer to: the first of an area's two records (`rest.rs`).
+#[repr(align(64))]
 pub(crate) struct AreaInner<P: Platform> {
     references: AtomicUsize,
-    kind: AreaKind,
+    rest: NonNull<AreaRest<P>>,
+    state: AdaptiveLock<P, AreaState<P>, AreaTraits>,
+}
+
+/// What is asked of an area without its lock.
+struct AreaTraits {
+    tag: Tag,
     /// The number of the memory type; changed with the state locked, when no view shows a page.
-    memory: AtomicU32,
-    /// Of an overlay, the paged area below it, whose lock guards the overlay's state as well; holds a reference.
-    below: Option<NonNull<AreaInner<P>>>,
-    state: AdaptiveLock<P, AreaState<P>>,
-    data: P::AreaData,
+    memory: AtomicU8,
+}
+
+/// The kind of an area, without numbers. From [`Growing`](Self::Growing) on the second record is an [`AreaSpecial`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd)]
+#[repr(u8)]
+enum Tag {
+    Untracked,
+    Open,
+    Private,
+    Ring,
+    Growing,
+    /// Private, laid over a paged area.
+    Overlay,
+    Fixed,
+    Guarded,
+    Paged,
+}
+
+bitflags::bitflags! {
+    /// What is known of an area without a look at its second record.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub(super) struct AreaMarks: u8 {
+        /// The tree was shared once: only then a page may be another area's as well.
+        const WAS_SHARED = 1;
+        /// A view was told to show the zero frame once.
+        const ZERO_SHOWN = 2;
+        /// The second half of the pages is the first half again.
+        const RING = 4;
+        /// The flush of a change of the memory type is outstanding.
+        const RETYPING = 8;
+        /// Something waits for a flush: there are gates.
+        const GATED = 16;
+        /// There is an account.
+        const CHARGED = 32;
+        /// The second record is an [`AreaSpecial`].
+        const SPECIAL = 64;
+        /// Pages that it has not are those of the area below.
+        const OVERLAY = 128;
+    }
 }
 
 /// What the area's lock guards.
 pub(crate) struct AreaState<P: Platform> {
-    /// The size in pages.
-    pub(super) pages: u64,
+    /// The size in pages, of 48 bits.
+    pages_low: u32,
+    pages_high: u16,
+    pub(super) marks: AreaMarks,
     pub(super) tree: PageTree<Page>,
-    views: Option<NonNull<View<P>>>,
-    /// How many windows show the area.
-    pub(crate) view_count: usize,
-    /// Changes whose flush is outstanding; while there are any, the area does not grow.
-    pub(super) returning: u32,
-    pub(super) sections: Option<NonNull<Sections<P>>>,
-    /// What waits for a flush.
-    pub(super) gates: Option<NonNull<Gate<P>>>,
-    /// How many references such hold.
-    pub(super) gate_count: u32,
-    /// How many of the gates close writes, and how many a block that is being promoted.
-    pub(super) write_gates: u32,
-    pub(super) block_gates: u32,
-    /// Whoever writes to a page's frame at the moment, with no lock held.
-    pub(super) writers: u32,
-    /// Whether the tree was ever shared: only then a page may be another area's as well.
-    pub(super) was_shared: bool,
-    /// Whether a view was ever told to show the zero frame.
-    pub(crate) zero_shown: bool,
-    /// How many pages are pinned.
-    pub(super) pinned: u32,
-    /// Whether the second half of the pages is the first half again.
-    pub(super) is_ring: bool,
-    /// Whether the flush of a change of the memory type is outstanding.
-    pub(super) retyping: bool,
-    /// Who pays for pages that come into being; holds a reference.
-    pub(super) account: Option<NonNull<AccountInner>>,
-    /// Pages that are charged ahead by operations that are under way.
-    pub(super) ahead: u64,
-    /// What a paged area remembers besides.
-    pub(super) paged: Option<NonNull<Paged<P>>>,
-    /// What an overlay remembers besides.
-    pub(super) overlay: Option<NonNull<Overlay<P>>>,
+    /// The first field of the second record, by a pointer that leads to all of that.
+    rest: NonNull<StateRest<P>>,
 }
 
 // SAFETY: views, sections and what a paged area or an overlay remembers belong to the area and are reached only under its lock; the tree's nodes are plain memory.
@@ -145,68 +159,73 @@ impl<P: Platform> Counted for AreaState<P> {
 }
 
 impl<P: Platform> AreaInner<P> {
-    /// An area of `pages` pages, none of which exists, with one reference.
+    /// An area with one reference and this second record.
     pub(super) const fn new(
         kind: AreaKind,
         pages: u64,
-        sections: Option<NonNull<Sections<P>>>,
-        data: P::AreaData,
-    ) -> Self {
-        // SAFETY: nodes always come from, and go to, the machine's pools.
-        Self::made(kind, pages, unsafe { PageTree::new() }, sections, data)
-    }
-
-    /// An area with pages that another has as well.
-    pub(super) fn with_tree(kind: AreaKind, pages: u64, tree: PageTree<Page>, data: P::AreaData) -> Self {
-        let mut area = Self::made(kind, pages, tree, None, data);
-        area.state.get_mut().was_shared = true;
-        area
-    }
-
-    const fn made(
-        kind: AreaKind,
-        pages: u64,
         tree: PageTree<Page>,
-        sections: Option<NonNull<Sections<P>>>,
-        data: P::AreaData,
+        rest: NonNull<AreaRest<P>>,
+        special: bool,
     ) -> Self {
-        let state = AreaState {
-            pages,
-            tree,
-            views: None,
-            view_count: 0,
-            returning: 0,
-            sections,
-            gates: None,
-            gate_count: 0,
-            write_gates: 0,
-            block_gates: 0,
-            writers: 0,
-            was_shared: false,
-            zero_shown: false,
-            pinned: 0,
-            retyping: false,
-            account: None,
-            ahead: 0,
-            is_ring: matches!(kind, AreaKind::Ring { .. }),
-            paged: None,
-            overlay: None,
+        let tag = match kind {
+            AreaKind::Open { .. } => Tag::Open,
+            AreaKind::Untracked { .. } => Tag::Untracked,
+            AreaKind::Private { .. } if special => Tag::Overlay,
+            AreaKind::Private { .. } => Tag::Private,
+            AreaKind::Ring { .. } => Tag::Ring,
+            AreaKind::Growing { .. } => Tag::Growing,
+            AreaKind::Fixed { .. } => Tag::Fixed,
+            AreaKind::Guarded(_) => Tag::Guarded,
+            AreaKind::Paged { .. } => Tag::Paged,
         };
         let memory = match kind {
             AreaKind::Fixed { memory, .. } => memory,
             _ => MemoryType::WriteBack,
         };
-        let memory = AtomicU32::new(memory as u32);
-        Self { references: AtomicUsize::new(1), kind, memory, below: None, state: AdaptiveLock::new(state), data }
+        let marks = match tag {
+            Tag::Ring => AreaMarks::RING,
+            Tag::Overlay => AreaMarks::SPECIAL.union(AreaMarks::OVERLAY),
+            _ if special => AreaMarks::SPECIAL,
+            _ => AreaMarks::empty(),
+        };
+        let (pages_low, pages_high) = (pages as u32, (pages >> 32) as u16);
+        let state = AreaState { pages_low, pages_high, marks, tree, rest: rest.cast() };
+        let traits = AreaTraits { tag, memory: AtomicU8::new(memory as u8) };
+        Self { references: AtomicUsize::new(1), rest, state: AdaptiveLock::new(state, traits) }
+    }
+
+    /// Whether the second record of an area of this kind is an [`AreaSpecial`]; that of an overlay is as well.
+    pub(super) const fn is_special_kind(kind: AreaKind) -> bool {
+        !matches!(
+            kind,
+            AreaKind::Open { .. } | AreaKind::Untracked { .. } | AreaKind::Private { .. } | AreaKind::Ring { .. }
+        )
+    }
+
+    #[inline]
+    const fn tag(&self) -> Tag {
+        self.state.beside_value().tag
+    }
+
+    /// The second record.
+    pub(super) const fn rest(&self) -> NonNull<AreaRest<P>> {
+        self.rest
+    }
+
+    /// Of a kind whose numbers are not its size, the kind.
+    #[inline]
+    fn special_kind(&self) -> Option<AreaKind> {
+        // SAFETY: the record is of this type then, lives as long as the area, and the field is never written; no reference is made to more of it.
+        (self.tag() >= Tag::Growing).then(|| unsafe { (*self.rest.cast::<AreaSpecial<P>>().as_ptr()).kind })
     }
 
     #[inline]
     pub(crate) fn lock<'a>(&'a self, platform: &'a P) -> Guard<'a, P, AreaState<P>> {
-        match self.below {
+        match self.below() {
             None => self.state.lock(platform),
             // SAFETY: the area's reference keeps the one below alive. Whoever comes to the state of an overlay that others know does so
             // here, or from the area below with that one's lock held.
-            Some(below) => unsafe { below.as_ref().state.lock_for(platform, self.state.value()) },
+            Some(below) => unsafe { below.state.lock_for(platform, self.state.value()) },
         }
     }
 
@@ -239,7 +258,7 @@ impl<P: Platform> AreaInner<P> {
     /// Whether faults ever have the state beside one another. A paged area's lock guards overlays as well.
     #[inline]
     const fn may_be_shared(&self) -> bool {
-        self.is_tracked() && self.below.is_none()
+        matches!(self.tag(), Tag::Open | Tag::Private | Tag::Ring | Tag::Growing)
     }
 
     /// Counts a page that was made beside others.
@@ -254,9 +273,15 @@ impl<P: Platform> AreaInner<P> {
     }
 
     /// The paged area below an overlay.
+    #[inline]
     pub(super) fn below(&self) -> Option<&Self> {
-        // SAFETY: the overlay holds a reference to it.
-        self.below.map(|below| unsafe { below.as_ref() })
+        if self.tag() != Tag::Overlay {
+            return None;
+        }
+        // SAFETY: the record of an overlay is of this type, and the field is written before others know the area; no reference is made to more of it.
+        // The overlay holds a
+        // reference to the area below.
+        unsafe { (*self.rest.cast::<AreaSpecial<P>>().as_ptr()).below.get().map(|below| below.as_ref()) }
     }
 
     /// The state, of an area that nobody else knows.
@@ -264,8 +289,58 @@ impl<P: Platform> AreaInner<P> {
         self.state.get_mut()
     }
 
-    pub(crate) const fn kind(&self) -> AreaKind {
-        self.kind
+    /// The kind, with its present size.
+    pub(crate) fn kind(&self, state: &AreaState<P>) -> AreaKind {
+        let size = state.pages() << P::PAGE_SHIFT;
+        match (self.tag(), self.special_kind()) {
+            (Tag::Open, _) => AreaKind::Open { size },
+            (Tag::Untracked, _) => AreaKind::Untracked { size },
+            (Tag::Ring, _) => AreaKind::Ring { size: size / 2 },
+            (_, Some(AreaKind::Paged { key, .. })) => AreaKind::Paged { size, key },
+            (Tag::Private | Tag::Overlay, _) | (_, None) => AreaKind::Private { size },
+            (_, Some(kind)) => kind,
+        }
+    }
+
+    /// The frames of a fixed area.
+    #[inline]
+    pub(crate) fn frames(&self) -> Option<FrameRange> {
+        match self.special_kind() {
+            Some(AreaKind::Fixed { frames, .. }) => Some(frames),
+            _ => None,
+        }
+    }
+
+    /// The sections of a guarded area.
+    pub(super) fn layout(&self) -> Option<SectionLayout> {
+        match self.special_kind() {
+            Some(AreaKind::Guarded(layout)) => Some(layout),
+            _ => None,
+        }
+    }
+
+    /// The bytes that a growing area's windows leave free below.
+    pub(crate) fn gap(&self) -> Option<u64> {
+        match self.special_kind() {
+            Some(AreaKind::Growing { gap, .. }) => Some(gap),
+            _ => None,
+        }
+    }
+
+    /// The embedder's number of a paged area.
+    pub(super) fn key(&self) -> Option<u64> {
+        match self.special_kind() {
+            Some(AreaKind::Paged { key, .. }) => Some(key),
+            _ => None,
+        }
+    }
+
+    pub(crate) const fn is_paged(&self) -> bool {
+        matches!(self.tag(), Tag::Paged)
+    }
+
+    pub(super) const fn is_ring(&self) -> bool {
+        matches!(self.tag(), Tag::Ring)
     }
 
     /// The memory type of its pages. It stays while the state is locked.
@@ -274,54 +349,59 @@ impl<P: Platform> AreaInner<P> {
         if let Some(below) = self.below() {
             return below.memory();
         }
-        MemoryType::ALL.get(self.memory.load(Ordering::Relaxed) as usize).copied().unwrap_or_default()
+        MemoryType::ALL
+            .get(usize::from(self.state.beside_value().memory.load(Ordering::Relaxed)))
+            .copied()
+            .unwrap_or_default()
     }
 
     /// Notes another memory type. Called with the state locked.
     pub(super) fn note_memory(&self, memory: MemoryType) {
-        self.memory.store(memory as u32, Ordering::Relaxed);
+        self.state.beside_value().memory.store(memory as u8, Ordering::Relaxed);
     }
 
     /// Whether its windows may be mapped with leaves larger than a base page.
     pub(crate) const fn is_fixed(&self) -> bool {
-        matches!(self.kind, AreaKind::Fixed { .. })
+        matches!(self.tag(), Tag::Fixed)
     }
 
     /// Whether each page of it is what the tree says, or one that does not exist yet.
     pub(crate) const fn is_tracked(&self) -> bool {
-        matches!(
-            self.kind,
-            AreaKind::Open { .. } | AreaKind::Private { .. } | AreaKind::Growing { .. } | AreaKind::Ring { .. }
-        )
+        matches!(self.tag(), Tag::Open | Tag::Private | Tag::Overlay | Tag::Growing | Tag::Ring)
     }
 
     pub(crate) const fn is_untracked(&self) -> bool {
-        matches!(self.kind, AreaKind::Untracked { .. })
+        matches!(self.tag(), Tag::Untracked)
     }
 
     pub(crate) const fn is_open(&self) -> bool {
-        matches!(self.kind, AreaKind::Open { .. } | AreaKind::Private { .. })
+        matches!(self.tag(), Tag::Open | Tag::Private | Tag::Overlay)
     }
 
     /// Whether anything but windows, and what waits for a flush, refers to the area. May say so of a window that is just being released.
     pub(crate) fn has_handles(&self, state: &AreaState<P>) -> bool {
+        let rest = state.rest();
         self.references.load(Ordering::Acquire)
-            > state.view_count.saturating_add(state.returning as usize).saturating_add(state.gate_count as usize)
+            > rest.view_count.saturating_add(rest.returning as usize).saturating_add(rest.gate_count as usize)
     }
 
-    /// Gives the area, which nobody else knows yet, what it remembers as a paged one.
-    pub(super) fn set_paged(&mut self, paged: NonNull<Paged<P>>) {
-        self.state.get_mut().paged = Some(paged);
+    /// What some kinds have besides, of an area that nobody else knows yet.
+    pub(super) fn special_mut(&mut self) -> Option<&mut AreaSpecial<P>> {
+        // SAFETY: the record is of this type then, and lives as long as the area, which nobody else knows.
+        self.state_mut().special().is_some().then(|| unsafe { self.rest.cast::<AreaSpecial<P>>().as_mut() })
     }
 
-    /// Gives the area, which nobody else knows yet, what it remembers as an overlay, which holds a reference to the area below.
+    /// Gives the area, which nobody else knows yet, what it remembers as an overlay, which holds a reference to the area below. It was made as one.
     pub(super) fn set_overlay(&mut self, below: NonNull<Self>, overlay: NonNull<Overlay<P>>) {
-        self.below = Some(below);
-        self.state.get_mut().overlay = Some(overlay);
+        if let Some(special) = self.special_mut() {
+            special.below.set(Some(below));
+            special.overlay.set(Some(overlay));
+        }
     }
 
     pub(crate) const fn data(&self) -> &P::AreaData {
-        &self.data
+        // SAFETY: the record lives as long as the area, and the field is never written; no reference is made to more of it.
+        unsafe { &(*self.rest.as_ptr()).data }
     }
 
     /// Counts one more handle or window.
@@ -378,23 +458,27 @@ impl<P: Platform> AreaInner<P> {
         if index >= state.end() {
             return Answer::Outside;
         }
-        match self.kind {
-            AreaKind::Open { .. } | AreaKind::Private { .. } | AreaKind::Growing { .. } => {
-                state.tracked_page(platform, index, want, reserve)
+        match self.tag() {
+            Tag::Open | Tag::Private | Tag::Overlay | Tag::Growing => {
+                return state.tracked_page(platform, index, want, reserve);
             }
-            AreaKind::Fixed { frames, .. } => Answer::Page { frame: frames.first().add(index), writable: true },
-            AreaKind::Guarded(layout) => match layout.section_of(index) {
+            Tag::Ring => {
+                let key = state.key(index);
+                return state.tracked_page(platform, key, want, reserve);
+            }
+            Tag::Untracked => return Answer::Untracked,
+            Tag::Fixed | Tag::Guarded | Tag::Paged => {}
+        }
+        match self.special_kind() {
+            Some(AreaKind::Fixed { frames, .. }) => Answer::Page { frame: frames.first().add(index), writable: true },
+            Some(AreaKind::Paged { key, .. }) => {
+                state.paged_page(platform, key, index, matches!(want, Want::Write | Want::Settled(true)), reserve)
+            }
+            Some(AreaKind::Guarded(layout)) => match layout.section_of(index) {
                 Some(section) if state.section_is_out(section) => state.tracked_page(platform, index, want, reserve),
                 _ => Answer::Guard,
             },
-            AreaKind::Untracked { .. } => Answer::Untracked,
-            AreaKind::Ring { .. } => {
-                let key = state.key(index);
-                state.tracked_page(platform, key, want, reserve)
-            }
-            AreaKind::Paged { key, .. } => {
-                state.paged_page(platform, key, index, matches!(want, Want::Write | Want::Settled(true)), reserve)
-            }
+            _ => Answer::Outside,
         }
     }
 
@@ -438,7 +522,7 @@ impl<P: Platform> AreaInner<P> {
         if end > state.end() {
             return Some((first.max(state.end()), Answer::Outside));
         }
-        if let AreaKind::Guarded(layout) = self.kind {
+        if let Some(layout) = self.layout() {
             let mut page = first;
             while page < end {
                 match layout.section_of(page) {
@@ -455,7 +539,75 @@ impl<P: Platform> AreaInner<P> {
 
 impl<P: Platform> AreaState<P> {
     pub(crate) const fn pages(&self) -> u64 {
-        self.pages
+        self.pages_low as u64 | (self.pages_high as u64) << 32
+    }
+
+    /// Notes another size.
+    pub(super) const fn set_pages(&mut self, pages: u64) {
+        debug_assert!(Self::can_have(pages), "checked");
+        (self.pages_low, self.pages_high) = (pages as u32, (pages >> 32) as u16);
+    }
+
+    /// What else the lock guards.
+    #[inline]
+    pub(super) const fn rest(&self) -> &StateRest<P> {
+        // SAFETY: the record lives as long as the area, and is reached by who has this state.
+        unsafe { self.rest.as_ref() }
+    }
+
+    /// The same, to be changed.
+    #[inline]
+    pub(super) const fn rest_mut(&mut self) -> &mut StateRest<P> {
+        // SAFETY: as above.
+        unsafe { self.rest.as_mut() }
+    }
+
+    /// What some kinds have besides.
+    #[inline]
+    pub(super) fn special(&self) -> Option<&AreaSpecial<P>> {
+        // SAFETY: as above; the record is of this type then.
+        self.marks.contains(AreaMarks::SPECIAL).then(|| unsafe { self.rest.cast::<AreaSpecial<P>>().as_ref() })
+    }
+
+    /// How many windows show the area.
+    #[inline]
+    pub(crate) const fn view_count(&self) -> usize {
+        self.rest().view_count
+    }
+
+    /// What waits for a flush, newest first.
+    #[inline]
+    pub(super) const fn gates(&self) -> Option<NonNull<Gate<P>>> {
+        if self.marks.contains(AreaMarks::GATED) { self.rest().gates } else { None }
+    }
+
+    pub(super) fn set_gates(&mut self, gates: Option<NonNull<Gate<P>>>) {
+        self.rest_mut().gates = gates;
+        self.marks.set(AreaMarks::GATED, gates.is_some());
+    }
+
+    /// Who pays for pages that come into being.
+    #[inline]
+    pub(super) const fn account(&self) -> Option<NonNull<AccountInner>> {
+        if self.marks.contains(AreaMarks::CHARGED) { self.rest().account } else { None }
+    }
+
+    /// Has another account pay; gives the former.
+    pub(super) fn exchange_account(&mut self, account: Option<NonNull<AccountInner>>) -> Option<NonNull<AccountInner>> {
+        self.marks.set(AreaMarks::CHARGED, account.is_some());
+        core::mem::replace(&mut self.rest_mut().account, account)
+    }
+
+    /// Whether the tree was ever shared.
+    #[inline]
+    pub(super) const fn was_shared(&self) -> bool {
+        self.marks.contains(AreaMarks::WAS_SHARED)
+    }
+
+    /// Whether a view was ever told to show the zero frame.
+    #[inline]
+    pub(crate) const fn zero_shown(&self) -> bool {
+        self.marks.contains(AreaMarks::ZERO_SHOWN)
     }
 
     /// Whether an area can be so many pages large.
@@ -465,7 +617,7 @@ impl<P: Platform> AreaState<P> {
 
     /// Makes the area at least so many pages large. Nothing that it gave up is waiting for its flush.
     pub(crate) fn grow_to(&mut self, pages: u64) {
-        self.pages = self.pages.max(pages);
+        self.set_pages(self.pages().max(pages));
     }
 
     pub(crate) fn resident(&self) -> u64 {
@@ -478,9 +630,14 @@ impl<P: Platform> AreaState<P> {
         self.tree.note_filled(1);
     }
 
+    /// The sections of a guarded area.
+    pub(super) fn sections(&self) -> Option<NonNull<Sections<P>>> {
+        self.special()?.sections.get()
+    }
+
     pub(super) fn section_is_out(&self, section: u32) -> bool {
         // SAFETY: sections live as long as the area, and the area is locked.
-        self.sections.is_some_and(|sections| unsafe { sections.as_ref() }.is_out(section))
+        self.sections().is_some_and(|sections| unsafe { sections.as_ref() }.is_out(section))
     }
 
     /// Whether one of the pages is dirty: of an overlay one of its own, since it has written to no other. O(depth + pages before that one).
@@ -533,7 +690,7 @@ impl<P: Platform> AreaState<P> {
 
     /// Whether the flush of something that the area gave up is outstanding.
     pub(crate) const fn is_returning(&self) -> bool {
-        self.returning != 0
+        self.rest().returning != 0
     }
 
     /// Whether CPUs may remember more of the area than the tables show: the flush of something that it gave up, or that was copied, or of a
@@ -544,13 +701,13 @@ impl<P: Platform> AreaState<P> {
 
     /// The same, for what the area itself gave up.
     pub(super) const fn is_unsettled_itself(&self) -> bool {
-        self.returning != 0 || self.gates.is_some()
+        self.marks.contains(AreaMarks::GATED) || self.rest().returning != 0
     }
 
     /// Under how many of the keys there is a page. O(nodes in the range), O(1) for all.
     pub(super) fn resident_keys(&self, first: u64, count: u64) -> u64 {
         let end = first.saturating_add(count);
-        if first == 0 && end >= self.pages {
+        if first == 0 && end >= self.pages() {
             return self.resident();
         }
         if self.frameless() != 0 {
@@ -571,16 +728,17 @@ impl<P: Platform> AreaState<P> {
     /// # Safety
     /// The view is linked nowhere, and stays where it is until it is unlinked.
     pub(crate) unsafe fn link_view(&mut self, view: NonNull<View<P>>) {
+        let rest = self.rest_mut();
         // SAFETY: views on the list are alive, and their links are reached under the area's lock alone.
         unsafe {
             view.as_ref().previous.set(None);
-            view.as_ref().next.set(self.views);
-            if let Some(next) = self.views {
+            view.as_ref().next.set(rest.views);
+            if let Some(next) = rest.views {
                 next.as_ref().previous.set(Some(view));
             }
         }
-        self.views = Some(view);
-        self.view_count += 1;
+        rest.views = Some(view);
+        rest.view_count += 1;
     }
 
     /// Unlinks a view.
@@ -588,23 +746,24 @@ impl<P: Platform> AreaState<P> {
     /// # Safety
     /// The view is linked in this area.
     pub(crate) unsafe fn unlink_view(&mut self, view: NonNull<View<P>>) {
+        let rest = self.rest_mut();
         // SAFETY: it and its neighbours are alive, and their links are reached under the area's lock alone.
         unsafe {
             let (previous, next) = (view.as_ref().previous.get(), view.as_ref().next.get());
             match previous {
                 Some(previous) => previous.as_ref().next.set(next),
-                None => self.views = next,
+                None => rest.views = next,
             }
             if let Some(next) = next {
                 next.as_ref().previous.set(previous);
             }
         }
-        self.view_count = self.view_count.saturating_sub(1);
+        rest.view_count = rest.view_count.saturating_sub(1);
     }
 
     /// How many views show some of the pages. O(views).
     pub(super) fn views_that_show(&self, first: u64, count: u64) -> usize {
-        let (mut views, mut at) = (0, self.views);
+        let (mut views, mut at) = (0, self.rest().views);
         while let Some(view) = at {
             // SAFETY: views on the list are alive while the area is locked.
             let (shows, next) = unsafe { (view.as_ref().shows(first, count), view.as_ref().next.get()) };
@@ -617,7 +776,7 @@ impl<P: Platform> AreaState<P> {
     /// Has every view that shows some of the pages at these places changed.
     pub(super) fn change_places(&mut self, platform: &P, change: ViewChange, pending: &mut Pending<P>) {
         let (first, count) = change.pages();
-        let mut at = self.views;
+        let mut at = self.rest().views;
         while let Some(view) = at {
             // SAFETY: views on the list are alive while the area is locked.
             let (shows, next) = unsafe { (view.as_ref().shows(first, count), view.as_ref().next.get()) };
@@ -627,7 +786,7 @@ impl<P: Platform> AreaState<P> {
             }
             at = next;
         }
-        if self.paged.is_some() {
+        if self.is_paged() {
             self.change_overlays(platform, change, pending);
         }
     }
@@ -644,39 +803,39 @@ pub(crate) unsafe fn release_area<P: Platform>(platform: &P, area: NonNull<AreaI
     }
     // SAFETY: the last reference was just given up, and no area lock is held.
     let below = unsafe { unlink_overlay(platform, area) };
-    // SAFETY: it was the last reference: nobody else can reach the area. Windows hold references until their flush is
-    // acknowledged, so no TLB leads to its pages. What readers' slots know of it is its place in memory, up to here.
-    let mut inner = unsafe {
-        (*area.as_ptr()).state.settle(platform);
-        area.read()
-    };
     let mut reserve = Reserve::new(platform);
+    // SAFETY: it was the last reference: nobody else can reach the area. Windows hold references until their flush is
+    // acknowledged, so no TLB leads to its pages. What readers' slots know of it is its place in memory, until it is settled.
+    let inner = unsafe { &mut *area.as_ptr() };
+    inner.state.settle(platform);
+    let fixed = inner.special_kind();
     let state = inner.state.get_mut();
     state.tree.clear(&mut TreeSupply { platform, reserve: &mut reserve });
-    if state.zero_shown {
+    if state.zero_shown() {
         platform.machine().release_zero_frame(platform);
     }
-    if let Some(sections) = state.sections.take() {
-        // SAFETY: the sections were made with the area, and go with it.
-        unsafe {
-            sections.drop_in_place();
-            reserve.put_object(sections);
-        }
-    }
-    if let Some(account) = state.account.take() {
+    if let Some(account) = state.exchange_account(None) {
         // SAFETY: the area's reference is given up.
         unsafe { release_account(platform, account, 1) };
     }
-    if let Some(paged) = state.paged.take() {
-        // SAFETY: it was made with the area and goes with it: an eviction's flush holds a reference to the area. Nothing in it needs dropping.
-        unsafe { reserve.put_object(paged) };
+    if let Some(special) = state.special() {
+        if let Some(sections) = special.sections.take() {
+            // SAFETY: the sections were made with the area, and go with it.
+            unsafe {
+                sections.drop_in_place();
+                reserve.put_object(sections);
+            }
+        }
+        if let Some(paged) = special.paged.take() {
+            // SAFETY: it was made with the area and goes with it: an eviction's flush holds a reference to the area. Nothing in it needs dropping.
+            unsafe { reserve.put_object(paged) };
+        }
     }
-    if let AreaKind::Fixed { frames, memory } = inner.kind {
+    if let Some(AreaKind::Fixed { frames, memory }) = fixed {
         platform.machine().unregister(platform, frames, memory);
     }
-    drop(inner);
-    // SAFETY: the value was moved out and dropped.
-    unsafe { reserve.put_object(area) };
+    // SAFETY: nobody else can reach the area, as above, whose tree is empty.
+    unsafe { AreaMemory::take_down(area, &mut reserve) };
     if let Some(below) = below {
         drop(reserve);
         // SAFETY: the reference was the overlay's. There is no longer chain: an area below is no overlay.

@@ -8,7 +8,7 @@
 
 use core::ptr::NonNull;
 
-use super::inner::AreaInner;
+use super::inner::{AreaInner, AreaMarks};
 use super::{Area, AreaError, Rights, ViewChange, release_area};
 use crate::addr::Frame;
 use crate::frame::{Need, Reserve};
@@ -39,8 +39,9 @@ impl<P: Platform> Retyped<P> {
         {
             // SAFETY: as above.
             let mut state = unsafe { area.as_ref() }.lock(platform);
-            state.returning = state.returning.saturating_sub(1);
-            state.retyping = false;
+            let rest = state.rest_mut();
+            rest.returning = rest.returning.saturating_sub(1);
+            state.marks.remove(AreaMarks::RETYPING);
         }
         // SAFETY: the memory was taken for this type, whose value has nothing to drop.
         unsafe { Reserve::new(platform).put_object(object.cast::<Self>()) };
@@ -96,7 +97,7 @@ impl<P: Platform> Area<P> {
         reserve.top_up(&Need::object::<Retyped<P>>())?;
         let mut state = self.inner().lock(platform);
         // Whoever has charged pages ahead is about to show them with the present type.
-        if state.retyping || state.ahead != 0 || state.overlays_charge_ahead() {
+        if state.is_retyping_itself() || state.rest().ahead != 0 || state.overlays_charge_ahead() {
             return Err(AreaError::Retry);
         }
         let mut pending = Pending::new();
@@ -115,14 +116,14 @@ impl<P: Platform> Area<P> {
             return Err(AreaError::OutOfFrames(crate::frame::OutOfFrames { wanted: 1 }));
         };
         self.inner().note_memory(memory);
-        let count = state.pages;
+        let count = state.pages();
         state.change_views(platform, ViewChange::Unmap { first: 0, count }, &mut pending);
         if state.is_unsettled() {
             // What was given up before may be remembered with the old type still.
             state.change_views(platform, ViewChange::Forget { first: 0, count: u64::MAX }, &mut pending);
         }
-        state.returning += 1;
-        state.retyping = true;
+        state.rest_mut().returning += 1;
+        state.marks |= AreaMarks::RETYPING;
         // SAFETY: the memory was taken for this type; the object stays in the pool until its release, is linked nowhere, and
         // holds the reference that was just counted.
         unsafe {

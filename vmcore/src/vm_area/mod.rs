@@ -41,6 +41,7 @@ mod page;
 mod paged;
 mod pin;
 mod promote;
+mod rest;
 mod ring;
 mod run;
 mod sections;
@@ -59,6 +60,7 @@ pub(crate) use self::page::{Page, TreeSupply, release_page};
 pub use self::paged::{Evicted, PageBuffer, PageRequest, PageState, PageWait, RequestToken, WriteBack};
 pub use self::pin::Pin;
 pub(crate) use self::promote::Promotion;
+pub(crate) use self::rest::AreaMemory;
 pub use self::sections::SectionLayout;
 pub(crate) use self::tracked::{PageSlice, Seen, Want};
 pub(crate) use self::view::{View, ViewChange, Viewer};
@@ -106,7 +108,7 @@ impl Rights {
     }
 }
 
-/// What kind of area to make. Sizes are in bytes, whole pages.
+/// What kind of area to make. Sizes are in bytes, whole pages, and less than 2^60.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum AreaKind {

@@ -47,10 +47,12 @@ use core::cell::Cell;
 use core::ptr::NonNull;
 
 use super::cut_off::give_up;
-use super::inner::{Answer, AreaInner, AreaState};
+use super::inner::{Answer, AreaInner, AreaMarks, AreaState};
+use super::rest::AreaMemory;
 use super::{Area, AreaError, AreaKind, MAX_SIZE, Page, Rights, ViewChange};
 use crate::addr::Frame;
 use crate::frame::{Need, OutOfFrames, Reserve};
+use crate::page_tree::PageTree;
 use crate::paging::Pending;
 use crate::platform::Platform;
 
@@ -108,8 +110,8 @@ pub(super) unsafe fn unlink_overlay<P: Platform>(
     // SAFETY: the caller's promise.
     let inner = unsafe { area.as_ref() };
     inner.below()?;
-    let mut state = inner.lock(platform);
-    let record = state.overlay.take()?;
+    let state = inner.lock(platform);
+    let record = state.special()?.overlay.take()?;
     // SAFETY: the record lives as long as the overlay; the links of it and its neighbours are reached under the lock alone.
     let below = unsafe {
         let Overlay { next, previous, below, .. } = record.as_ref();
@@ -133,7 +135,7 @@ pub(super) unsafe fn unlink_overlay<P: Platform>(
 impl<P: Platform> AreaState<P> {
     fn laid(&self) -> Option<&Overlay<P>> {
         // SAFETY: the record lives as long as the overlay does, and only its links change, which are cells.
-        self.overlay.map(|overlay| unsafe { overlay.as_ref() })
+        self.special()?.overlay.get().map(|overlay| unsafe { overlay.as_ref() })
     }
 
     /// The state of the area below, and the page of it that this one's first is laid over.
@@ -149,37 +151,41 @@ impl<P: Platform> AreaState<P> {
         let overlay = self.laid()?;
         // SAFETY: as above.
         let (area, state) = unsafe { (overlay.below.as_ref(), overlay.below.as_ref().state().as_mut()) };
-        let AreaKind::Paged { key, .. } = area.kind() else { return None };
-        Some((state, overlay.offset, key))
+        Some((state, overlay.offset, area.key()?))
     }
 
     /// The first page that may not be touched: the end of the area, or of what is below.
     #[inline]
     pub(crate) fn end(&self) -> u64 {
-        if self.overlay.is_none() { self.pages } else { self.end_over_below() }
+        if !self.is_overlay() { self.pages() } else { self.end_over_below() }
     }
 
     fn end_over_below(&self) -> u64 {
-        self.below().map_or(self.pages, |(below, offset)| below.pages.saturating_sub(offset).min(self.pages))
+        self.below().map_or(self.pages(), |(below, offset)| below.pages().saturating_sub(offset).min(self.pages()))
     }
 
     /// Whether pages that it has not are another's.
     pub(crate) const fn is_overlay(&self) -> bool {
-        self.overlay.is_some()
+        self.marks.contains(AreaMarks::OVERLAY)
     }
 
     pub(super) fn is_unsettled_below(&self) -> bool {
         self.below().is_some_and(|(below, _)| below.is_unsettled_itself())
     }
 
+    /// Whether the flush of a change of the area's own memory type is outstanding.
+    pub(super) const fn is_retyping_itself(&self) -> bool {
+        self.marks.contains(AreaMarks::RETYPING)
+    }
+
     /// Whether the flush of a change of the memory type is outstanding.
     pub(super) fn is_retyping(&self) -> bool {
-        self.retyping || self.below().is_some_and(|(below, _)| below.retyping)
+        self.is_retyping_itself() || self.below().is_some_and(|(below, _)| below.is_retyping_itself())
     }
 
     /// The page below one that the overlay has not, as far as it is there.
     pub(super) fn page_below(&self, index: u64) -> Option<Page> {
-        let (below, offset) = self.below().filter(|_| index < self.pages)?;
+        let (below, offset) = self.below().filter(|_| index < self.pages())?;
         below.tree.get(offset.saturating_add(index)).filter(|page| page.held_frame().is_some())
     }
 
@@ -190,7 +196,7 @@ impl<P: Platform> AreaState<P> {
 
     /// See [`for_each_resident`](Self::for_each_resident): of an overlay its own, and between them what is there below, which it has not written to.
     pub(super) fn for_each_resident_over_below(&self, first: u64, count: u64, mut found: impl FnMut(u64, bool)) {
-        let end = first.saturating_add(count).min(self.pages);
+        let end = first.saturating_add(count).min(self.pages());
         let Some(last) = end.checked_sub(1).filter(|last| *last >= first) else { return };
         let mut next = first;
         self.tree.visit_each(first, last, |index, page, _| {
@@ -215,10 +221,7 @@ impl<P: Platform> AreaState<P> {
 
     /// Whether the page is neither the overlay's nor there below.
     pub(super) fn awaits_below(&self, index: u64) -> bool {
-        self.overlay.is_some()
-            && index < self.end()
-            && self.tree.get(index).is_none()
-            && self.page_below(index).is_none()
+        self.is_overlay() && index < self.end() && self.tree.get(index).is_none() && self.page_below(index).is_none()
     }
 
     /// What asking below for pages takes at the most; see [`need_to_ask`](Self::need_to_ask).
@@ -248,7 +251,7 @@ impl<P: Platform> AreaState<P> {
     /// The first run of pages that are there below, at or after `from` and before `end`.
     pub(super) fn next_resident_below(&self, from: u64, end: u64) -> Option<(u64, u64)> {
         let (below, offset) = self.below()?;
-        let end = end.min(self.pages).saturating_add(offset);
+        let end = end.min(self.pages()).saturating_add(offset);
         let (first, count) = below.next_resident(offset.saturating_add(from), end)?;
         Some((first.saturating_sub(offset), count))
     }
@@ -328,7 +331,7 @@ impl<P: Platform> AreaState<P> {
         let (mut overlays, mut windows) = (0, 0);
         self.each_overlay(|_, state| {
             overlays += 1;
-            windows += state.view_count;
+            windows += state.view_count();
         });
         (overlays, windows)
     }
@@ -336,7 +339,7 @@ impl<P: Platform> AreaState<P> {
     /// Whether an operation under way has charged pages of an overlay ahead.
     pub(super) fn overlays_charge_ahead(&self) -> bool {
         let mut ahead = 0;
-        self.each_overlay(|_, state| ahead |= state.ahead);
+        self.each_overlay(|_, state| ahead |= state.rest().ahead);
         ahead != 0
     }
 
@@ -402,9 +405,12 @@ impl<P: Platform> AreaInner<P> {
         }
     }
 
-    /// The record that a copy of an area with this state takes besides.
-    pub(super) fn need_to_lay_over(state: &AreaState<P>) -> Need {
-        Need::default().with_objects::<Overlay<P>>(usize::from(state.is_overlay()))
+    /// Adds the record that a copy of an area with this state takes besides.
+    #[inline]
+    pub(super) fn add_need_to_lay_over(state: &AreaState<P>, need: &mut Need) {
+        if state.is_overlay() {
+            need.add_objects::<Overlay<P>>(1);
+        }
     }
 }
 
@@ -425,7 +431,7 @@ impl<P: Platform> Area<P> {
     ///
     /// Changes of this area, and faults in all of its views, exclude each other (one lock).
     ///
-    /// Cost: O(1); takes two pool objects.
+    /// Cost: O(1); takes three pool objects.
     ///
     /// # Errors
     /// The area is not paged; no right to read or to map; an offset that is no page's; a size that cannot be, or that reaches beyond the area's; too many handles; out of frames.
@@ -449,7 +455,9 @@ impl<P: Platform> Area<P> {
     /// ```
     pub fn overlay(&self, offset: u64, size: u64) -> Result<Self, AreaError> {
         self.require(Rights::READ | Rights::MAP)?;
-        let AreaKind::Paged { .. } = self.inner().kind() else { return Err(AreaError::Kind) };
+        if !self.inner().is_paged() {
+            return Err(AreaError::Kind);
+        }
         let mask = (1 << P::PAGE_SHIFT) - 1;
         if offset & mask != 0 {
             return Err(AreaError::Unaligned(offset));
@@ -459,12 +467,13 @@ impl<P: Platform> Area<P> {
         }
         let platform = self.platform();
         let mut reserve = Reserve::new(platform);
-        reserve.top_up(&Need::object::<AreaInner<P>>().with_objects::<Overlay<P>>(1))?;
+        let mut need = Need::object::<Overlay<P>>();
+        AreaMemory::<P>::add_need(true, &mut need);
+        reserve.top_up(&need)?;
         let data = self.inner().data().clone();
         let pages = size >> P::PAGE_SHIFT;
-        let inner = AreaInner::new(AreaKind::Private { size }, pages, None, data);
         let state = self.inner().lock(platform);
-        let area = state.pages << P::PAGE_SHIFT;
+        let area = state.pages() << P::PAGE_SHIFT;
         if offset.checked_add(size).is_none_or(|end| end > area) {
             return Err(AreaError::Outside { offset, size, area });
         }
@@ -475,18 +484,17 @@ impl<P: Platform> Area<P> {
             self.inner().drop_window_reference();
             AreaError::OutOfFrames(OutOfFrames { wanted: 1 })
         };
-        let object = reserve.take_object::<AreaInner<P>>().ok_or_else(lacking)?;
+        let memory = AreaMemory::take(&mut reserve, true).ok_or_else(lacking)?;
         let Some(record) = reserve.take_object::<Overlay<P>>() else {
-            // SAFETY: the memory is unused still.
-            unsafe { reserve.put_object(object) };
+            memory.put(&mut reserve);
             return Err(lacking());
         };
-        // SAFETY: the memory was just taken for these types, and nobody else knows it; the reference was just counted, and the list is that of the
+        // SAFETY: nodes always come from, and go to, the machine's pools.
+        let tree = unsafe { PageTree::new() };
+        let object = memory.make(AreaKind::Private { size }, pages, tree, data);
+        // SAFETY: nobody else knows the area; the memory was just taken for a record; the reference was just counted, and the list is that of the
         // area, which is locked.
-        unsafe {
-            object.write(inner);
-            lay_over(object, record, (self.pointer(), offset >> P::PAGE_SHIFT), list);
-        }
+        unsafe { lay_over(object, record, (self.pointer(), offset >> P::PAGE_SHIFT), list) };
         drop(state);
         let mut rights = Rights::all();
         rights.set(Rights::EXECUTE, self.rights().contains(Rights::EXECUTE));

@@ -65,7 +65,7 @@ pub use self::evict::Evicted;
 pub use self::write_back::WriteBack;
 use super::inner::{Answer, AreaInner, AreaState};
 use super::overlay::Overlay;
-use super::{Area, AreaError, AreaKind, Page, Rights, TreeSupply};
+use super::{Area, AreaError, Page, Rights, TreeSupply};
 use crate::addr::Frame;
 use crate::frame::{Need, Reserve};
 use crate::page_tree::PageTree;
@@ -208,7 +208,16 @@ impl<P: Platform> AreaState<P> {
     /// What a paged area remembers.
     fn paged(&self) -> Option<&Paged<P>> {
         // SAFETY: it lives as long as the area, and is changed under the area's lock alone, through cells.
-        self.paged.map(|paged| unsafe { paged.as_ref() })
+        self.paged_record().map(|paged| unsafe { paged.as_ref() })
+    }
+
+    fn paged_record(&self) -> Option<NonNull<Paged<P>>> {
+        self.special()?.paged.get()
+    }
+
+    /// Whether it is a paged area's.
+    pub(super) fn is_paged(&self) -> bool {
+        self.paged_record().is_some()
     }
 
     /// How many words of the tree have no frame.
@@ -225,10 +234,10 @@ impl<P: Platform> AreaState<P> {
     /// Whether a page of a paged area, or of a private view of one, is not there.
     #[inline]
     fn lacks(&self, index: u64) -> bool {
-        if self.paged.is_none() {
+        if !self.is_paged() {
             return self.awaits_below(index);
         }
-        index < self.pages && self.tree.get(index).and_then(Page::held_frame).is_none()
+        index < self.pages() && self.tree.get(index).and_then(Page::held_frame).is_none()
     }
 
     fn add_frameless(&self, more: u64, fewer: u64) {
@@ -329,7 +338,7 @@ impl<P: Platform> AreaState<P> {
         let (first, count) = (request.offset >> P::PAGE_SHIFT, request.size >> P::PAGE_SHIFT);
         let next = first + count;
         let most = MOST_ASKED.saturating_sub(count).min(end.saturating_sub(next));
-        if most != 0 && next < self.pages && self.tree.get(next).is_none() {
+        if most != 0 && next < self.pages() && self.tree.get(next).is_none() {
             let run = self.absent_run(next, most);
             let marked = self.mark(platform, next, run, request.token.0, reserve);
             request.size += marked << P::PAGE_SHIFT;
@@ -339,7 +348,7 @@ impl<P: Platform> AreaState<P> {
 
     /// How many pages from the absent page `first` on are absent, at the most `most`.
     fn absent_run(&self, first: u64, most: u64) -> u64 {
-        let end = first.saturating_add(most).min(self.pages);
+        let end = first.saturating_add(most).min(self.pages());
         self.tree.next_present(first).map_or(end, |(key, _)| key.min(end)).saturating_sub(first)
     }
 
@@ -382,7 +391,7 @@ impl<P: Platform> AreaState<P> {
 
     /// The first of these pages that is not there.
     fn first_missing(&self, first: u64, count: u64) -> Option<u64> {
-        let end = first.saturating_add(count).min(self.pages);
+        let end = first.saturating_add(count).min(self.pages());
         (first..end).find(|index| self.lacks(*index))
     }
 
@@ -414,11 +423,11 @@ impl<P: Platform> Area<P> {
     /// What the area knows of the page at `offset` bytes; `None` past its end, and for kinds that track no pages. O(levels).
     pub fn page_state(&self, offset: u64) -> Option<PageState> {
         let index = offset >> P::PAGE_SHIFT;
-        if matches!(self.inner().kind(), AreaKind::Fixed { .. } | AreaKind::Untracked { .. }) {
+        if self.inner().is_fixed() || self.inner().is_untracked() {
             return None;
         }
         let state = self.inner().lock(self.platform());
-        if index >= state.pages {
+        if index >= state.pages() {
             return None;
         }
         Some(match state.tree.get(index) {
@@ -437,7 +446,7 @@ impl<P: Platform> Area<P> {
     /// What a pager's call asks of the handle.
     fn require_pager(&self) -> Result<(), AreaError> {
         self.require(Rights::SUPPLY)?;
-        if matches!(self.inner().kind(), AreaKind::Paged { .. }) { Ok(()) } else { Err(AreaError::Kind) }
+        if self.inner().is_paged() { Ok(()) } else { Err(AreaError::Kind) }
     }
 
     /// The pages that a range of bytes touches: the first, and the one after the last.

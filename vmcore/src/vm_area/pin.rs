@@ -19,7 +19,7 @@ use core::fmt;
 use core::ptr::NonNull;
 
 use super::inner::{Answer, AreaInner, AreaState, release_area};
-use super::{Area, AreaError, AreaKind, Page, Rights, TreeSupply, ViewChange, Want, release_page};
+use super::{Area, AreaError, Page, Rights, TreeSupply, ViewChange, Want, release_page};
 use crate::addr::{Frame, FrameRange};
 use crate::frame::{FrameRun, FrameUse, Need, OutOfFrames, Reserve};
 use crate::paging::{Flush, Pending};
@@ -78,9 +78,9 @@ impl<P: Platform> Pin<P> {
             return None;
         }
         let index = self.first.checked_add(number)?;
-        match self.inner().kind() {
-            AreaKind::Fixed { frames, .. } => Some(frames.first().add(index)),
-            _ => self.inner().lock(&self.platform).resident_page(index),
+        match self.inner().frames() {
+            Some(frames) => Some(frames.first().add(index)),
+            None => self.inner().lock(&self.platform).resident_page(index),
         }
     }
 }
@@ -256,7 +256,7 @@ impl<P: Platform> Area<P> {
         self.require(Rights::READ | Rights::WRITE)?;
         if self.inner().is_fixed()
             || self.inner().is_untracked()
-            || matches!(self.inner().kind(), AreaKind::Paged { .. })
+            || self.inner().is_paged()
             || self.inner().below().is_some()
         {
             return Err(AreaError::Kind);
@@ -266,7 +266,8 @@ impl<P: Platform> Area<P> {
             return Err(AreaError::Range { offset, size });
         }
         let (first, count) = self.byte_range(offset, size)?;
-        if let AreaKind::Ring { size: memory } = self.inner().kind() {
+        if self.inner().is_ring() {
+            let memory = self.size() / 2;
             if offset + size > memory {
                 return Err(AreaError::Outside { offset, size, area: memory });
             }
@@ -291,7 +292,8 @@ impl<P: Platform> Area<P> {
         }
         let mut pending = Pending::new();
         state.charge_ahead(count)?;
-        state.ahead = state.ahead.saturating_sub(count);
+        let rest = state.rest_mut();
+        rest.ahead = rest.ahead.saturating_sub(count);
         let mut inserted = 0;
         let mut supply = TreeSupply { platform, reserve: &mut reserve };
         while inserted < count {
@@ -322,7 +324,7 @@ impl<P: Platform> Area<P> {
             }
         }
         let pin = pinned?;
-        if state.zero_shown {
+        if state.zero_shown() {
             // Windows may show that there was nothing.
             state.change_views(platform, ViewChange::Unmap { first, count }, &mut pending);
         }
@@ -332,7 +334,7 @@ impl<P: Platform> Area<P> {
 
     /// How many pages are pinned.
     pub fn pinned_pages(&self) -> u64 {
-        u64::from(self.inner().lock(self.platform()).pinned)
+        u64::from(self.inner().lock(self.platform()).rest().pinned)
     }
 
     /// The value for pages that were just pinned.
@@ -345,7 +347,7 @@ impl<P: Platform> Area<P> {
 impl<P: Platform> AreaState<P> {
     /// Whether any page is pinned.
     pub(crate) const fn has_pins(&self) -> bool {
-        self.pinned != 0
+        self.rest().pinned != 0
     }
 
     /// Whether the page with this index is pinned.
@@ -371,7 +373,8 @@ impl<P: Platform> AreaState<P> {
     /// Pins the frame of a page of this area once more. False if it cannot be.
     fn pin_frame(&mut self, platform: &P, frame: Frame) -> bool {
         let Some(first) = platform.frame_meta(frame).and_then(|meta| meta.pin()) else { return false };
-        self.pinned = self.pinned.saturating_add(u32::from(first));
+        let rest = self.rest_mut();
+        rest.pinned = rest.pinned.saturating_add(u32::from(first));
         true
     }
 
@@ -380,7 +383,8 @@ impl<P: Platform> AreaState<P> {
         for index in first..first.saturating_add(count) {
             let Some(frame) = self.resident_page(index) else { continue };
             if platform.frame_meta(frame).is_some_and(|meta| meta.unpin()) {
-                self.pinned = self.pinned.saturating_sub(1);
+                let rest = self.rest_mut();
+                rest.pinned = rest.pinned.saturating_sub(1);
             }
         }
     }

@@ -35,7 +35,11 @@ pub(crate) enum Promotion {
 impl<P: Platform> AreaState<P> {
     /// What it takes to promote a block, of which up to `most_absent` pages may not exist. O(runs and single pages).
     pub(crate) fn promotion(&self, platform: &P, (first, count): (u64, u64), most_absent: u64) -> Promotion {
-        if !self.can_have_block(first, count) || self.writers != 0 || self.retyping || self.is_closed(first, count) {
+        if !self.can_have_block(first, count)
+            || self.rest().writers != 0
+            || self.is_retyping_itself()
+            || self.is_closed(first, count)
+        {
             return Promotion::No;
         }
         if let Some(block) = self.block(platform, first, count) {
@@ -98,7 +102,7 @@ impl<P: Platform> AreaInner<P> {
         let range = first..first.saturating_add(count);
         let mut state = loop {
             let state = self.lock(platform);
-            if state.movable(platform, first, count) != (resident, true) || range.end > state.pages {
+            if state.movable(platform, first, count) != (resident, true) || range.end > state.pages() {
                 return;
             }
             let mut need = state.need_for_block(first, count);

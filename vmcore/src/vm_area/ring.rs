@@ -12,7 +12,7 @@
 //! cover a key twice; what it takes to fill it is counted by the keys, what is resident of it by the places.
 
 use super::ViewChange;
-use super::inner::AreaState;
+use super::inner::{AreaMarks, AreaState};
 use crate::addr::Frame;
 use crate::frame::Need;
 use crate::paging::Pending;
@@ -21,18 +21,18 @@ use crate::platform::Platform;
 impl<P: Platform> AreaState<P> {
     /// A ring's pages of memory; 0 for every other kind.
     pub(crate) const fn ring(&self) -> u64 {
-        if self.is_ring { self.pages / 2 } else { 0 }
+        if self.marks.contains(AreaMarks::RING) { self.pages() / 2 } else { 0 }
     }
 
     /// Whether at most one place in a space shows each page.
     pub(crate) const fn is_shown_at_one_place(&self) -> bool {
-        self.view_count == 1 && !self.is_ring
+        self.view_count() == 1 && !self.marks.contains(AreaMarks::RING)
     }
 
     /// The key of a page of the area. O(1).
     #[inline]
     pub(crate) const fn key(&self, index: u64) -> u64 {
-        if self.ring() != 0 && index >= self.ring() && index < self.pages { index - self.ring() } else { index }
+        if self.ring() != 0 && index >= self.ring() && index < self.pages() { index - self.ring() } else { index }
     }
 
     /// The keys of a range of area pages, part by part: for a ring those that lie in its first place, and those that lie in
@@ -41,7 +41,7 @@ impl<P: Platform> AreaState<P> {
         if self.ring() == 0 {
             return [(first, count), (first, 0)];
         }
-        let end = min(first.saturating_add(count), self.pages);
+        let end = min(first.saturating_add(count), self.pages());
         let (low, high) = (min(first, self.ring()), min(end, self.ring()));
         let (second_low, second_high) = (min(first, end).saturating_sub(self.ring()), end.saturating_sub(self.ring()));
         [(low, high.saturating_sub(low)), (second_low, second_high - second_low)]

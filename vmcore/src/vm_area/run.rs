@@ -58,7 +58,7 @@ impl<P: Platform> AreaState<P> {
             return None;
         }
         let mut block = Block { frame, own: true, dirty: true };
-        let (mut pages, was_shared) = (0, self.was_shared);
+        let (mut pages, was_shared) = (0, self.was_shared());
         self.tree.visit_each(first, last, |key, page, held| {
             // Each is the next one, in the next frame; where one is missing, those behind it are not.
             pages += u64::from(key - first == pages && page.held_frame() == Some(frame.add(pages)));
@@ -71,7 +71,7 @@ impl<P: Platform> AreaState<P> {
     /// Whether a block of so many pages can begin at this one: its pages make whole runs.
     pub(crate) const fn can_have_block(&self, first: u64, count: u64) -> bool {
         // What an overlay has not, the area below shows.
-        !self.is_overlay() && (first | count) % RUN == 0 && first.saturating_add(count) <= self.pages
+        !self.is_overlay() && (first | count) % RUN == 0 && first.saturating_add(count) <= self.pages()
     }
 
     /// The nodes that it takes at the most to [insert](Self::insert_block) a block of which no page exists.
@@ -118,13 +118,15 @@ impl<P: Platform> AreaState<P> {
         } else if self.charge_ahead(count).is_err() {
             return false;
         }
-        self.ahead = self.ahead.saturating_sub(count);
+        let rest = self.rest_mut();
+        rest.ahead = rest.ahead.saturating_sub(count);
         true
     }
 
     /// Takes back what [`charge_block`](Self::charge_block) charged.
     pub(crate) fn uncharge_block(&mut self, platform: &P, count: u64) {
-        self.ahead = self.ahead.saturating_add(count);
+        let rest = self.rest_mut();
+        rest.ahead = rest.ahead.saturating_add(count);
         self.take_off(platform, count);
     }
 

@@ -16,11 +16,12 @@ use core::ptr::NonNull;
 
 use super::account::release_account;
 use super::gate::{Closed, Gate};
-use super::inner::{AreaInner, AreaState};
+use super::inner::{AreaInner, AreaMarks, AreaState};
 use super::overlay::Overlay;
+use super::rest::AreaMemory;
 use super::{Answer, Area, AreaError, AreaKind, Page, Rights, TreeSupply, View, ViewChange, release_page};
 use crate::frame::{Need, OutOfFrames, Reserve};
-use crate::page_tree::NodesNeeded;
+use crate::page_tree::{NodesNeeded, PageTree};
 use crate::paging::{Flush, Pending};
 use crate::platform::Platform;
 
@@ -28,13 +29,16 @@ use crate::platform::Platform;
 const MOST_LEVELS: usize = 11;
 
 impl<P: Platform> AreaInner<P> {
-    /// What a copy takes from the reserve: for each pinned page one of its own, and the nodes on the way to it.
-    pub(crate) fn need_for_copy(state: &AreaState<P>) -> Need {
-        let pinned = state.pinned as usize;
-        let mut need = Self::need_to_lay_over(state).with_objects::<Self>(1).with_objects::<Gate<P>>(1);
-        need.pages = u64::from(state.pinned);
-        need.add_nodes(NodesNeeded::of_each(pinned.saturating_mul(MOST_LEVELS)));
-        need
+    /// Adds what a copy takes from the reserve: for each pinned page one of its own, and the nodes on the way to it.
+    pub(crate) fn add_need_for_copy(state: &AreaState<P>, need: &mut Need) {
+        AreaMemory::<P>::add_need(state.special().is_some(), need);
+        need.add_objects::<Gate<P>>(1);
+        Self::add_need_to_lay_over(state, need);
+        let pinned = state.rest().pinned;
+        if pinned != 0 {
+            need.pages = need.pages.saturating_add(u64::from(pinned));
+            need.add_nodes(NodesNeeded::of_each((pinned as usize).saturating_mul(MOST_LEVELS)));
+        }
     }
 
     /// Whether it can be copied as it is now.
@@ -42,7 +46,7 @@ impl<P: Platform> AreaInner<P> {
         if !self.is_tracked() {
             return Err(AreaError::Kind);
         }
-        if state.writers != 0 || state.retyping { Err(AreaError::Retry) } else { Ok(()) }
+        if state.rest().writers != 0 || state.is_retyping_itself() { Err(AreaError::Retry) } else { Ok(()) }
     }
 
     /// A copy of the area, with one reference, which is the caller's, and made for a number of the caller's: until the flush is acknowledged, the same number
@@ -68,41 +72,58 @@ impl<P: Platform> AreaInner<P> {
         let original = unsafe { area.as_ref() };
         original.check_copy(state)?;
         let lacking = AreaError::OutOfFrames(OutOfFrames { wanted: 1 });
-        let tree = state.tree.share().map_err(|_| AreaError::TooManyHandles)?;
-        let kind = match original.kind() {
-            kind @ (AreaKind::Ring { .. } | AreaKind::Growing { .. }) => kind,
-            _ => AreaKind::Private { size: state.pages << P::PAGE_SHIFT },
-        };
-        let mut copy = Self::with_tree(kind, state.pages, tree, original.data().clone());
-        copy.note_memory(original.memory());
-        copy.state_mut().charge_like(state);
-        let pinned = copy.state_mut().copy_pinned(platform, state, reserve);
-        let (gate, object) = (reserve.take_object::<Gate<P>>(), reserve.take_object::<Self>());
+        let (gate, memory) = (reserve.take_object::<Gate<P>>(), AreaMemory::take(reserve, state.special().is_some()));
         let record = if state.is_overlay() { reserve.take_object::<Overlay<P>>() } else { None };
         let laid = record.is_some() == state.is_overlay();
-        let (Ok(()), Some(gate), Some(object), true) = (pinned, gate, object, laid) else {
-            copy.state_mut().tree.clear(&mut TreeSupply { platform, reserve });
-            if let Some(account) = copy.state_mut().account.take() {
-                // SAFETY: the copy's reference is given up.
-                unsafe { release_account(platform, account, 1) };
-            }
+        let put_unused = |reserve: &mut Reserve<P>| {
             // SAFETY: what was taken is unused still.
             unsafe {
                 gate.into_iter().for_each(|gate| reserve.put_object(gate));
-                object.into_iter().for_each(|object| reserve.put_object(object));
                 record.into_iter().for_each(|record| reserve.put_object(record));
             }
-            return Err(pinned.err().unwrap_or(lacking));
         };
-        state.was_shared = true;
-        // SAFETY: the memory was just taken for this type, and nobody else knows it.
-        unsafe { object.write(copy) };
+        let Some(memory) = memory else {
+            put_unused(reserve);
+            return Err(lacking);
+        };
+        let (Some(gate), true) = (gate, laid) else {
+            memory.put(reserve);
+            put_unused(reserve);
+            return Err(lacking);
+        };
+        let Ok(tree) = state.tree.share() else {
+            memory.put(reserve);
+            put_unused(reserve);
+            return Err(AreaError::TooManyHandles);
+        };
+        let kind = match original.kind(state) {
+            kind @ (AreaKind::Ring { .. } | AreaKind::Growing { .. }) => kind,
+            _ => AreaKind::Private { size: state.pages() << P::PAGE_SHIFT },
+        };
+        let mut object = memory.make(kind, state.pages(), tree, original.data().clone());
+        // SAFETY: nobody else knows the copy.
+        let copy = unsafe { object.as_mut() };
+        copy.state_mut().marks |= AreaMarks::WAS_SHARED;
+        copy.note_memory(original.memory());
+        copy.state_mut().charge_like(state);
+        if let Err(error) = copy.state_mut().copy_pinned(platform, state, reserve) {
+            copy.state_mut().tree.clear(&mut TreeSupply { platform, reserve });
+            if let Some(account) = copy.state_mut().exchange_account(None) {
+                // SAFETY: the copy's reference is given up.
+                unsafe { release_account(platform, account, 1) };
+            }
+            put_unused(reserve);
+            // SAFETY: nobody else knows the copy, whose tree is empty.
+            unsafe { AreaMemory::take_down(object, reserve) };
+            return Err(error);
+        }
+        state.marks |= AreaMarks::WAS_SHARED;
         // SAFETY: the state is the original's, and the memory was just taken for a record.
         unsafe { Self::lay_over_same(state, object, record) };
         // SAFETY: the memory was just taken for a gate; the state is the area's.
         unsafe { state.close(platform, gate, area, Closed::Writes { copy: object, into }, pending) };
-        if !(protected && state.view_count == 1) {
-            state.change_views(platform, ViewChange::WriteProtect { first: 0, count: state.pages }, pending);
+        if !(protected && state.view_count() == 1) {
+            state.change_views(platform, ViewChange::WriteProtect { first: 0, count: state.pages() }, pending);
         }
         Ok(object)
     }
@@ -119,43 +140,42 @@ impl<P: Platform> AreaInner<P> {
         let pages = original.lock(platform).pages();
         let kind = AreaKind::Open { size: pages << P::PAGE_SHIFT };
         let lacking = AreaError::OutOfFrames(OutOfFrames { wanted: 1 });
-        let object = reserve.take_object::<Self>().ok_or(lacking)?;
-        // SAFETY: the memory was just taken for this type, and nobody else knows it.
-        unsafe { object.write(Self::new(kind, pages, None, original.data().clone())) };
-        Ok(object)
+        let memory = AreaMemory::take(reserve, false).ok_or(lacking)?;
+        // SAFETY: nodes always come from, and go to, the machine's pools.
+        Ok(memory.make(kind, pages, unsafe { PageTree::new() }, original.data().clone()))
     }
 
-    /// What it takes to make an area [fresh like](Self::fresh_like) one with this state.
-    pub(crate) fn need_for_fresh(state: &AreaState<P>) -> Need {
-        Self::need_to_lay_over(state).with_objects::<Self>(1)
+    /// Adds what it takes to make an area [fresh like](Self::fresh_like) one with this state.
+    pub(crate) fn add_need_for_fresh(state: &AreaState<P>, need: &mut Need) {
+        AreaMemory::<P>::add_need(state.is_overlay(), need);
+        Self::add_need_to_lay_over(state, need);
     }
 
     /// Makes, in `memory`, an area without pages of its own that takes the original's place: of its size, with its memory type and its account; open, or laid over the same area.
-    /// Its one reference is that of the window whose view is given. What it [takes](Self::need_for_fresh) was reserved.
+    /// Its one reference is that of the window whose view is given. What it [takes](Self::add_need_for_fresh) was reserved.
     ///
     /// # Safety
-    /// The memory was taken for this type, and nobody else knows it. The view is linked nowhere, and stays where it is until it is unlinked. The state is the original's.
+    /// The view is linked nowhere, and stays where it is until it is unlinked. The state is the original's.
     pub(crate) unsafe fn fresh_like(
         original: &Self,
         state: &AreaState<P>,
-        mut memory: NonNull<Self>,
+        memory: AreaMemory<P>,
         view: NonNull<View<P>>,
         reserve: &mut Reserve<P>,
     ) {
-        let size = state.pages << P::PAGE_SHIFT;
+        let size = state.pages() << P::PAGE_SHIFT;
         let record = if state.is_overlay() { reserve.take_object::<Overlay<P>>() } else { None };
         let kind = if record.is_some() { AreaKind::Private { size } } else { AreaKind::Open { size } };
-        // SAFETY: the caller's promises.
-        let fresh = unsafe {
-            memory.write(Self::new(kind, state.pages, None, original.data().clone()));
-            memory.as_mut()
-        };
+        // SAFETY: nodes always come from, and go to, the machine's pools.
+        let mut area = memory.make(kind, state.pages(), unsafe { PageTree::new() }, original.data().clone());
+        // SAFETY: nobody else knows the area.
+        let fresh = unsafe { area.as_mut() };
         fresh.note_memory(original.memory());
         fresh.state_mut().charge_like(state);
         // SAFETY: the caller's promises; nobody else knows the area. The memory was just taken for a record.
         unsafe {
             fresh.state_mut().link_view(view);
-            Self::lay_over_same(state, memory, record);
+            Self::lay_over_same(state, area, record);
         }
     }
 }
@@ -201,7 +221,7 @@ impl<P: Platform> Area<P> {
     /// The area as it is now: an area of its own with the same contents, whose pages are copied only when one of the two is written to.
     /// It is true once the flush is complete: until then somebody may still write to pages that both have.
     ///
-    /// Cost: O(windows of the area); takes two pool objects, no pages.
+    /// Cost: O(windows of the area); takes three pool objects, no pages.
     ///
     /// # Errors
     /// No right to read or to share; a kind that cannot be copied (open and private areas can); [`AreaError::Retry`] while somebody
@@ -228,7 +248,8 @@ impl<P: Platform> Area<P> {
         let mut pending = Pending::new();
         let mut state = loop {
             let state = self.inner().lock(platform);
-            let need = AreaInner::<P>::need_for_copy(&state);
+            let mut need = Need::default();
+            AreaInner::<P>::add_need_for_copy(&state, &mut need);
             if reserve.covers(&need) {
                 break state;
             }

@@ -16,7 +16,7 @@ use core::num::NonZeroU64;
 use core::ptr::NonNull;
 
 use super::gate::{Closed, Gate};
-use super::inner::{Answer, AreaInner, AreaState, InLeaf, NoPage};
+use super::inner::{Answer, AreaInner, AreaMarks, AreaState, InLeaf, NoPage};
 use super::page::drop_page;
 use super::{Page, TreeSupply, ViewChange, release_page};
 use crate::addr::Frame;
@@ -92,7 +92,7 @@ impl<P: Platform> AreaState<P> {
     pub(super) fn page_and_ownership(&self, platform: &P, index: u64) -> Option<(Page, bool, bool)> {
         let (run, sole) = self.tree.run_with_ownership(index)?;
         let page = run.value.advance(index - run.key);
-        let own = !self.was_shared || (sole && is_held_once(platform, run, page));
+        let own = !self.was_shared() || (sole && is_held_once(platform, run, page));
         Some((page, own, run.count != 1))
     }
 
@@ -100,7 +100,7 @@ impl<P: Platform> AreaState<P> {
     pub(super) fn owns(&self, platform: &P, run: Run<Page>) -> bool {
         let sole = || self.tree.is_sole_owner(run.key);
         let held_once = |page| is_held_once(platform, run, run.value.advance(page));
-        !self.was_shared || (sole() && (0..run.count).all(held_once))
+        !self.was_shared() || (sole() && (0..run.count).all(held_once))
     }
 
     /// The page with this index, if the area's tree remembers pages.
@@ -128,14 +128,15 @@ impl<P: Platform> AreaState<P> {
         want: Want,
         source: &mut impl PageSource,
     ) -> Option<Result<InLeaf, NoPage>> {
-        if self.gates.is_some() {
+        if self.marks.contains(AreaMarks::GATED) {
             return None;
         }
         let slot = self.tree.own_slot(index)?;
         let write = matches!(want, Want::Write | Want::Settled(true));
         // SAFETY: the leaf is the caller's.
         let Some(page) = (unsafe { slot.value() }) else {
-            if want == Want::Look || self.zero_shown || self.is_overlay() || source.is_charged_ahead() {
+            let elsewhere = self.marks.intersects(AreaMarks::ZERO_SHOWN.union(AreaMarks::OVERLAY));
+            if want == Want::Look || elsewhere || source.is_charged_ahead() {
                 return None;
             }
             // SAFETY: as above.
@@ -151,7 +152,7 @@ impl<P: Platform> AreaState<P> {
             unsafe { slot.fill(page) };
             return Some(Ok(InLeaf { frame, writable: write, made: true }));
         };
-        let own = !self.was_shared || is_held_once(platform, Run { key: index, count: 1, value: page }, page);
+        let own = !self.was_shared() || is_held_once(platform, Run { key: index, count: 1, value: page }, page);
         if !write || (own && page.is_dirty()) || (!own && want != Want::Write) {
             return Some(Ok(InLeaf { frame: page.frame(), writable: own && page.is_dirty(), made: false }));
         }
@@ -181,7 +182,7 @@ impl<P: Platform> AreaState<P> {
             return match want {
                 _ if self.is_overlay() => self.show_below(platform, index, want == Want::Write, reserve),
                 Want::Look => Answer::Zero,
-                Want::Settled(_) if self.zero_shown => Answer::Zero,
+                Want::Settled(_) if self.zero_shown() => Answer::Zero,
                 _ => self.make_page(platform, index, write, reserve),
             };
         };
@@ -224,7 +225,7 @@ impl<P: Platform> AreaState<P> {
         mut each: impl FnMut(Seen<'_>),
     ) {
         let Some(last) = first.checked_add(count.wrapping_sub(1)).filter(|last| *last >= first) else { return };
-        if self.gates.is_some() || self.is_ring {
+        if self.marks.intersects(AreaMarks::GATED.union(AreaMarks::RING)) {
             for index in first..=last {
                 if let Some((frame, writable)) = self.page_as_it_is(platform, index) {
                     each(Seen::One(index, frame, write && writable));
@@ -233,7 +234,7 @@ impl<P: Platform> AreaState<P> {
             return;
         }
         let seen = |index, page: Page, held| {
-            let writable = write && page.is_dirty() && (!self.was_shared || is_own(platform, page, held));
+            let writable = write && page.is_dirty() && (!self.was_shared() || is_own(platform, page, held));
             Seen::One(index, page.frame(), writable)
         };
         if self.is_overlay() {
@@ -248,8 +249,8 @@ impl<P: Platform> AreaState<P> {
         }
         self.tree.visit(first, last, |visited| match visited {
             // Who else holds a page concerns only what may be written to, and where a node is shared, all of its pages are.
-            Visited::Many(index, values, complete, held) if !write || !self.was_shared || held == Held::Shared => {
-                let write = write && !self.was_shared;
+            Visited::Many(index, values, complete, held) if !write || !self.was_shared() || held == Held::Shared => {
+                let write = write && !self.was_shared();
                 each(Seen::Many(index, PageSlice { values, complete, write, below: false }));
             }
             Visited::Many(first, values, _, held) => {
@@ -265,8 +266,8 @@ impl<P: Platform> AreaState<P> {
 
     /// Shows `each` the pages below an overlay that show from its page `first` on and before its page `end`, where it has none of its own. O(pages).
     fn pages_below_as_they_are(&self, first: u64, end: u64, each: &mut impl FnMut(Seen<'_>)) {
-        let Some((below, offset)) = self.below().filter(|_| first < end.min(self.pages)) else { return };
-        let (low, high) = (offset.saturating_add(first), offset.saturating_add(end.min(self.pages) - 1));
+        let Some((below, offset)) = self.below().filter(|_| first < end.min(self.pages())) else { return };
+        let (low, high) = (offset.saturating_add(first), offset.saturating_add(end.min(self.pages()) - 1));
         below.tree.visit(low, high, |visited| match visited {
             Visited::Many(key, values, ..) => {
                 each(Seen::Many(key - offset, PageSlice { values, complete: false, write: false, below: true }));
@@ -282,7 +283,7 @@ impl<P: Platform> AreaState<P> {
     /// A page that does not exist yet.
     fn make_page(&mut self, platform: &P, index: u64, write: bool, reserve: &mut Reserve<P>) -> Answer {
         let nodes = self.tree.nodes_needed_to_insert(index);
-        let gates = usize::from(self.zero_shown);
+        let gates = usize::from(self.zero_shown());
         let need = Need::pages(1).with_nodes(nodes).with_objects::<Gate<P>>(gates);
         // Gates and nodes may be of one class, so with gates it is their sum that must be there.
         let enough = if gates == 0 { reserve.has_pages(1) && reserve.has_nodes(nodes) } else { reserve.covers(&need) };
@@ -295,7 +296,7 @@ impl<P: Platform> AreaState<P> {
         };
         let page = if write { Page::new(frame).dirty() } else { Page::new(frame) };
         match self.tree.insert(index, page, &mut TreeSupply { platform, reserve }) {
-            Ok(_) if self.zero_shown => Answer::Replaced { frame, writable: write, old: None },
+            Ok(_) if self.zero_shown() => Answer::Replaced { frame, writable: write, old: None },
             Ok(_) => Answer::Page { frame, writable: write },
             Err(_) => {
                 release_page(platform, frame);
@@ -306,7 +307,7 @@ impl<P: Platform> AreaState<P> {
 
     /// A copy of a page that is shared, in its place.
     fn copy_page(&mut self, platform: &P, index: u64, page: Page, reserve: &mut Reserve<P>) -> Answer {
-        if self.writers != 0 {
+        if self.rest().writers != 0 {
             // The frame may be held by who writes to it, and by nobody else; and what it writes belongs to this area.
             return Answer::Retry;
         }
@@ -344,11 +345,11 @@ impl<P: Platform> AreaState<P> {
 
     /// The zero frame, for a view of this area. `None` if it has to be made and the reserve holds no page.
     pub(crate) fn zero_frame(&mut self, platform: &P, reserve: &mut Reserve<P>) -> Option<Frame> {
-        if self.zero_shown {
+        if self.zero_shown() {
             return platform.machine().zero_frame();
         }
         let frame = platform.machine().need_zero_frame(platform, reserve)?;
-        self.zero_shown = true;
+        self.marks |= AreaMarks::ZERO_SHOWN;
         Some(frame)
     }
 
@@ -385,14 +386,14 @@ impl<P: Platform> AreaState<P> {
             need = Self::nodes_at_most(count);
             need.pages = copies;
         }
-        let gates = if self.zero_shown || self.is_overlay() { copies + (count - present) } else { copies };
+        let gates = if self.zero_shown() || self.is_overlay() { copies + (count - present) } else { copies };
         need.add_objects::<Gate<P>>(usize::try_from(gates).unwrap_or(usize::MAX));
         need
     }
 
     /// Whether writing to a page may replace what views show of it.
     pub(crate) const fn may_replace(&self) -> bool {
-        self.was_shared || self.zero_shown || self.is_overlay()
+        self.was_shared() || self.zero_shown() || self.is_overlay()
     }
 
     /// Whether asking for the page would be answered by [`Answer::Replaced`].
@@ -404,7 +405,7 @@ impl<P: Platform> AreaState<P> {
     fn would_replace_now(&self, platform: &P, index: u64, want: Want) -> bool {
         match self.page_and_ownership(platform, self.key(index)) {
             Some((_, own, _)) => !own && want == Want::Write,
-            None => (self.zero_shown && want != Want::Look) || (self.is_overlay() && want == Want::Write),
+            None => (self.zero_shown() && want != Want::Look) || (self.is_overlay() && want == Want::Write),
         }
     }
 

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The area knows nothing of page-table formats: a window of any space, of the host's or a guest's format, leads to the one
-//! function through which it is changed, which is the same for all of a space and stands there. The list is guarded by the area's lock; so are a view's bounds, which the space
+//! function through which it is changed, which is the same for all of a space and stands there. The list is guarded by the area's lock; so are a
+//! view's bounds, which the space
 //! changes only while it holds that lock as well as its own.
 
 use core::cell::Cell;

@@ -25,7 +25,7 @@ use crate::machine::{FrameMemory, RegistryError};
 use crate::paging::{Access, Leaf, Mmu, Tables};
 use crate::platform::Platform;
 use crate::static_vec::{StaticVec, StaticVecError};
-use crate::vm_area::{Area, AreaError, AreaInner, AreaKind, release_area};
+use crate::vm_area::{Area, AreaError, AreaInner, release_area};
 use crate::vm_space::fill::{check_encoding, largest, leaf_for};
 use crate::vm_space::index::{Slot, page_size};
 use crate::vm_space::map::Place;
@@ -226,7 +226,7 @@ impl<'a, P: Platform, M: Mmu> Prepared<'a, P, M> {
         self.windows.iter().filter_map(move |pointer| {
             // SAFETY: the window is alive and known to this value alone, and keeps its area alive.
             let (window, area) = unsafe { (pointer.as_ref(), pointer.as_ref().area.as_ref()) };
-            let AreaKind::Fixed { frames, .. } = area.kind() else { return None };
+            let frames = area.frames()?;
             let slot = Slot { range: window.range(), window: Some(*pointer) };
             Some((slot, area, leaf_for(area, window.access, global, frames.first(), true)))
         })

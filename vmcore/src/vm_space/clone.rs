@@ -23,7 +23,7 @@ use crate::addr::{PageRange, VirtAddr};
 use crate::frame::{FrameList, Need, OutOfFrames, Reserve};
 use crate::paging::{Access, Flush, Gather, Mmu, Pending, Tables};
 use crate::platform::Platform;
-use crate::vm_area::{AreaError, AreaInner, AreaKind};
+use crate::vm_area::{AreaError, AreaInner, AreaMemory};
 use crate::vm_space::index::{Index, Slot};
 use crate::vm_space::inner::SpaceInner;
 use crate::vm_space::window::{Window, WindowFlags, WindowMarks, WindowState};
@@ -254,17 +254,17 @@ fn need_to_clone<P: Platform, M: Mmu>(
         need.add_objects::<Window<P, M>>(1);
         windows += 1;
         match window.inherited() {
-            Inherit::Share if matches!(area.kind(), AreaKind::Untracked { .. }) => {
+            Inherit::Share if area.is_untracked() => {
                 return Err(SpaceError::SingleWindow);
             }
-            Inherit::Wipe => need.add_objects::<AreaInner<P>>(1),
+            Inherit::Wipe => AreaMemory::<P>::add_need(false, &mut need),
             Inherit::Copy => {
                 let state = area.lock(platform);
                 area.check_copy(&state).map_err(|error| match error {
                     AreaError::Retry => SpaceError::Retry(slot.range.start()),
                     error => error.into(),
                 })?;
-                need.merge(&AreaInner::<P>::need_for_copy(&state));
+                AreaInner::<P>::add_need_for_copy(&state, &mut need);
             }
             _ => {}
         }

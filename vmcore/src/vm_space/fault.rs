@@ -363,7 +363,7 @@ fn wanted<P: Platform, M: Mmu>(
         return Want::Write;
     }
     // Only this window shows the memory, so what it shows of a page that does not exist is nobody else's concern.
-    let alone = window.inherit() == Inherit::Copy && state.view_count == 1 && area.memory() == MemoryType::WriteBack;
+    let alone = window.inherit() == Inherit::Copy && state.view_count() == 1 && area.memory() == MemoryType::WriteBack;
     if alone { Want::Look } else { Want::Read }
 }
 

@@ -7,7 +7,7 @@ use crate::frame::{Need, Reserve};
 use crate::lock::Guard;
 use crate::paging::{Access, Gather, Leaf, Mmu, Pending, Tables};
 use crate::platform::Platform;
-use crate::vm_area::{Answer, AreaInner, AreaKind, AreaState, PageWait, Want};
+use crate::vm_area::{Answer, AreaInner, AreaState, PageWait, Want};
 use crate::vm_space::SpaceError;
 use crate::vm_space::huge::{BlockPlace, block_shift, blocks_to_make, make_large, raise_large};
 use crate::vm_space::index::page_size;
@@ -79,22 +79,22 @@ impl<'a, P: Platform> Fill<'a, P> {
     ) -> Result<(), SpaceError> {
         let pages = range.pages(P::PAGE_SHIFT);
         self.check(state, range, first)?;
-        match self.area.kind() {
-            AreaKind::Fixed { frames, .. } => {
+        match self.area.frames() {
+            Some(frames) => {
                 // Where some of it is mapped already (it was touched), the rest is filled page by page.
                 let whole = tables.is_clear(platform, range).then(|| frames.first().add(first));
                 need.tables += tables.tables_to_map(platform, range, whole, largest(tables));
             }
-            AreaKind::Untracked { .. } => {
+            None if self.area.is_untracked() => {
                 need.tables += tables.tables_to_map(platform, range, None, 0);
                 let mapped: u64 = tables.runs(platform, range).map(|(run, _)| run.pages(P::PAGE_SHIFT)).sum();
                 need.pages += pages.saturating_sub(mapped);
             }
-            AreaKind::Paged { .. } => {
+            None if self.area.is_paged() => {
                 need.tables += tables.tables_to_map(platform, range, None, 0);
                 need.merge(&state.need_to_ask(first, pages));
             }
-            _ if state.is_overlay() => {
+            None if state.is_overlay() => {
                 need.tables += if self.owns() {
                     tables.tables_to_map_at_most(range)
                 } else {
@@ -102,7 +102,7 @@ impl<'a, P: Platform> Fill<'a, P> {
                 };
                 need.merge(&state.need_to_show(platform, (first, pages), self.owns()));
             }
-            _ => {
+            None => {
                 // Whatever is withdrawn before the filling leaves tables as they are, or takes some away.
                 need.tables += if self.want == Want::Settled(true) && state.may_replace() {
                     tables.tables_to_map_at_most(range)
@@ -136,26 +136,19 @@ impl<'a, P: Platform> Fill<'a, P> {
     ) -> Result<(), SpaceError> {
         let pages = range.pages(P::PAGE_SHIFT);
         self.check(state, range, first)?;
-        match self.area.kind() {
-            // Another area may take its tables away between this look and the filling.
-            AreaKind::Fixed { .. } => need.tables += tables.tables_to_map_at_most(range),
-            AreaKind::Paged { .. } => {
-                need.tables += tables.tables_to_map_at_most(range);
-                need.merge(&state.need_to_ask_at_most(pages));
-            }
-            _ if state.is_overlay() => {
-                need.tables += tables.tables_to_map_at_most(range);
-                need.merge(&state.need_to_show_at_most(platform, (first, pages), self.owns()));
-            }
-            kind => {
-                need.tables += tables.tables_to_map_at_most(range);
-                need.pages += pages;
-                if !matches!(kind, AreaKind::Untracked { .. }) {
-                    need.merge(&AreaState::<P>::nodes_at_most(pages));
-                    if self.want == Want::Settled(true) {
-                        // What another CPU makes shared meanwhile is mapped for reading.
-                        need.merge(&state.need_to_own(platform, first, pages));
-                    }
+        // Another area may take its tables away between this look and the filling.
+        need.tables += tables.tables_to_map_at_most(range);
+        if self.area.is_paged() {
+            need.merge(&state.need_to_ask_at_most(pages));
+        } else if state.is_overlay() {
+            need.merge(&state.need_to_show_at_most(platform, (first, pages), self.owns()));
+        } else if !self.area.is_fixed() {
+            need.pages += pages;
+            if !self.area.is_untracked() {
+                need.merge(&AreaState::<P>::nodes_at_most(pages));
+                if self.want == Want::Settled(true) {
+                    // What another CPU makes shared meanwhile is mapped for reading.
+                    need.merge(&state.need_to_own(platform, first, pages));
                 }
             }
         }
@@ -247,7 +240,7 @@ impl<'a, P: Platform> Fill<'a, P> {
         let wanted = self.wanted();
         // How many pages were mapped here with all that is wanted: nothing is left to be raised where all were.
         let mut complete = 0;
-        let result = if let AreaKind::Fixed { frames, .. } = self.area.kind() {
+        let result = if let Some(frames) = self.area.frames() {
             let leaf = self.leaf(frames.first().add(first), true);
             if tables.is_clear(platform, range) {
                 let level = largest(tables);
@@ -389,10 +382,7 @@ pub(super) fn check_encoding<P: Platform, M: Mmu>(
         // No leaf ever stands for it.
         return Ok(());
     }
-    let last = match area.kind() {
-        AreaKind::Fixed { frames, .. } => frames.first().add(first + (pages - 1)),
-        _ => crate::addr::Frame::new(0),
-    };
+    let last = area.frames().map_or(crate::addr::Frame::new(0), |frames| frames.first().add(first + (pages - 1)));
     for writable in [false, true] {
         // The two are one where nothing is ever written.
         if writable || access.contains(Access::WRITE) {

@@ -21,7 +21,6 @@ use core::ptr::NonNull;
 use crate::addr::{PageRange, VirtAddr};
 use crate::paging::Mmu;
 use crate::platform::Platform;
-use crate::vm_area::AreaKind;
 use crate::vm_space::index::{Index, Slot};
 use crate::vm_space::window::{Window, WindowState};
 use crate::vm_space::{Space, SpaceError};
@@ -50,7 +49,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         // SAFETY: windows in the index are alive while it is locked, and so are their areas.
         let (state, first, area) =
             unsafe { (pointer.as_ref().state, pointer.as_ref().first(), pointer.as_ref().area.as_ref()) };
-        let AreaKind::Growing { gap, .. } = area.kind() else { return Err(nothing) };
+        let gap = area.gap().ok_or(nothing)?;
         if state == WindowState::Gated {
             return Err(nothing);
         }
@@ -84,7 +83,8 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             // SAFETY: windows in the index are alive while it is locked, and so are their areas.
             let area = unsafe { window.as_ref().area.as_ref() };
             let _state = area.lock(self.platform());
-            // SAFETY: bounds are written with index and area locked, and read with one of them; no reference to the window is used across this. The last page stays what it was, and there are as
+            // SAFETY: bounds are written with index and area locked, and read with one of them; no reference to the window is used across this. The
+            // last page stays what it was, and there are as
             // many pages below the first one as the window grows by (checked).
             unsafe { Window::set_lower_bound(window, to) };
         }

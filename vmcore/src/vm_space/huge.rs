@@ -327,7 +327,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
 fn can_make<P: Platform>((area, state): (&AreaInner<P>, &AreaState<P>), place: BlockPlace, marks: WindowMarks) -> bool {
     // Where the zero frame stands for a page of it elsewhere, or for a CPU that has not forgotten it, pages are made one by one.
     let no_zeros = || {
-        !state.zero_shown
+        !state.zero_shown()
             || (!marks.contains(WindowMarks::DROPPED)
                 && !state.is_unsettled()
                 && state.is_shown_once(place.first, place.count))

@@ -6,7 +6,7 @@ use crate::addr::{PageRange, RangeError, RangeFault, VirtAddr};
 use crate::frame::{Need, Reserve};
 use crate::paging::{Access, Mmu};
 use crate::platform::Platform;
-use crate::vm_area::{Area, AreaKind, AreaState, MAX_SIZE, Rights, Want};
+use crate::vm_area::{Area, AreaState, MAX_SIZE, Rights, Want};
 use crate::vm_space::fill::{Fill, check_encoding};
 use crate::vm_space::index::{Index, Slot, page_size};
 use crate::vm_space::place::Wanted;
@@ -246,10 +246,8 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             }
             if let Some(tables) = &tables {
                 // What has to be brought is passed over.
-                let pages = match area.kind() {
-                    AreaKind::Paged { .. } => state.resident_in(first, range.pages(P::PAGE_SHIFT)),
-                    _ => range.pages(P::PAGE_SHIFT),
-                };
+                let pages = range.pages(P::PAGE_SHIFT);
+                let pages = if area.is_paged() { state.resident_in(first, pages) } else { pages };
                 self.check_shown(tables, pages, need.tables)?;
             }
             let Some(object) = reserve.take_object::<Window<P, M>>() else { continue };
@@ -268,7 +266,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             drop(tables);
             // SAFETY: the memory was taken for this type, and nobody else knows it.
             unsafe { self.link_window(&mut state, object, request, (range, first, access)) };
-            let has_neighbours = state.view_count > 1;
+            let has_neighbours = state.view_count() > 1;
             drop(state);
             let inserted = index.insert(Slot { range, window: Some(object) }, reserve);
             debug_assert!(inserted, "its nodes were counted");
@@ -294,7 +292,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let range = self.find_place(index, area, &request.wanted(), first, size)?;
         self.check_write_execute(access, range)?;
         inner.tally.check(1, range.pages(P::PAGE_SHIFT), P::PAGE_SHIFT)?;
-        if area.is_untracked() && state.view_count != 0 {
+        if area.is_untracked() && state.view_count() != 0 {
             return Err(SpaceError::SingleWindow);
         }
         Ok((range, first))

@@ -587,13 +587,13 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         }
         let page = window.area_page(address);
         let state = area.lock(&self.platform);
-        match area.kind() {
-            AreaKind::Fixed { frames, .. } => (page < state.pages()).then(|| frames.first().add(page)),
-            AreaKind::Untracked { .. } => {
+        match area.frames() {
+            Some(frames) => (page < state.pages()).then(|| frames.first().add(page)),
+            None if area.is_untracked() => {
                 let (_, leaf) = self.inner().tables.lock(&self.platform).translate(&self.platform, address)?;
                 Some(leaf.frame)
             }
-            _ => state.resident_page(page),
+            None => state.resident_page(page),
         }
     }
 
@@ -625,7 +625,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         };
         Some(WindowInfo {
             range: slot.range,
-            kind: Some(area.kind()),
+            kind: Some(area.kind(&state)),
             access: window.access,
             inherit: window.inherit(),
             flags: window.flags,

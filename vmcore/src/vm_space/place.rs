@@ -3,7 +3,7 @@
 use crate::addr::{PageRange, RangeError, RangeFault, VirtAddr};
 use crate::paging::Mmu;
 use crate::platform::Platform;
-use crate::vm_area::{AreaInner, AreaKind};
+use crate::vm_area::AreaInner;
 use crate::vm_space::index::{GapRequest, Index};
 use crate::vm_space::map::Place;
 use crate::vm_space::window::{Window, WindowState};
@@ -61,7 +61,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         };
         // A fixed area goes where addresses and frames are aligned alike, so that the largest leaves fit, unless somebody knows where.
         let plain = request;
-        if let (AreaKind::Fixed { frames, .. }, false) = (area.kind(), matches!(wanted.place, Place::Near(_))) {
+        if let (Some(frames), false) = (area.frames(), matches!(wanted.place, Place::Near(_))) {
             let (physical, mmu) = (frames.first().add(first).start(P::PAGE_SHIFT).as_u64(), self.inner().mmu());
             let larger = |level: usize| mmu.level(level).map(|at| at.shift).filter(|shift| size >> shift != 0);
             for shift in (1..mmu.levels()).map_while(larger) {

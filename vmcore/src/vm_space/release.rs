@@ -91,5 +91,5 @@ pub(super) fn need_for_part<P: Platform, M: Mmu>(
 
 /// Whether the area goes with the part, and its pages with it.
 fn goes_whole<P: Platform, M: Mmu>(slot: &Slot<Window<P, M>>, part: &Part<'_, P, M>, state: &AreaState<P>) -> bool {
-    part.range == slot.range && state.view_count == 1
+    part.range == slot.range && state.view_count() == 1
 }

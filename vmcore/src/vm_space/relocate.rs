@@ -21,7 +21,7 @@ use crate::addr::{PageRange, RangeError, RangeFault};
 use crate::frame::{Need, Reserve};
 use crate::paging::{Flush, Gather, Mmu, Pending};
 use crate::platform::Platform;
-use crate::vm_area::{AreaError, AreaInner, AreaKind, AreaState};
+use crate::vm_area::{AreaError, AreaInner, AreaMemory, AreaState};
 use crate::vm_space::edit::Part;
 use crate::vm_space::index::{Index, Slot, page_size};
 use crate::vm_space::map::{Inherit, Place};
@@ -242,7 +242,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             index.add_need(nodes, &mut need);
             need.add_objects::<Window<P, M>>(cuts + 1 + usize::from(leave));
             if stays == Some(Stays::Fresh) {
-                need.merge(&AreaInner::need_for_fresh(&state));
+                AreaInner::add_need_for_fresh(&state, &mut need);
             }
             need.tables = tables.tables_to_move(platform, moved, arrives);
             if let Some(rest) = rest {
@@ -309,12 +309,12 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         reserve: &mut Reserve<P>,
     ) -> Option<NonNull<Window<P, M>>> {
         let record = reserve.take_object::<Window<P, M>>()?;
-        let fresh = if stays == Stays::Fresh { Some(reserve.take_object::<AreaInner<P>>()?) } else { None };
+        let fresh = if stays == Stays::Fresh { Some(AreaMemory::take(reserve, state.is_overlay())?) } else { None };
         // SAFETY: windows are alive until their flush is acknowledged, which is this change's. The record and the area were just taken for these types, and the
         // window is linked nowhere; it holds the reference that is counted here, or the one that its area begins with. Marks are written with index and area locked.
         unsafe {
             let window = gated.as_ref().part(gated.as_ref().range());
-            record.write(window.left_behind(fresh.unwrap_or(gated.as_ref().area)));
+            record.write(window.left_behind(fresh.as_ref().map_or(gated.as_ref().area, AreaMemory::area)));
             match fresh {
                 Some(fresh) => AreaInner::fresh_like(area, state, fresh, record.cast(), reserve),
                 None => {
@@ -377,9 +377,9 @@ impl Stays {
         area: &AreaInner<P>,
         state: &AreaState<P>,
     ) -> Result<Self, SpaceError> {
-        match area.kind() {
-            AreaKind::Untracked { .. } => Err(SpaceError::SingleWindow),
-            AreaKind::Growing { .. } => Err(AreaError::Kind.into()),
+        match area.gap() {
+            _ if area.is_untracked() => Err(SpaceError::SingleWindow),
+            Some(_) => Err(AreaError::Kind.into()),
             _ if area.is_open() && !area.has_handles(state) && window.inherit() != Inherit::Share => Ok(Self::Fresh),
             _ => Ok(Self::Same),
         }

@@ -12,7 +12,7 @@ use crate::addr::{PageRange, VirtAddr};
 use crate::frame::{Need, Reserve};
 use crate::paging::{Access, Mmu};
 use crate::platform::Platform;
-use crate::vm_area::{Area, AreaInner};
+use crate::vm_area::{Area, AreaMemory};
 use crate::vm_space::index::{GapRequest, Index, IndexNode};
 use crate::vm_space::window::{Window, WindowFlags, WindowState};
 use crate::vm_space::{Space, SpaceError};
@@ -115,7 +115,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             // It is cut at both edges, and comes to lie elsewhere, or is left as well.
             *slots += 2 * MOST_SLOTS;
             need.add_objects::<IndexNode>(2 * index.nodes_at_most(*slots));
-            need.add_objects::<AreaInner<P>>(1);
+            AreaMemory::<P>::add_need_of_any(&mut need);
             windows += 1;
         }
         Ok((need, windows))

@@ -122,7 +122,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             return None;
         }
         let mut state = area.lock(platform);
-        if release && state.view_count != 1 {
+        if release && state.view_count() != 1 {
             return None;
         }
         let (mut pending, mut gather) = (Pending::new(), Gather::default());

@@ -18,7 +18,8 @@
 //!         | the area's | flush, space   | 48 bits each        | flags, state     |      | other bits  |
 //! ```
 //!
-//! One cache line, and no more memory: so the way of its release and the function of its back reference stand in the space, and what is seldom asked in bits of the
+//! One cache line, and no more memory: so the way of its release and the function of its back reference stand in the space, and what is seldom asked
+//! in bits of the
 //! start that are zero in an address of a page.
 //!
 //! A gated window holds a reference to its space, so that a flush may outlive the space's handle. Its bounds and its

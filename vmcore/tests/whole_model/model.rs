@@ -74,6 +74,18 @@ pub(crate) struct Content {
 }
 
 impl Content {
+    /// The kind with its present size, as it is told.
+    pub(crate) fn kind_with_size(&self) -> AreaKind {
+        let size = self.pages * PAGE;
+        match self.kind {
+            AreaKind::Open { .. } => AreaKind::Open { size },
+            AreaKind::Untracked { .. } => AreaKind::Untracked { size },
+            AreaKind::Private { .. } => AreaKind::Private { size },
+            AreaKind::Paged { key, .. } => AreaKind::Paged { size, key },
+            other => other,
+        }
+    }
+
     pub(crate) fn new(kind: AreaKind, pages: u64) -> Self {
         let count = if let AreaKind::Guarded(layout) = kind { layout.count } else { 0 };
         Self {

@@ -418,7 +418,7 @@ impl<M: SimFormat> World<M> {
                 let attributes = (info.access, info.inherit, info.flags, info.gated, info.offset);
                 let wanted = (shown.access, shown.inherit, shown.flags, shown.gate.is_some(), shown.page * PAGE);
                 assert_eq!((info.range, attributes), (self.range(window.first, window.count), wanted), "{window:?}");
-                assert_eq!(info.kind, Some(content.kind), "{info}");
+                assert_eq!(info.kind, Some(content.kind_with_size()), "{info}");
                 if !content.is_untracked() {
                     let pages = shown.page..shown.page + window.count;
                     assert!(resident(content, pages).contains(&info.resident_pages), "{info}, expected {window:?}");

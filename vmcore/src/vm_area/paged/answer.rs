@@ -4,7 +4,7 @@ use super::{PageBuffer, PageRequest, RequestToken};
 use crate::frame::Reserve;
 use crate::platform::Platform;
 use crate::vm_area::inner::Answer;
-use crate::vm_area::{Area, AreaError, AreaKind, Page, PageWait, Want};
+use crate::vm_area::{Area, AreaError, Page, PageWait, Want};
 
 impl<P: Platform> Area<P> {
     /// Asks for pages before anybody needs them: for the first run of absent ones among those that the range touches, 1024 at the most. `None` if none is absent.
@@ -16,14 +16,14 @@ impl<P: Platform> Area<P> {
     /// The area is not paged; no right to supply; out of frames. Nothing was changed.
     pub fn request(&self, offset: u64, size: u64) -> Result<Option<PageRequest>, AreaError> {
         self.require_pager()?;
-        let AreaKind::Paged { key, .. } = self.inner().kind() else { return Err(AreaError::Kind) };
+        let key = self.inner().key().ok_or(AreaError::Kind)?;
         let platform = self.platform();
         let (first, end) = Self::pages_of(offset, size);
         let mut reserve = Reserve::new(platform);
         loop {
             let need = {
                 let mut state = self.inner().lock(platform);
-                let end = end.min(state.pages);
+                let end = end.min(state.pages());
                 let Some(absent) = state.tree.next_absent(first).filter(|absent| *absent < end) else {
                     return Ok(None);
                 };
@@ -42,7 +42,7 @@ impl<P: Platform> Area<P> {
     /// Asks for the first of these pages that is not there, if one is not. How the contents of a paged area, or of a private
     /// view of one, are reached through its handle.
     pub(in crate::vm_area) fn ask_for_missing(&self, first: u64, count: u64) -> Result<(), AreaError> {
-        if self.inner().below().is_none() && !matches!(self.inner().kind(), AreaKind::Paged { .. }) {
+        if self.inner().below().is_none() && !self.inner().is_paged() {
             return Ok(());
         }
         let platform = self.platform();

@@ -66,7 +66,8 @@ impl<P: Platform> Paged<P> {
                     if let Some(paged) = state.paged() {
                         paged.evicting.set(None);
                     }
-                    state.returning = state.returning.saturating_sub(1);
+                    let rest = state.rest_mut();
+                    rest.returning = rest.returning.saturating_sub(1);
                 }
             }
             for frame in frames.iter().flatten() {
@@ -116,14 +117,14 @@ impl<P: Platform> Area<P> {
                 let (first, end) = Self::pages_of(offset, size);
                 state.mark_evicting(platform, first, end, &mut evicted, &mut pending, &mut reserve);
                 if evicted.pages != 0 {
-                    if state.returning != 0 {
+                    if state.rest().returning != 0 {
                         // As when an area shrinks: what this caller is told is to be true of what was given up before as well.
                         let change = ViewChange::Forget { first, count: end - first };
                         state.change_views(platform, change, &mut pending);
                     }
-                    state.returning += 1;
+                    state.rest_mut().returning += 1;
                     pending.note_cut_off(evicted.pages);
-                    if let (Some(paged), Some(record)) = (state.paged(), state.paged) {
+                    if let (Some(paged), Some(record)) = (state.paged(), state.paged_record()) {
                         paged.evicting.set(Some(Eviction { area: self.pointer(), first, end }));
                         // SAFETY: the record waits in no other flush, since no other eviction is under way, and stays where it is for as long as
                         // the reference that was counted above is held.
