@@ -307,6 +307,10 @@ fn locked_sealed_and_asked_about() {
     let mut resident = [9; 8];
     assert_eq!(memory.mincore(space, A, 5 * PAGE, &mut resident), Ok(()));
     assert_eq!(resident, [1, 1, 0, 0, 0, 9, 9, 9]);
+    assert_eq!(program.load(2), 0);
+    let Program { space, memory, .. } = &mut program;
+    assert_eq!(memory.mincore(space, A, 5 * PAGE, &mut resident), Ok(()));
+    assert_eq!(resident, [1, 1, 1, 0, 0, 9, 9, 9], "also what was read and never written");
     assert_eq!(memory.mincore(space, A, 6 * PAGE, &mut resident), Err(Errno::NoMemory));
     assert_eq!(memory.mlock(space, page(3), 2 * PAGE), Err(Errno::NoMemory), "nothing may be accessed there");
     assert_eq!(memory.msync(space, A, PAGE, SyncFlags::INVALIDATE), Err(Errno::Busy));
@@ -510,5 +514,137 @@ fn msync_of_a_length_that_is_none() {
     assert_eq!(sync(A, PAGE.wrapping_neg()), Err(Errno::NoMemory));
     assert_eq!(sync(A, 1 << 47), Err(Errno::NoMemory));
     assert_eq!(sync(A + 1, 0), Err(Errno::Invalid));
+    program.end();
+}
+
+/// (Each result as Linux 6.18 has it.)
+#[test]
+fn an_old_size_of_0_shows_shared_memory_twice() {
+    let mut program = Program::new();
+    program.map(0, 4, DATA, SHARED);
+    program.store(1, 7);
+    program.advise(0, 4, Advice::DontFork).unwrap();
+    assert_eq!(program.remap((1, 0), 2, MOVE, 20), Ok(page(20)));
+    assert_eq!(program.regions(), [(0, 4, 3), (20, 22, 3)]);
+    assert_eq!(program.load(20), 7);
+    program.store(21, 8);
+    assert_eq!(program.load(2), 8, "they are the same pages");
+    // Farther than the memory goes.
+    assert_eq!(program.remap((2, 0), 6, MOVE, 30), Ok(page(30)));
+    assert_eq!(program.load(30), 8);
+    assert_eq!(program.signal(32, Access::READ), Some(Signal::NothingBehind));
+    // In the place of a part of what is shown.
+    assert_eq!(program.remap((0, 0), 2, MOVE, 3), Ok(page(3)));
+    program.store(0, 9);
+    assert_eq!((program.load(3), program.load(4)), (9, 7));
+    assert_eq!(program.regions()[..2], [(0, 3, 3), (3, 5, 3)]);
+    // A place that is found.
+    let found = program.remap((1, 0), 1, RemapFlags::MAY_MOVE, 0).unwrap();
+    assert_eq!(load(&program.world.sim, 0, &program.space, found), Ok(7));
+    let (space, _) = program.memory.fork(&program.space, ()).unwrap();
+    assert_eq!(space.windows().count(), 0, "what is said of the memory goes along");
+    drop(space);
+    let before = program.regions();
+    assert_eq!(program.remap((0, 0), 1, RemapFlags::empty(), 0), Err(Errno::NoMemory));
+    assert_eq!(program.remap((0, 0), 0, MOVE, 40), Err(Errno::Invalid));
+    assert_eq!(program.remap((0, 0), 1, MOVE, 0), Err(Errno::Fault), "it would go first");
+    assert_eq!(program.remap((50, 0), 1, MOVE, 40), Err(Errno::Fault));
+    let kept = RemapFlags::MAY_MOVE | RemapFlags::DONT_UNMAP;
+    assert_eq!(program.remap((0, 0), 1, kept, 40), Err(Errno::Invalid));
+    program.map(60, 2, DATA, PRIVATE);
+    assert_eq!(program.remap((60, 0), 1, MOVE, 40), Err(Errno::Invalid));
+    assert_eq!(program.remap((60, 0), 1, RemapFlags::empty(), 0), Err(Errno::Invalid));
+    assert_eq!(program.load(0), 9);
+    assert_eq!(program.regions()[..before.len() - 1], before[..before.len() - 1]);
+    program.map(70, 2, DATA, SHARED);
+    program.memory.mlock(&program.space, page(70), 2 * PAGE).unwrap();
+    let Program { space, memory, .. } = &mut program;
+    assert_eq!(memory.mremap(space, page(70), 0, 2 * PAGE, MOVE, page(80)), Ok(page(80)));
+    assert_eq!(memory.madvise(space, page(81), PAGE, Advice::DontNeed), Err(Errno::Invalid), "it is locked as well");
+    program.end();
+}
+
+/// Of a range that goes on past the last address, what lies before decides. (As Linux 6.18 has it.)
+#[test]
+fn what_lies_before_the_last_address_comes_first() {
+    let mut program = Program::new();
+    let past = (1 << 47) + (1 << 28) - A;
+    let advise = |program: &mut Program, advice| program.memory.madvise(&program.space, A, past, advice);
+    let populates = [Advice::PopulateRead, Advice::PopulateWrite];
+    assert_eq!(populates.map(|advice| advise(&mut program, advice)), [Err(Errno::NoMemory); 2], "nothing is there");
+    program.map(0, 2, Protection::empty(), PRIVATE);
+    assert_eq!(populates.map(|advice| advise(&mut program, advice)), [Err(Errno::Invalid); 2]);
+    program.map(0, 2, Protection::READ, PRIVATE);
+    assert_eq!(advise(&mut program, Advice::PopulateRead), Err(Errno::NoMemory));
+    assert_eq!(advise(&mut program, Advice::PopulateWrite), Err(Errno::Invalid));
+    for guarded in [0, 1] {
+        program.map(0, 2, DATA, PRIVATE);
+        program.advise(guarded, 1, Advice::GuardInstall).unwrap();
+        assert_eq!(populates.map(|advice| advise(&mut program, advice)), [Err(Errno::Fault); 2]);
+    }
+    program.map(0, 2, DATA, PRIVATE);
+    program.store(0, 1);
+    assert_eq!(advise(&mut program, Advice::DontNeed), Err(Errno::NoMemory));
+    assert_eq!(program.load(0), 1, "nothing was discarded");
+    program.map(0, 2, DATA, SHARED);
+    assert_eq!(advise(&mut program, Advice::WipeOnFork), Err(Errno::Invalid));
+    assert_eq!(advise(&mut program, Advice::Free), Err(Errno::Invalid));
+    assert_eq!(advise(&mut program, Advice::DontFork), Err(Errno::NoMemory));
+    let Program { space, memory, .. } = &mut program;
+    let mut said = [0; 4];
+    let beyond = 1 << 47;
+    assert_eq!(memory.madvise(space, beyond, PAGE, Advice::PopulateRead), Err(Errno::NoMemory));
+    assert_eq!(memory.madvise(space, beyond, PAGE, Advice::DontNeed), Err(Errno::NoMemory));
+    assert_eq!(memory.madvise(space, A, u64::MAX, Advice::PopulateRead), Err(Errno::Invalid));
+    assert_eq!(memory.mincore(space, A + 1, PAGE, &mut said), Err(Errno::Invalid));
+    for (start, length) in
+        [(A, past), (A, u64::MAX), (A, PAGE.wrapping_neg()), (beyond, PAGE), (u64::MAX - 0xfff, PAGE)]
+    {
+        assert_eq!(memory.mincore(space, start, length, &mut said), Err(Errno::NoMemory), "{start:#x} {length:#x}");
+    }
+    program.end();
+}
+
+/// What can be accessed of locked memory is there; the rest comes when it can be written to. (As Linux 6.18 has it.)
+#[test]
+fn locked_memory_that_cannot_be_there_is_locked_all_the_same() {
+    let mut program = Program::new();
+    let there = |program: &mut Program, first: u64, pages: usize| {
+        let mut said = vec![2; pages];
+        program.memory.mincore(&program.space, page(first), pages as u64 * PAGE, &mut said).unwrap();
+        said
+    };
+    let is_locked = |program: &mut Program, first| program.advise(first, 1, Advice::DontNeed) == Err(Errno::Invalid);
+    program.map(0, 2, DATA, PRIVATE);
+    program.map(2, 2, Protection::empty(), PRIVATE);
+    program.map(4, 2, Protection::READ, PRIVATE);
+    program.map(6, 2, DATA, SHARED);
+    program.map(10, 3, DATA, PRIVATE);
+    program.advise(11, 1, Advice::GuardInstall).unwrap();
+    assert_eq!(program.memory.mlockall(&program.space, true, false), Ok(()));
+    assert_eq!(there(&mut program, 0, 4), [1, 1, 0, 0]);
+    assert_eq!(there(&mut program, 6, 2), [1, 1]);
+    assert_eq!(there(&mut program, 10, 3), [1, 0, 0], "up to the guard");
+    assert!([0, 2, 4, 6, 10].into_iter().all(|first| is_locked(&mut program, first)));
+    // Read-only memory does not come by being made writable later than locked, but what was not accessible does.
+    program.protect(2, 1, DATA).unwrap();
+    assert_eq!(there(&mut program, 2, 2), [1, 0]);
+    program.memory.munlockall(&program.space).unwrap();
+    assert!(![0, 2, 4, 6].into_iter().any(|first| is_locked(&mut program, first)));
+    program.unmap(0, 20);
+    program.map(0, 2, Protection::empty(), PRIVATE | MapFlags::LOCKED);
+    assert!(is_locked(&mut program, 0));
+    assert_eq!(there(&mut program, 0, 2), [0, 0]);
+    program.protect(0, 2, DATA).unwrap();
+    assert_eq!(there(&mut program, 0, 2), [1, 1]);
+    // All that comes from now on, the heap as well.
+    program.memory.set_heap(page(40));
+    assert_eq!(program.memory.mlockall(&program.space, false, true), Ok(()));
+    program.map(20, 1, DATA, PRIVATE);
+    program.map(22, 1, Protection::empty(), PRIVATE);
+    assert_eq!(program.memory.brk(&program.space, page(41)), page(41));
+    assert!([20, 22, 40].into_iter().all(|first| is_locked(&mut program, first)));
+    assert_eq!((there(&mut program, 20, 1), there(&mut program, 40, 1)), (vec![1], vec![1]));
+    assert_eq!(program.memory.mlockall(&program.space, false, false), Err(Errno::Invalid));
     program.end();
 }

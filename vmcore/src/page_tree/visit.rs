@@ -83,6 +83,33 @@ impl<V: TreeValue> PageTree<V> {
         }
     }
 
+    /// How many of the keys from `first` to `last` are present. O(nodes × depth).
+    pub(crate) fn count_within(&self, first: u64, last: u64) -> u64 {
+        let (mut next, mut count) = (Some(first), 0);
+        while let Some(at) = next.filter(|at| *at <= last) {
+            let end = match self.place_of(at) {
+                None => {
+                    next = self.next_present(at).map(|(key, _)| key);
+                    continue;
+                }
+                Some((Place::Leaf(node), _)) => {
+                    let (base, end) = (node.base(), node.base() | node.shift().node_mask());
+                    let (from, to) = (SlotIndex::of(at - base, node.shift()), end.min(last) - base);
+                    let wanted = from.and_after() & SlotIndex::of(to, node.shift()).and_before();
+                    count += u64::from((node.present() & wanted).count_ones());
+                    end
+                }
+                Some((Place::Run(node, index, _), _)) => {
+                    let end = node.first_key(index) | node.shift().slot_mask();
+                    count += end.min(last) - at + 1;
+                    end
+                }
+            };
+            next = end.checked_add(1);
+        }
+        count
+    }
+
     /// As [`visit`](Self::visit), one by one.
     #[inline]
     pub(crate) fn visit_each(&self, first: u64, last: u64, mut each: impl FnMut(u64, V, Held<V>)) {

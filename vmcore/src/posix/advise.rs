@@ -17,19 +17,19 @@ impl<P: Platform> Memory<P> {
     pub fn madvise(&mut self, space: &Space<P>, address: u64, length: u64, advice: Advice) -> Result<(), Errno> {
         let range = match self.checked(space, address, length) {
             Ok(None) => return Ok(()),
-            range => range?.ok_or(Errno::Invalid)?,
+            // Beyond the programs' addresses nothing is mapped; what lies before comes first.
+            Err(Errno::NoMemory) => None,
+            range => range?,
         };
-        let (start, end) = bounds(range);
+        let (start, end) = range.map_or((address, Self::top(space)), bounds);
         self.follow_stacks(space, start, end);
         if matches!(advice, Advice::PopulateRead | Advice::PopulateWrite) {
-            return self.populate(space, range, advice == Advice::PopulateWrite);
+            return self.populate(space, range.ok_or((start, end)), advice == Advice::PopulateWrite);
         }
         for region in self.regions.overlapping(start, end) {
             check(region, advice)?;
         }
-        if !self.regions.covers(start, end) {
-            return Err(Errno::NoMemory);
-        }
+        let Some(range) = range.filter(|_| self.regions.covers(start, end)) else { return Err(Errno::NoMemory) };
         let count = self.regions.overlapping(start, end).count();
         self.regions.reserve(2 * count)?;
         self.refresh(space, start, end);
@@ -74,9 +74,9 @@ impl<P: Platform> Memory<P> {
         }
     }
 
-    /// Has every page of the range be there.
-    fn populate(&mut self, space: &Space<P>, range: PageRange, write: bool) -> Result<(), Errno> {
-        let (start, end) = bounds(range);
+    /// Has every page of the range be there; or of addresses that go on where there are none, which is refused in any case.
+    fn populate(&mut self, space: &Space<P>, range: Result<PageRange, (u64, u64)>, write: bool) -> Result<(), Errno> {
+        let (start, end) = range.map_or_else(|bounds| bounds, bounds);
         let wanted = if write { Protection::WRITE } else { Protection::READ };
         let mut next = start;
         // The lowest address at which something is wrong decides.
@@ -89,9 +89,9 @@ impl<P: Platform> Memory<P> {
             }
             next = region.end;
         }
-        if next < end {
-            return Err(Self::first_fault(space, start, next).unwrap_or(Errno::NoMemory));
-        }
+        let Some(range) = range.ok().filter(|_| next >= end) else {
+            return Err(Self::first_fault(space, start, next.min(end)).unwrap_or(Errno::NoMemory));
+        };
         self.refresh(space, start, end);
         let access = if write { Access::READ | Access::WRITE } else { Access::READ };
         match space.populate(range, access) {

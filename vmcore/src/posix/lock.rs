@@ -4,7 +4,7 @@ use crate::addr::PageRange;
 use crate::platform::Platform;
 use crate::posix::map::bounds;
 use crate::posix::regions::RegionFlags;
-use crate::posix::{Errno, Memory, SyncFlags};
+use crate::posix::{Errno, Memory, Protection, SyncFlags};
 use crate::vm_space::{PageState, Space, SpaceError};
 
 /// How many pages `mincore` asks for at a time.
@@ -29,20 +29,23 @@ impl<P: Platform> Memory<P> {
         self.unlock_range(space, range)
     }
 
-    /// `mlockall`: everything that is mapped (`current`), and all that will be (`future`), is there and stays.
+    /// `mlockall`: everything that is mapped (`current`), and all that will be (`future`), stays; and is there, as far as each region can be accessed and memory goes.
     ///
     /// # Errors
-    /// [`Errno::Invalid`] for neither; [`Errno::NoMemory`] when memory runs out: what lies below is locked then.
+    /// [`Errno::Invalid`] for neither; [`Errno::NoMemory`] when there is no memory to note it: what lies below is locked then.
     pub fn mlockall(&mut self, space: &Space<P>, current: bool, future: bool) -> Result<(), Errno> {
         if !current && !future {
             return Err(Errno::Invalid);
         }
         let mut next = if current { 0 } else { u64::MAX };
-        while let Some((start, end, empty)) = self.next_region(next) {
+        while let Some((start, end)) = self.next_region(next) {
             next = end;
-            if let (Ok(range), false) = (space.range(start, end - start), empty) {
-                self.lock_range(space, range)?;
-            }
+            let Ok(range) = space.range(start, end - start) else { continue };
+            self.regions.reserve(2)?;
+            self.refresh(space, start, end);
+            space.keep_pages(range)?;
+            self.regions.change(start, end, |region| region.flags.insert(RegionFlags::LOCKED));
+            self.bring_locked(space, range);
         }
         self.locks_new = future;
         Ok(())
@@ -55,7 +58,7 @@ impl<P: Platform> Memory<P> {
     pub fn munlockall(&mut self, space: &Space<P>) -> Result<(), Errno> {
         self.locks_new = false;
         let mut next = 0;
-        while let Some((start, end, _)) = self.next_region(next) {
+        while let Some((start, end)) = self.next_region(next) {
             next = end;
             if let Ok(range) = space.range(start, end - start) {
                 self.unlock_range(space, range)?;
@@ -64,9 +67,22 @@ impl<P: Platform> Memory<P> {
         Ok(())
     }
 
-    /// The next region, and whether nothing may be accessed in it.
-    fn next_region(&self, from: u64) -> Option<(u64, u64, bool)> {
-        self.regions.from(from).map(|region| (region.start, region.end, region.protection.is_empty()))
+    fn next_region(&self, from: u64) -> Option<(u64, u64)> {
+        self.regions.from(from).map(|region| (region.start, region.end))
+    }
+
+    /// Has the pages of memory that is locked already be there: all of them, or those before the first that is refused.
+    pub(super) fn bring_locked(&mut self, space: &Space<P>, range: PageRange) {
+        let bring = |range| space.lock_pages(range).map(|flush| flush.complete());
+        let Err(error) = bring(range) else { return };
+        if let SpaceError::Guard(refused) | SpaceError::OutsideArea(refused) = error {
+            let region = self.regions.at(refused.as_u64());
+            if region.is_some_and(|region| region.protection.contains(Protection::WRITE)) {
+                self.note_refused_write(error);
+            }
+            let size = refused.as_u64().saturating_sub(range.start().as_u64());
+            let _ = space.range(range.start().as_u64(), size).map(bring);
+        }
     }
 
     /// Every page that some of the bytes lie in.
@@ -114,7 +130,12 @@ impl<P: Platform> Memory<P> {
     /// # Errors
     /// [`Errno::Invalid`] for an address that is not aligned; [`Errno::NoMemory`] where nothing is mapped.
     pub fn mincore(&mut self, space: &Space<P>, address: u64, length: u64, into: &mut [u8]) -> Result<(), Errno> {
-        let Some(range) = self.checked(space, address, length)? else { return Ok(()) };
+        let range = match self.checked(space, address, length) {
+            // A length that leads past the end of all addresses.
+            Err(_) if Self::is_aligned(address) => return Err(Errno::NoMemory),
+            range => range?,
+        };
+        let Some(range) = range else { return Ok(()) };
         let (start, end) = bounds(range);
         self.follow_stacks(space, start, end);
         if !self.regions.covers(start, end) {
@@ -126,7 +147,8 @@ impl<P: Platform> Memory<P> {
             let mut states = [PageState::empty(); PIECE];
             let count = space.page_states(rest, &mut states)?;
             for (byte, state) in piece.iter_mut().zip(states.iter().take(count)) {
-                *byte = u8::from(state.contains(PageState::RESIDENT));
+                // What was read and never written shows zeros that no area holds.
+                *byte = u8::from(state.intersects(PageState::RESIDENT | PageState::SHOWN));
             }
             next = next.saturating_add((count as u64) << P::PAGE_SHIFT);
         }

@@ -76,13 +76,16 @@ impl<P: Platform> Memory<P> {
             self.find_place(space, address, size)?
         };
         let mut region = self.new_region(range, protection, shared, flags);
+        let locks = region.flags.contains(RegionFlags::LOCKED);
         match backing {
             _ if flags.contains(MapFlags::ANONYMOUS) => self.map_anonymous(space, range, &mut region)?,
             Backing::Anonymous => self.map_anonymous(space, range, &mut region)?,
             Backing::Area { area, offset } => self.map_area(space, range, &mut region, (area, offset))?,
         }
-        if flags.intersects(MapFlags::POPULATE | MapFlags::LOCKED) || self.locks_new {
-            self.populate_new(space, range, &region, flags.contains(MapFlags::LOCKED) || self.locks_new);
+        if locks {
+            self.lock_new(space, range);
+        } else if flags.contains(MapFlags::POPULATE) {
+            self.populate_new(space, range, &region);
         }
         Ok(range.start().as_u64())
     }
@@ -109,6 +112,7 @@ impl<P: Platform> Memory<P> {
         noted.set(RegionFlags::GROWS_DOWN, flags.contains(MapFlags::GROWS_DOWN));
         let promised = !shared && protection.contains(Protection::WRITE) && !flags.contains(MapFlags::NO_RESERVE);
         noted.set(RegionFlags::PROMISED, promised);
+        noted.set(RegionFlags::LOCKED, flags.contains(MapFlags::LOCKED) || self.locks_new);
         Region {
             start,
             end,
@@ -214,13 +218,15 @@ impl<P: Platform> Memory<P> {
         Ok(())
     }
 
+    /// Locks what was just mapped, and has it be there as far as it can be accessed and memory goes.
+    fn lock_new(&mut self, space: &Space<P>, range: PageRange) {
+        // Where not even that can be noted, the pages are there and may go.
+        let _ = space.keep_pages(range);
+        self.bring_locked(space, range);
+    }
+
     /// Populates what was just mapped, as far as memory goes.
-    fn populate_new(&mut self, space: &Space<P>, range: PageRange, region: &Region, lock: bool) {
-        if lock && space.lock_pages(range).map(|flush| flush.complete()).is_ok() {
-            let (start, end) = bounds(range);
-            self.regions.change(start, end, |region| region.flags.insert(RegionFlags::LOCKED));
-            return;
-        }
+    fn populate_new(&mut self, space: &Space<P>, range: PageRange, region: &Region) {
         let Ok(access) = self.access(space, region.protection) else { return };
         let write = region.is_private() && region.protection.contains(Protection::WRITE);
         let wanted = if write { Access::READ | Access::WRITE } else { access.difference(Access::WRITE) };
@@ -290,7 +296,11 @@ impl<P: Platform> Memory<P> {
         }
         let data = Protection::READ | Protection::WRITE;
         let mut region = self.new_region(range, data, false, MapFlags::PRIVATE);
-        self.map_anonymous(space, range, &mut region)
+        self.map_anonymous(space, range, &mut region)?;
+        if region.flags.contains(RegionFlags::LOCKED) {
+            self.lock_new(space, range);
+        }
+        Ok(())
     }
 }
 

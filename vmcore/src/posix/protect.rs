@@ -35,6 +35,9 @@ impl<P: Platform> Memory<P> {
         self.regions.reserve(2 * count)?;
         self.refresh(space, start, end);
         space.protect(range, access)?.complete();
+        if protection.contains(Protection::WRITE) {
+            self.bring_what_is_locked(space, start, end);
+        }
         self.regions.change(start, end, |region| {
             if region.protection == protection {
                 return;
@@ -49,6 +52,19 @@ impl<P: Platform> Memory<P> {
             }
         });
         Ok(())
+    }
+
+    /// Has private pages that are locked be there that could not be written to before.
+    fn bring_what_is_locked(&mut self, space: &Space<P>, start: u64, end: u64) {
+        let mut next = start;
+        while let Some(region) = self.regions.from(next).copied().filter(|region| region.start < end) {
+            next = region.end;
+            let locked = region.flags.contains(RegionFlags::LOCKED) && region.is_private();
+            if locked && !region.protection.contains(Protection::WRITE) {
+                let (from, to) = (region.start.max(start), region.end.min(end));
+                let _ = space.range(from, to - from).map(|range| self.bring_locked(space, range));
+            }
+        }
     }
 
     /// `mseal`: nothing of the range is unmapped, protected, moved or discarded any more.

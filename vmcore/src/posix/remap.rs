@@ -34,12 +34,12 @@ impl Move {
 }
 
 impl<P: Platform> Memory<P> {
-    /// `mremap`: gives what is at `old` another length, another place, or both; gives its address. `new` counts only with [`RemapFlags::FIXED`] and, as a hint, with
+    /// `mremap`: gives what is at `old` another length, another place, or both; gives its address. An old length of 0 has shared memory be shown a second time. `new` counts only with [`RemapFlags::FIXED`] and, as a hint, with
     /// [`RemapFlags::DONT_UNMAP`].
     ///
     /// # Errors
     /// [`Errno::Fault`] where nothing is mapped, or not by one region (but those of a fixed move that keeps the size); [`Errno::Invalid`] for addresses that are not aligned or
-    /// overlap, a new length of 0, flags that do not go together; [`Errno::NoMemory`] where it cannot grow; [`Errno::Permission`] for what is sealed. Nothing was changed.
+    /// overlap, a new length of 0, flags that do not go together, an old length of 0 of private memory; [`Errno::NoMemory`] where it cannot grow; [`Errno::Permission`] for what is sealed. Nothing was changed.
     pub fn mremap(
         &mut self,
         space: &Space<P>,
@@ -75,13 +75,11 @@ impl<P: Platform> Memory<P> {
         if region.flags.contains(RegionFlags::SEALED) {
             return Err(Errno::Permission);
         }
-        if fixed || keeps_old || new_size > old_size {
-            if old_size == 0 {
-                return Err(Errno::Invalid);
-            }
-            if old_size.min(new_size) > region.end - old {
-                return Err(Errno::Fault);
-            }
+        if old_size == 0 {
+            return self.duplicate(space, &region.part(old, region.end, P::PAGE_SHIFT), new_size, flags, new);
+        }
+        if (fixed || keeps_old || new_size > old_size) && old_size.min(new_size) > region.end - old {
+            return Err(Errno::Fault);
         }
         if fixed || keeps_old {
             let to = if fixed { new } else { self.find_place(space, new, new_size)?.start().as_u64() };
@@ -105,7 +103,7 @@ impl<P: Platform> Memory<P> {
                 let mut reserve = Reserve::new(space.platform());
                 let (start, end) = bounds(range);
                 let more = more_of(&region, start, end, P::PAGE_SHIFT);
-                let area = self.area_for(space, &region, range.size())?;
+                let area = self.area_for(space, &region, region.start, range.size())?;
                 self.map_more(space, &area, &more, &mut reserve)?;
                 self.regions.add(more);
                 self.lock_if(space, &more);
@@ -117,6 +115,39 @@ impl<P: Platform> Memory<P> {
             }
             None => Err(Errno::NoMemory),
         }
+    }
+
+    /// Maps what a region of shared memory shows a second time, from its start on. (An old size of 0 asks for that.)
+    fn duplicate(
+        &mut self,
+        space: &Space<P>,
+        region: &Region,
+        size: u64,
+        flags: RemapFlags,
+        new: u64,
+    ) -> Result<u64, Errno> {
+        if region.is_private() {
+            return Err(Errno::Invalid);
+        }
+        if !flags.contains(RemapFlags::MAY_MOVE) {
+            return Err(Errno::NoMemory);
+        }
+        let range = match flags.contains(RemapFlags::FIXED) {
+            true => space.range(new, size).map_err(|_| Errno::Permission)?,
+            false => self.find_place(space, 0, size)?,
+        };
+        let (start, end) = bounds(range);
+        if (start..end).contains(&region.start) {
+            // What is at the new place goes first.
+            return Err(Errno::Fault);
+        }
+        let twin = Region { start, end, ..*region };
+        let area = self.area_for(space, &twin, region.start, size)?;
+        let access = self.access(space, twin.protection)?;
+        let request = request_for(&area, &twin, access).size(size).offset(twin.page << P::PAGE_SHIFT).past_end();
+        self.replace(space, range, twin, |reserve| space.map_with(&request, reserve).map(drop))?;
+        self.lock_if(space, &twin);
+        Ok(start)
     }
 
     /// Moves every region of the old addresses, with the gaps between them; of several, all keep their size.
@@ -142,7 +173,7 @@ impl<P: Platform> Memory<P> {
         let first = self.regions.at(start).copied().ok_or(Errno::Fault)?;
         // What is added behind it, or left in its place.
         let extra = moved.new_size.saturating_sub(moved.old_size);
-        let added = (extra != 0).then(|| self.area_for(space, &first, extra)).transpose()?;
+        let added = (extra != 0).then(|| self.area_for(space, &first, first.start, extra)).transpose()?;
         let mut reserve = space.reserve_steps(self.steps(space, moved))?;
         if let Some((range, _)) = self.left_out(space, moved) {
             space.unmap_out_of(range, &mut reserve)?;
@@ -225,12 +256,12 @@ impl<P: Platform> Memory<P> {
         Ok(Area::new(space.platform(), AreaKind::Open { size }, self.data.clone())?)
     }
 
-    /// What backs so many bytes more of a region: zeros of their own, or what the region shows.
-    fn area_for(&self, space: &Space<P>, region: &Region, size: u64) -> Result<Area<P>, Errno> {
+    /// What backs so many bytes more of a region: zeros of their own, or what it shows at an address.
+    fn area_for(&self, space: &Space<P>, region: &Region, shown: u64, size: u64) -> Result<Area<P>, Errno> {
         if region.is_anonymous_private() {
             return self.new_area(space, size);
         }
-        let (area, _) = space.area_at(at(region.start))?;
+        let (area, _) = space.area_at(at(shown))?;
         // What the program has written to the file's next pages may show elsewhere, where the region was cut: what is added is a view of its own.
         match area.viewed()? {
             Some(file) if region.is_private() => Ok(file.overlay(0, file.size())?),

@@ -56,6 +56,13 @@ impl Hollow {
         Self { states, words, change: Mutex::new(()) }
     }
 
+    /// Whether the frame has bytes.
+    #[inline]
+    pub(super) fn has_bytes(&self, index: usize) -> bool {
+        self.place(index) == BYTES
+    }
+
+    #[inline]
     fn place(&self, index: usize) -> u32 {
         self.states[index].load(Ordering::Acquire) & PLACE
     }
@@ -137,10 +144,15 @@ impl Hollow {
     }
 
     /// Has the frame have bytes, which are these.
+    #[inline]
     pub(super) fn fill(&self, index: usize, bytes: &[AtomicU64]) {
-        if self.place(index) == BYTES {
-            return;
+        if !self.has_bytes(index) {
+            self.fill_now(index, bytes);
         }
+    }
+
+    #[inline(never)]
+    fn fill_now(&self, index: usize, bytes: &[AtomicU64]) {
         let _change = self.change.lock();
         let state = self.states[index].load(Ordering::Acquire);
         let Some(contents) = self.at(index, state & PLACE) else { return };

@@ -315,17 +315,20 @@ impl Memory {
         self.hollow.is_none()
     }
 
+    #[inline]
     fn index(&self, frame: u64) -> Option<usize> {
         let index = usize::try_from(frame.checked_sub(self.first)?).ok()?;
         (index < self.pages.len()).then_some(index)
     }
 
+    #[inline]
     fn page(&self, frame: u64) -> Option<&[AtomicU64]> {
         let (pages, index) = self.place(frame)?;
         pages.get(index)
     }
 
     /// Whose page a frame is, and which.
+    #[inline]
     fn place(&self, frame: u64) -> Option<(&Pages, usize)> {
         if let Some(index) = self.index(frame) {
             if let (Some(hollow), Some(bytes)) = (&self.hollow, self.pages.get(index)) {
@@ -359,6 +362,15 @@ impl Memory {
     /// What the frame is recorded as used for; `None` for what has no record.
     pub(super) fn recorded_use(&self, frame: u64) -> Option<FrameUse> {
         self.meta(frame).map(FrameMeta::recorded_use)
+    }
+
+    /// What [`pointer`](Self::pointer) gives for RAM that somebody has and that has bytes: nothing else is to be done then.
+    #[inline]
+    pub(super) fn pointer_in_use(&self, frame: u64) -> Option<*mut u8> {
+        let index = self.index(frame)?;
+        let is_in_use = self.given_out[index].load(Ordering::Acquire) != 0
+            && self.hollow.as_ref().is_none_or(|hollow| hollow.has_bytes(index));
+        self.pages.pointer(index).filter(|_| is_in_use).map(<*mut AtomicU64>::cast)
     }
 
     /// The one way from a frame to its bytes that the library is given.

@@ -631,11 +631,16 @@ unsafe impl<M: SimFormat> Frames for Sim<M> {
         count
     }
 
+    #[inline]
     fn frame_pointer(&self, frame: Frame) -> *mut u8 {
+        if let Some(pointer) = self.shared.memory.pointer_in_use(frame.number()) {
+            return pointer;
+        }
         self.check_reached(frame);
         self.shared.memory.pointer(frame.number())
     }
 
+    #[inline]
     fn frame_meta(&self, frame: Frame) -> Option<&FrameMeta> {
         self.shared.memory.meta(frame.number())
     }

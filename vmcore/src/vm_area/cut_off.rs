@@ -185,7 +185,7 @@ impl<P: Platform> AreaState<P> {
     /// What [`give_up`] takes: exactly so many nodes where nobody else changes the tree before it is made.
     pub(crate) fn need_to_give_up(&self, first: u64, count: u64) -> Need {
         if self.view_count() > 1 {
-            return Need::object::<CutOff<P>>().with_nodes(NodesNeeded::of_each(MOST_NODES));
+            return Need::object::<CutOff<P>>().with_nodes(NodesNeeded::of_each(most_nodes(self.pages())));
         }
         self.need_to_give_up_alone(first, count)
     }
@@ -215,8 +215,13 @@ impl<P: Platform> AreaState<P> {
     }
 }
 
-/// The nodes of a size that splitting a range off a tree takes at the most: an end may cut a node on each level, and each may be shared.
-const MOST_NODES: usize = 42;
+/// The nodes of a size that splitting a range off the tree of an area of so many pages takes at the most: an end may cut a node on each level, of which the highest is one for both, and each may be
+/// shared.
+const fn most_nodes(pages: u64) -> usize {
+    let bits = u64::BITS - pages.saturating_sub(1).leading_zeros();
+    let levels = if bits == 0 { 1 } else { bits.div_ceil(6) as usize };
+    2 * (2 * levels - 1)
+}
 
 /// Cuts pages off an area's tree and out of every window that shows them, into a flush: they are freed when it is acknowledged.
 ///

@@ -707,20 +707,16 @@ impl<P: Platform> AreaState<P> {
     /// Under how many of the keys there is a page. O(nodes in the range), O(1) for all.
     pub(super) fn resident_keys(&self, first: u64, count: u64) -> u64 {
         let end = first.saturating_add(count);
+        if self.tree.is_empty() {
+            return 0;
+        }
         if first == 0 && end >= self.pages() {
             return self.resident();
         }
         if self.frameless() != 0 {
             return self.resident_one_by_one(first, end);
         }
-        let mut resident = 0;
-        let mut at = first;
-        while let Some((present, _)) = self.tree.next_present(at).filter(|(key, _)| *key < end) {
-            let absent = self.tree.next_absent(present).unwrap_or(end).min(end);
-            resident += absent - present;
-            at = absent;
-        }
-        resident
+        count.checked_sub(1).map_or(0, |more| self.tree.count_within(first, first.saturating_add(more)))
     }
 
     /// Links a view.

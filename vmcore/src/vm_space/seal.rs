@@ -52,6 +52,12 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         self.populate_and_flag(range, None, WindowFlags::LOCKED)
     }
 
+    /// Has the pages of the range stay as [`lock_pages`](Self::lock_pages) does, without having them be there. All or nothing.
+    #[cfg(feature = "posix")]
+    pub(crate) fn keep_pages(&self, range: PageRange) -> Result<(), SpaceError> {
+        self.flag(range, WindowFlags::LOCKED, WindowFlags::empty(), |_| Ok(()))
+    }
+
     /// Ends what [`lock_pages`](Self::lock_pages) began, however often it was asked for. Pages stay where they are. All or nothing.
     ///
     /// Cost: O(log n + windows in the range); takes at most two records.

@@ -128,7 +128,11 @@ impl Maker {
                     None => continue,
                 },
                 470..590 => self.advise(),
-                590..755 => Call::Write { address: self.word(), value: u64::from(self.rng.u32(1..=16_000_000)) },
+                590..600 => {
+                    let (address, length) = self.range();
+                    Call::Core { address, length }
+                }
+                600..755 => Call::Write { address: self.word(), value: u64::from(self.rng.u32(1..=16_000_000)) },
                 755..910 => Call::Read { address: self.word() },
                 910..950 if self.kinds.copies => {
                     let (address, length) = self.bytes();
@@ -328,6 +332,8 @@ impl Maker {
             0 => old += self.rng.u64(1..PAGE),
             1 => new_length = 0,
             2 => old_length -= self.rng.u64(1..PAGE),
+            // What is shared is shown a second time.
+            3..8 => old_length = 0,
             _ => {}
         }
         Some(Call::Remap { old, old_length, new_length, flags, new: new * PAGE })

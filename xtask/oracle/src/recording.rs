@@ -10,6 +10,7 @@
 //! | `mmap ADDR LEN PROT FLAGS FILE OFFSET` | of a file, by its number, from a byte on |
 //! | `truncate FILE SIZE` | the file has so many bytes from now on |
 //! | `msync ADDR LEN FLAGS` | |
+//! | `mincore ADDR LEN` | `h=` is a number with a bit for each page that is there, from the first on |
 //!
 //! An address that counts from below the window wraps: `0xfffff00000000000` is the address 0.
 
@@ -68,6 +69,7 @@ pub(crate) fn write_call(out: &mut String, call: &Call) -> std::fmt::Result {
             write!(out, " mremap {old:#x} {old_length:#x} {new_length:#x} {flags} {new:#x}")
         }
         Call::Sync { address, length, flags } => write!(out, " msync {address:#x} {length:#x} {flags}"),
+        Call::Core { address, length } => write!(out, " mincore {address:#x} {length:#x}"),
         Call::Truncate { file, size } => write!(out, " truncate {file} {size:#x}"),
         Call::Write { address, value } => write!(out, " write {address:#x} {value}"),
         Call::Read { address } => write!(out, " read {address:#x}"),
@@ -96,7 +98,7 @@ fn write_result(out: &mut String, call: &Call, record: &Record) -> std::fmt::Res
         _ if record.result < 0 => write!(out, " = -1 e{}", -record.result)?,
         _ => write!(out, " = {} e0", record.result)?,
     }
-    if let Call::CopyIn { .. } = call {
+    if let Call::CopyIn { .. } | Call::Core { .. } = call {
         write!(out, " h={:x}", record.value)?;
     }
     out.write_char('\n')

@@ -57,6 +57,7 @@ pub enum Call {
     Advise { address: u64, length: u64, advice: u32 },
     Remap { old: u64, old_length: u64, new_length: u64, flags: u32, new: u64 },
     Sync { address: u64, length: u64, flags: u32 },
+    Core { address: u64, length: u64 },
     Truncate { file: u8, size: u64 },
     Write { address: u64, value: u64 },
     Read { address: u64 },
@@ -83,6 +84,7 @@ impl Call {
             | Self::Protect { address, length, .. }
             | Self::Advise { address, length, .. }
             | Self::Sync { address, length, .. }
+            | Self::Core { address, length }
             | Self::Map { address, length, .. } => inside(address, length) || none(address, length),
             Self::Remap { old, old_length, new_length, new, .. } => {
                 inside(old, old_length) && new < window && new_length <= window

@@ -201,6 +201,7 @@ fn simpler(call: Call) -> Vec<Call> {
         Call::Sync { address, length, flags } => {
             shorter(length).map(|length| Call::Sync { address, length, flags }).collect()
         }
+        Call::Core { address, length } => shorter(length).map(|length| Call::Core { address, length }).collect(),
         Call::Truncate { .. } | Call::Fork { .. } | Call::Exit => Vec::new(),
     }
 }

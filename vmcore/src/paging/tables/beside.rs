@@ -27,7 +27,9 @@ use crate::paging::{Entry, Leaf, Mmu, TableError, Tables};
 use super::Gather;
 use super::around::{Around, Filler};
 use super::change::Forget;
+use super::cursor::Run;
 use super::page::Found;
+use super::table::Table;
 
 /// What it takes to set leaves beside others: a way to the root, not a hold of the tables.
 #[derive(Debug)]
@@ -80,20 +82,30 @@ impl<M: Mmu> Tables<M> {
         let range = self.with_whole_groups(frames, range);
         let (mmu, shift) = (self.mmu, self.mmu.page_shift());
         let mut forget = Forget::new(self.tag);
+        let drop_run = |table: &Table<'_, M>, run: Run, start: u64, forget: &mut Forget, gather: &mut Gather| {
+            let mut cleared = 0;
+            let clear = |_, word| mmu.is_present(word).then_some(0);
+            table.update_runs(run, M::FORMAT.global, clear, |done, global| {
+                cleared += done.count as i32;
+                forget.add_run(gather, start, shift, done, global);
+            });
+            if cleared != 0 {
+                table.change_live_beside(-cleared);
+            }
+        };
+        if let Some(table) = self.leaf_table_of(frames, range) {
+            // One walk does, for what most changes concern.
+            let run = Run { first: self.index_at(0, range.start()), count: range.pages(shift) as usize };
+            drop_run(&table, run, range.start().as_u64(), &mut forget, gather);
+            forget.finish(gather);
+            return Ok(());
+        }
         let mut cursor = self.cursor(frames, range)?;
         loop {
             let table = cursor.table();
             if cursor.level() == 0 {
-                let (run, start) = (cursor.run(), cursor.address().as_u64());
-                let mut cleared = 0;
-                let clear = |_, word| mmu.is_present(word).then_some(0);
-                table.update_runs(run, M::FORMAT.global, clear, |done, global| {
-                    cleared += done.count as i32;
-                    forget.add_run(gather, start, shift, done, global);
-                });
-                if cleared != 0 {
-                    table.change_live_beside(-cleared);
-                }
+                let run = cursor.run();
+                drop_run(&table, run, cursor.address().as_u64(), &mut forget, gather);
                 cursor.pass(run);
             } else {
                 match cursor.entry() {

@@ -55,6 +55,9 @@ impl Forget {
 impl<M: Mmu> Tables<M> {
     /// How many tables are needed to split the leaves that `range` covers only in part (at most one chain at each end).
     pub fn tables_to_split<F: Frames>(&self, frames: &F, range: PageRange) -> u64 {
+        if self.leaf_table_of(frames, range).is_some() {
+            return 0;
+        }
         // Foreign tables are refused by the operation itself.
         self.count_cuts(frames, range, |_| true).unwrap_or(0)
     }
@@ -84,6 +87,8 @@ impl<M: Mmu> Tables<M> {
             if self.is_absent(frames, range.start(), gather) {
                 return Ok(());
             }
+        } else if self.unmap_in_leaf_table(frames, range, gather, &mut removed) {
+            return Ok(());
         }
         let needed = self.count_cuts(frames, range, |_| true)?;
         if spare.len() < needed {
@@ -119,16 +124,7 @@ impl<M: Mmu> Tables<M> {
                         }
                     }
                 } else {
-                    let mmu = self.mmu;
-                    let clear = |step: usize, word| {
-                        let leaf = mmu.decode_leaf_at(0, run.first + step, word)?;
-                        removed(page(step), leaf);
-                        Some(0)
-                    };
-                    table.update_runs(run, M::FORMAT.global, clear, |done, global| {
-                        cleared += done.count as i32;
-                        forget.add_run(gather, start, shift, done, global);
-                    });
+                    cleared = self.clear_run(&table, run, start, (&mut forget, gather), &mut removed);
                 }
                 table.change_live(-cleared);
                 noted |= cleared != 0;
@@ -167,6 +163,64 @@ impl<M: Mmu> Tables<M> {
                 }
             }
         }
+    }
+
+    /// Clears entries of a leaf table side by side, of which the first maps the page at `start`; gives how many of them there were.
+    #[inline]
+    fn clear_run(
+        &self,
+        table: &Table<'_, M>,
+        run: Run,
+        start: u64,
+        (forget, gather): (&mut Forget, &mut Gather),
+        removed: &mut impl FnMut(PageRange, Leaf),
+    ) -> i32 {
+        let (mmu, shift) = (self.mmu, self.mmu.page_shift());
+        let clear = |step: usize, word| {
+            let leaf = mmu.decode_leaf_at(0, run.first + step, word)?;
+            removed(PageRange::from_checked(VirtAddr::new(start + ((step as u64) << shift)), 1 << shift), leaf);
+            Some(0)
+        };
+        let mut cleared = 0;
+        table.update_runs(run, M::FORMAT.global, clear, |done, global| {
+            cleared += done.count as i32;
+            forget.add_run(gather, start, shift, done, global);
+        });
+        cleared
+    }
+
+    /// [`unmap`](Self::unmap) where one walk does: all of the range lies in one leaf table, in which something is left whatever goes. False, and nothing was changed, where it takes more.
+    fn unmap_in_leaf_table<F: Frames>(
+        &self,
+        frames: &F,
+        range: PageRange,
+        gather: &mut Gather,
+        removed: &mut impl FnMut(PageRange, Leaf),
+    ) -> bool {
+        if const { M::FORMAT.has_contiguous() } || self.relies_on_dirty() {
+            return false;
+        }
+        let Some(table) = self.leaf_table_of(frames, range) else { return false };
+        let count = range.pages(self.mmu.page_shift());
+        if u64::from(table.live()) <= count {
+            return false;
+        }
+        let run = Run { first: self.index_at(0, range.start()), count: count as usize };
+        let mut forget = Forget::new(self.tag);
+        let cleared = self.clear_run(&table, run, range.start().as_u64(), (&mut forget, gather), removed);
+        forget.finish(gather);
+        table.change_live(-cleared);
+        true
+    }
+
+    /// The leaf table that all of a range lies in, if it is there, and this library's.
+    #[inline]
+    pub(super) fn leaf_table_of<'a, F: Frames>(&self, frames: &'a F, range: PageRange) -> Option<Table<'a, M>> {
+        let shift = self.mmu.page_shift() + self.mmu.index_bits(0);
+        if (range.start().as_u64() ^ range.last().as_u64()) >> shift != 0 {
+            return None;
+        }
+        self.leaf_table::<F, true>(frames, range.start())?.0.owned(frames)
     }
 
     /// Notes the way to a table that is unlinked, of which nothing else was noted: it was empty before, and CPUs may remember it.

@@ -29,16 +29,15 @@ impl<M: Mmu> LeafTables<M> {
         let (start, end) = (range.start().as_u64(), range.last().as_u64());
         let mut at = start;
         loop {
-            let found = match *last {
-                Some(found) if Self::leads_there(mmu, &found, at) => Some(found),
-                _ => tables.find(frames, VirtAddr::new(at)),
-            };
+            if !last.as_ref().is_some_and(|found| Self::leads_there(mmu, found, at)) {
+                *last = tables.find(frames, VirtAddr::new(at));
+            }
             // What cannot be reached shows nothing that anybody can tell.
-            let shift = found.map_or(table_shift(mmu), |found| Self::found_shift(mmu, &found));
+            let shift = last.as_ref().map_or(table_shift(mmu), |found| Self::found_shift(mmu, found));
             let to = (at | ((1 << shift) - 1)).min(end);
             let before = (at - start) >> page_shift;
             let count = ((to - at) >> page_shift) + 1;
-            match found {
+            match last {
                 Some(found) if found.level == 0 => {
                     let first = tables.index_at(0, VirtAddr::new(at));
                     for step in 0..count {
@@ -55,7 +54,6 @@ impl<M: Mmu> LeafTables<M> {
                 }
                 None => {}
             }
-            *last = found;
             match to.checked_add(1) {
                 Some(next) if to < end => at = next,
                 _ => return,

@@ -16,8 +16,8 @@ use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, Ordering};
 use super::maps::{self, Maps};
 use super::{access, sys};
 use crate::script::{
-    BASE, Call, END, FILES, File, MOST_COPIED, MOST_STEPS, NULL, PAGE, Record, SLOTS, Setting, State, Step, THREADS,
-    linux,
+    BASE, Call, END, FILES, File, MOST_COPIED, MOST_STEPS, NULL, PAGE, PAGES, Record, SLOTS, Setting, State, Step,
+    THREADS, linux,
 };
 
 /// How long a thread waits for its turn, in seconds: then whoever had it is gone.
@@ -454,6 +454,14 @@ unsafe fn make(shared: &'static Shared, process: &mut Process, step: &Step, reco
         }
         Call::Sync { address, length, flags } => {
             call(libc::SYS_msync, [at(address), length, u64::from(flags), 0, 0, 0])
+        }
+        Call::Core { address, length } => {
+            let mut there = [0_u8; PAGES as usize];
+            let result = call(libc::SYS_mincore, [at(address), length, there.as_mut_ptr() as u64, 0, 0, 0]);
+            if result == 0 {
+                record.value = there.iter().rev().fold(0, |all, page| all << 1 | u64::from(page & 1));
+            }
+            result
         }
         Call::Truncate { file, size } => {
             let handle = process.files.get(usize::from(file)).copied().unwrap_or(-1);
