@@ -1,5 +1,5 @@
-//! The tests that mutants of `vm_area` and `vm_space` are tried on (`cargo xtask mutants`), as one program: what is generic is compiled once for all of them, which is
-//! most of what a mutant costs. In other builds it is empty.
+//! The tests beside the library's own that mutants are tried on (`cargo xtask mutants`), as one program: what is generic is compiled once for all of them. In other
+//! builds it is empty.
 #![cfg(mutants)]
 
 #[path = "accounts.rs"]

@@ -1,48 +1,50 @@
 //! `cargo xtask mutants`: changes one thing of the library after the other, and sees whether a test notices.
 //!
-//! cargo-mutants makes the changes, in a copy of the workspace. Each module's mutants are tried on the tests that are about it, compiled as one program
-//! for as few formats as show everything, since compiling is most of what a mutant costs. A share of all mutants is every n-th of them, the same ones every time.
+//! cargo-mutants lists the changes. All of a share stand in one program, which is compiled once, and one of them is chosen when it runs ([`schema`]); so a mutant costs what its tests take, until
+//! the first of them fails. A share of all mutants is every n-th of them, the same ones every time.
 //!
 //! ```text
-//!   viable ── caught:   a test failed, or took too long
-//!      └───── missed:   every test passed: listed at the end
-//!   unviable            did not compile: says nothing
+//!   viable ──┬─ caught:   a test failed, died, or took too long
+//!            └─ missed:   every test passed: listed at the end, unless it is explained
+//!   explained             nothing that can be observed changes, for the reason in `mutants-explained`
+//!   unviable              did not compile: says nothing
+//!   untried               of a constant, or not expressible: cannot be chosen when a program runs
 //! ```
 
+mod schema;
+mod tree;
+mod trial;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
+use self::schema::Mutant;
+use self::tree::Tree;
+use self::trial::{End, Test};
 use crate::setup::{self, Tool};
 use crate::workspace::{Workspace, cargo};
 
 /// The least share of viable mutants that is to be caught, in percent.
 const BAR: f64 = 85.0;
 
-/// A module, and the tests that its mutants are tried on.
-struct Module {
-    name: &'static str,
-    /// The program.
-    target: &'static [&'static str],
-    /// A part of their names.
-    filter: Option<&'static str>,
-}
+const MODULES: [&str; 4] = ["page_tree", "vm_area", "vm_space", "paging"];
 
-const MODULES: [Module; 4] = [
-    Module { name: "page_tree", target: &["--lib"], filter: Some("page_tree::") },
-    Module { name: "vm_area", target: &["--test=mutants"], filter: None },
-    Module { name: "vm_space", target: &["--test=mutants"], filter: None },
-    Module { name: "paging", target: &["--lib"], filter: Some("paging::") },
-];
+/// Tests that take longer by themselves are for other commands.
+const SLOWEST: Duration = Duration::from_secs(5);
 
 /// Change one thing of page_tree, vm_area, vm_space or paging after the other, and see whether a test notices
 ///
-/// Installs cargo-mutants if it is not there. Tries the same share of the mutants every time, each on the tests of its module. Ends with the share that was caught of those that compile, and
-/// the survivors; fails if it is less than 85 %.
+/// Installs cargo-mutants if it is not there. Compiles the same share of the mutants every time into one program, and tries each on the tests that come by it. Ends with the share that was caught of
+/// those that compile, and the survivors that `xtask/mutants-explained` does not explain; fails if it is less than 85 %.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Only these modules: page_tree, vm_area, vm_space, paging
@@ -83,8 +85,10 @@ pub(crate) struct Outcome {
     pub(crate) module: &'static str,
     pub(crate) caught: u32,
     pub(crate) unviable: u32,
+    pub(crate) explained: u32,
+    /// In constants, or not expressible.
+    pub(crate) untried: u32,
     pub(crate) survivors: Vec<String>,
-    pub(crate) took: Duration,
 }
 
 impl Outcome {
@@ -95,19 +99,42 @@ impl Outcome {
     fn percent(&self) -> f64 {
         100.0 * f64::from(self.caught) / f64::from(self.viable().max(1))
     }
+
+    fn count(&mut self, mutant: &Mutant, end: Ended, explained: &Explained) {
+        match end {
+            Ended::Caught => self.caught += 1,
+            Ended::Unviable => self.unviable += 1,
+            Ended::Untried => self.untried += 1,
+            Ended::Missed | Ended::Unreached if explained.covers(&mutant.name) => self.explained += 1,
+            Ended::Missed => self.survivors.push(mutant.name.clone()),
+            Ended::Unreached => self.survivors.push(format!("{} (reached by no test)", mutant.name)),
+        }
+    }
+}
+
+/// What became of a mutant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    Caught,
+    Missed,
+    Unreached,
+    Unviable,
+    Untried,
 }
 
 /// `cargo xtask mutants`.
 pub(crate) fn command(arguments: &Arguments) -> Result<ExitCode> {
     let workspace = Workspace::load()?;
-    let mut outcomes = Vec::new();
-    for module in choose(&arguments.modules)? {
-        setup::ensure_tool(Tool::CargoMutants)?;
-        outcomes.extend(run(&workspace.root, module, arguments)?);
-    }
+    setup::ensure_tool(Tool::CargoMutants)?;
+    let (mutants, chosen) = choose(&workspace.root, arguments)?;
     if arguments.list {
+        for position in &chosen {
+            println!("{}", mutants[*position].name);
+        }
+        println!("{} of {} mutants", chosen.len(), mutants.len());
         return Ok(ExitCode::SUCCESS);
     }
+    let outcomes = run(&workspace.root, &mutants, &chosen, arguments)?;
     println!("{}", Table(&outcomes));
     Ok(if total(&outcomes).percent() >= BAR { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -116,22 +143,12 @@ pub(crate) fn command(arguments: &Arguments) -> Result<ExitCode> {
 pub(crate) fn verify(root: &Path, share: Share) -> Result<(Outcome, bool)> {
     setup::ensure_tool(Tool::CargoMutants)?;
     let arguments = Arguments { modules: Vec::new(), share, shift: 0, jobs: 1, list: false };
-    let mut outcomes = Vec::new();
-    for module in &MODULES {
-        outcomes.extend(run(root, module, &arguments)?);
-    }
+    let (mutants, chosen) = choose(root, &arguments)?;
+    let outcomes = run(root, &mutants, &chosen, &arguments)?;
     println!("{}", Table(&outcomes));
     let total = total(&outcomes);
     let is_enough = total.percent() >= BAR;
     Ok((total, is_enough))
-}
-
-fn choose(names: &[String]) -> Result<Vec<&'static Module>> {
-    for name in names {
-        let there = MODULES.iter().any(|module| module.name == name);
-        ensure!(there, "there is no module {name}: there are {}", MODULES.map(|module| module.name).join(", "));
-    }
-    Ok(MODULES.iter().filter(|module| names.is_empty() || names.iter().any(|name| name == module.name)).collect())
 }
 
 fn total(outcomes: &[Outcome]) -> Outcome {
@@ -139,70 +156,154 @@ fn total(outcomes: &[Outcome]) -> Outcome {
     for one in outcomes {
         total.caught += one.caught;
         total.unviable += one.unviable;
+        total.explained += one.explained;
+        total.untried += one.untried;
         total.survivors.extend(one.survivors.iter().cloned());
-        total.took += one.took;
     }
     total
 }
 
-/// Tries a share of a module's mutants; nothing if they are only counted.
-fn run(root: &Path, module: &Module, arguments: &Arguments) -> Result<Option<Outcome>> {
-    let name = module.name;
-    let output = root.join("target/mutants").join(name);
-    std::fs::create_dir_all(&output).with_context(|| format!("making {}", output.display()))?;
+/// The mutants of all modules, and the positions of those to try.
+fn choose(root: &Path, arguments: &Arguments) -> Result<(Vec<Mutant>, Vec<usize>)> {
+    for name in &arguments.modules {
+        ensure!(MODULES.contains(&name.as_str()), "there is no module {name}: there are {}", MODULES.join(", "));
+    }
     let mut command = cargo(root);
-    command
-        // One build for all: nothing of the caller's flags, and no more formats than show everything.
-        .env("CARGO_ENCODED_RUSTFLAGS", "--cfg=quick\x1f--cfg=mutants")
-        .env_remove("RUSTFLAGS")
-        .args(["mutants", "--package", "vmcore", "--sharding", "round-robin", "--no-shuffle"])
-        .args(["--shard", &format!("{}/{}", arguments.shift % arguments.share.0, arguments.share.0)])
-        .args(["--file", &format!("vmcore/src/{name}.rs"), "--file", &format!("vmcore/src/{name}/**/*.rs")]);
-    if arguments.list {
-        let count = list(&mut command)?;
-        println!("{name}: {count} mutants");
-        return Ok(None);
+    command.args(["mutants", "--package", "vmcore", "--list", "--json", "--no-shuffle"]);
+    for name in MODULES {
+        command.args(["--file", &format!("vmcore/src/{name}.rs"), "--file", &format!("vmcore/src/{name}/**/*.rs")]);
     }
-    let jobs = arguments.jobs.to_string();
-    command.args(["--jobs", &jobs, "--no-times", "--colors", "never", "--output"]).arg(&output);
-    for argument in module.target {
-        command.arg(format!("--cargo-arg={argument}"));
-    }
-    if let Some(filter) = module.filter {
-        command.arg(format!("--cargo-test-arg={filter}"));
-    }
-    eprintln!("Mutants of {name} …");
-    let begin = Instant::now();
-    // 2: some survived; 3: some took too long, which counts as caught.
-    let status = command.status().context("trying mutants: cargo cannot be started")?;
-    ensure!(matches!(status.code(), Some(0 | 2 | 3)), "trying mutants of {name}: {status}; see {}", output.display());
-    let path = output.join("mutants.out/outcomes.json");
-    let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-    let mut outcome = parse(name, &text)?;
-    outcome.took = begin.elapsed();
-    Ok(Some(outcome))
-}
-
-fn list(command: &mut Command) -> Result<usize> {
-    let output = command.arg("--list").output().context("listing mutants: cargo cannot be started")?;
+    let output = command.output().context("listing mutants: cargo cannot be started")?;
     ensure!(output.status.success(), "listing mutants: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count())
+    let mutants = parse(&output.stdout)?;
+    let Share(every) = arguments.share;
+    let is_chosen = |mutant: &Mutant| {
+        arguments.modules.is_empty() || arguments.modules.iter().any(|name| name == module_of(&mutant.file))
+    };
+    let share = (0..mutants.len()).filter(|position| *position as u32 % every == arguments.shift % every);
+    let chosen = share.filter(|position| is_chosen(&mutants[*position])).collect();
+    Ok((mutants, chosen))
 }
 
-/// Reads what cargo-mutants leaves behind.
-fn parse(module: &'static str, text: &str) -> Result<Outcome> {
-    let all: Value = serde_json::from_str(text).context("the outcomes are no JSON")?;
-    let mut outcome = Outcome { module, ..Outcome::default() };
-    for one in all["outcomes"].as_array().context("there are no outcomes")? {
-        let Some(mutant) = one["scenario"].get("Mutant") else { continue };
-        match one["summary"].as_str().unwrap_or_default() {
-            "CaughtMutant" | "Timeout" => outcome.caught += 1,
-            "Unviable" => outcome.unviable += 1,
-            "MissedMutant" => outcome.survivors.push(mutant["name"].as_str().unwrap_or("?").to_owned()),
-            other => bail!("a mutant's end is {other:?}"),
+/// Reads the list that cargo-mutants makes.
+fn parse(json: &[u8]) -> Result<Vec<Mutant>> {
+    let all: Value = serde_json::from_slice(json).context("the list of mutants is no JSON")?;
+    let mut mutants = Vec::new();
+    for one in all.as_array().context("there is no list of mutants")? {
+        let text = |key: &str| one[key].as_str().map(str::to_owned).with_context(|| format!("a mutant without {key}"));
+        let place = |end: &str| -> Option<(usize, usize)> {
+            let place = &one["span"][end];
+            Some((place["line"].as_u64()? as usize, place["column"].as_u64()? as usize))
+        };
+        let (start, end) = place("start").zip(place("end")).context("a mutant without a place")?;
+        let (file, name) = (text("file")?, text("name")?);
+        mutants.push(Mutant { file, name, genre: text("genre")?, replacement: text("replacement")?, start, end });
+    }
+    Ok(mutants)
+}
+
+fn module_of(file: &str) -> &'static str {
+    let file = file.trim_start_matches("vmcore/src/");
+    let name = file.split(['/', '.']).next().unwrap_or_default();
+    MODULES.into_iter().find(|module| *module == name).unwrap_or("other")
+}
+
+/// Tries the chosen mutants.
+fn run(root: &Path, mutants: &[Mutant], chosen: &[usize], arguments: &Arguments) -> Result<Vec<Outcome>> {
+    let explained = Explained::read(&root.join("xtask/mutants-explained"))?;
+    let jobs = arguments.jobs as usize;
+    let mut tree = Tree::new(root, mutants, chosen)?;
+    eprintln!("Compiling {} mutants …", chosen.len());
+    let begin = Instant::now();
+    let programs = tree.build(mutants)?;
+    let directory = root.join("target/mutants/tree/vmcore");
+    eprintln!("  {:.0} s. Running the tests without a mutant …", begin.elapsed().as_secs_f64());
+    let begin = Instant::now();
+    let tests = trial::survey(&programs, &directory, jobs)?;
+    let quick: Vec<_> = tests.iter().filter(|test| test.took <= SLOWEST).collect();
+    eprintln!("  {:.0} s. {} tests, {} of them quick enough.", begin.elapsed().as_secs_f64(), tests.len(), quick.len());
+    let mut by_choice = BTreeMap::<u32, Vec<&Test>>::new();
+    for test in &quick {
+        for first in &test.reached {
+            by_choice.entry(*first).or_default().push(test);
         }
     }
-    Ok(outcome)
+    let mut ends = BTreeMap::<usize, Ended>::new();
+    ends.extend(tree.constants().map(|position| (position, Ended::Untried)));
+    ends.extend(tree.unviable.iter().map(|position| (*position, Ended::Unviable)));
+    ends.extend(tree.inexpressible.iter().map(|position| (*position, Ended::Untried)));
+    let mut trials = Vec::new();
+    for site in tree.sites() {
+        let tests = by_choice.get(&site.first);
+        for (number, position) in (site.first..).zip(&site.mutants) {
+            match tests {
+                _ if ends.contains_key(position) => {}
+                Some(tests) => trials.push((*position, number, tests)),
+                None => drop(ends.insert(*position, if site.in_const_fn { Ended::Untried } else { Ended::Unreached })),
+            }
+        }
+    }
+    trials.sort_by_key(|(position, ..)| *position);
+    let log = root.join("target/mutants/trials");
+    let log = Mutex::new((File::create(&log).with_context(|| format!("making {}", log.display()))?, 0, Instant::now()));
+    let tried = trial::in_parallel(jobs, trials.len(), |index| {
+        let (position, number, tests) = &trials[index];
+        let begin = Instant::now();
+        let (end, test) = trial::attempt(*number, tests, &directory)?;
+        let caught = end != End::Passed;
+        if let Ok(mut log) = log.lock() {
+            let (file, done, since) = &mut *log;
+            let name = &mutants[*position].name;
+            writeln!(file, "{end:?}\t{:.2}\t{name}\t{test}", begin.elapsed().as_secs_f64())?;
+            *done += 1;
+            if *done % 100 == 0 {
+                eprintln!("  {done} of {} tried, {:.0} s", trials.len(), since.elapsed().as_secs_f64());
+            }
+        }
+        Ok((*position, if caught { Ended::Caught } else { Ended::Missed }))
+    })?;
+    ends.extend(tried);
+    let mut outcomes = MODULES.map(|module| Outcome { module, ..Outcome::default() });
+    for (position, end) in ends {
+        let mutant = &mutants[position];
+        if let Some(outcome) = outcomes.iter_mut().find(|outcome| outcome.module == module_of(&mutant.file)) {
+            outcome.count(mutant, end, &explained);
+        }
+    }
+    Ok(outcomes
+        .into_iter()
+        .filter(|outcome| *outcome != Outcome { module: outcome.module, ..Outcome::default() })
+        .collect())
+}
+
+/// Survivors that change nothing that can be observed.
+#[derive(Debug, Default)]
+struct Explained {
+    /// Names of mutants, without line and column.
+    names: BTreeSet<String>,
+}
+
+impl Explained {
+    fn read(path: &Path) -> Result<Self> {
+        let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+        Ok(Self::parse(&text))
+    }
+
+    /// Lines that begin with a space are names, below the reason for them.
+    fn parse(text: &str) -> Self {
+        Self { names: text.lines().filter(|line| line.starts_with(' ')).map(|line| line.trim().to_owned()).collect() }
+    }
+
+    fn covers(&self, name: &str) -> bool {
+        self.names.contains(&without_place(name))
+    }
+}
+
+/// `vmcore/src/a.rs:1:2: replace …` without its line and column, which change with every edit above.
+fn without_place(name: &str) -> String {
+    let Some((file, rest)) = name.split_once(".rs:") else { return name.to_owned() };
+    let text = rest.split_once(": ").map_or(rest, |(_, text)| text);
+    format!("{}.rs: {text}", file.trim_start_matches("vmcore/src/"))
 }
 
 /// The modules, then the survivors.
@@ -212,14 +313,16 @@ impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "\n{:<12} {:>8} {:>8} {:>8} {:>9} {:>10}",
-            "module", "viable", "caught", "missed", "caught %", "s each"
+            "\n{:<12} {:>8} {:>8} {:>8} {:>9} {:>10} {:>9} {:>8}",
+            "module", "viable", "caught", "missed", "caught %", "explained", "unviable", "untried"
         )?;
         for one in self.0.iter().chain([&total(self.0)]) {
-            let count = one.viable() + one.unviable;
-            let each = one.took.as_secs_f64() / f64::from(count.max(1));
             let (viable, missed, percent) = (one.viable(), one.survivors.len(), one.percent());
-            writeln!(f, "{:<12} {viable:>8} {:>8} {missed:>8} {percent:>9.1} {each:>10.1}", one.module, one.caught)?;
+            let Outcome { module, caught, explained, unviable, untried, .. } = one;
+            writeln!(
+                f,
+                "{module:<12} {viable:>8} {caught:>8} {missed:>8} {percent:>9.1} {explained:>10} {unviable:>9} {untried:>8}"
+            )?;
         }
         for one in self.0 {
             for survivor in &one.survivors {
@@ -234,34 +337,50 @@ impl fmt::Display for Table<'_> {
 mod tests {
     use super::*;
 
-    const OUTCOMES: &str = r#"{"outcomes": [
-        {"scenario": "Baseline", "summary": "Success"},
-        {"scenario": {"Mutant": {"name": "vmcore/src/page_tree/edit.rs:1:1: replace < with <="}}, "summary": "CaughtMutant"},
-        {"scenario": {"Mutant": {"name": "a loop"}}, "summary": "Timeout"},
-        {"scenario": {"Mutant": {"name": "no default"}}, "summary": "Unviable"},
-        {"scenario": {"Mutant": {"name": "replace len with 0"}}, "summary": "MissedMutant"}
-    ]}"#;
+    const LIST: &str = r#"[{"file": "vmcore/src/page_tree/edit.rs", "genre": "BinaryOperator", "package": "vmcore",
+        "name": "vmcore/src/page_tree/edit.rs:12:7: replace < with <= in PageTree<V>::insert", "replacement": "<=",
+        "span": {"start": {"line": 12, "column": 7}, "end": {"line": 12, "column": 8}}}]"#;
 
     #[test]
-    fn the_outcomes_are_counted() {
-        let outcome = parse("page_tree", OUTCOMES).unwrap();
-        assert_eq!((outcome.caught, outcome.unviable, outcome.viable()), (2, 1, 3));
-        assert_eq!(outcome.survivors, ["replace len with 0"]);
+    fn the_list_is_read() {
+        let mutants = parse(LIST.as_bytes()).unwrap();
+        assert_eq!((mutants[0].start, mutants[0].end, mutants[0].replacement.as_str()), ((12, 7), (12, 8), "<="));
+        assert_eq!(module_of(&mutants[0].file), "page_tree");
+        assert_eq!(module_of("vmcore/src/page_tree.rs"), "page_tree");
+        assert!(parse(LIST.replace("column", "row").as_bytes()).is_err());
+    }
+
+    #[test]
+    fn ends_are_counted_and_explained() {
+        let explained = Explained::parse(
+            "# Survivors.\nThe same, since the two are never equal.\n  page_tree/edit.rs: replace < with <= in PageTree<V>::insert\n",
+        );
+        let mutant = parse(LIST.as_bytes()).unwrap().remove(0);
+        let other = Mutant {
+            name: "vmcore/src/page_tree/edit.rs:12:7: replace < with > in PageTree<V>::insert".into(),
+            ..mutant.clone()
+        };
+        let mut outcome = Outcome { module: "page_tree", ..Outcome::default() };
+        for (mutant, end) in [
+            (&mutant, Ended::Caught),
+            (&mutant, Ended::Missed),
+            (&other, Ended::Missed),
+            (&other, Ended::Unreached),
+            (&other, Ended::Caught),
+            (&other, Ended::Unviable),
+            (&other, Ended::Untried),
+        ] {
+            outcome.count(mutant, end, &explained);
+        }
+        assert_eq!((outcome.caught, outcome.viable(), outcome.explained), (2, 4, 1));
+        assert_eq!((outcome.unviable, outcome.untried), (1, 1));
         let text = Table(&[outcome]).to_string();
-        assert!(text.contains("66.7") && text.contains("missed: replace len with 0"), "{text}");
-        assert!(parse("page_tree", &OUTCOMES.replace("Unviable", "Broken")).is_err());
+        assert!(text.contains("50.0") && text.contains("insert (reached by no test)"), "{text}");
     }
 
     #[test]
     fn shares_are_parts() {
         assert_eq!((share("1/5"), share("all")), (Ok(Share(5)), Ok(Share(1))));
         assert!(share("0.2").is_err() && share("1/0").is_err() && share("2/5").is_err());
-    }
-
-    #[test]
-    fn modules_are_chosen_by_name() {
-        assert_eq!(choose(&[]).unwrap().len(), 4);
-        assert_eq!(choose(&["vm_area".into()]).unwrap()[0].name, "vm_area");
-        assert!(choose(&["frame".into()]).is_err());
     }
 }

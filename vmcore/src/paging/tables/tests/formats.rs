@@ -22,7 +22,7 @@ pub(super) const ALWAYS_EXECUTABLE: Accesses = [R.union(W).union(X).union(U), R.
 pub(super) const GUEST: Accesses = [R.union(W).union(X), R.union(X), R];
 
 /// A test per format: `$check(mmu, accesses)`. `--cfg quick` makes do with three, for who works on something else: the rest take
-/// three minutes to compile; `--cfg mutants` with two, since it compiles them for every mutant.
+/// three minutes to compile.
 macro_rules! in_every_format {
     ($check:path) => {
         in_every_format! {
@@ -30,7 +30,6 @@ macro_rules! in_every_format {
             x86_64_four_levels: X86_64::new(40), ORDINARY;
             aarch64_4k: AArch64::<Granule4K>::bits_48(Half::Lower, 48), ORDINARY;
         }
-        #[cfg(not(mutants))]
         in_every_format! {
             $check;
             sv39: RiscV64::sv39(56), ORDINARY;
