@@ -10,6 +10,8 @@ mod beside;
 mod clone;
 #[path = "copies.rs"]
 mod copies;
+#[path = "edges.rs"]
+mod edges;
 #[path = "exhaustion.rs"]
 mod exhaustion;
 #[path = "growing.rs"]

@@ -1,0 +1,88 @@
+//! Exact edges that random operations seldom come upon: the last physical frame, a move past the last key, a run that moves whole.
+
+use std::alloc::Layout;
+use std::num::NonZeroU64;
+use std::ptr::NonNull;
+
+use vmcore::Platform;
+use vmcore::addr::{Frame, FrameRange};
+use vmcore::page_tree::{Context, Node, NodeSize, NodeStore, OutOfNodes, PageTree, TreeError, Uncounted};
+use vmcore::paging::{MemoryType, Mmu};
+use vmcore::vm_area::{AreaError, AreaKind};
+
+mod common;
+
+use common::{PAGE, World};
+
+fn fixed(first: u64, count: u64) -> AreaKind {
+    AreaKind::Fixed { frames: FrameRange::new(Frame::new(first), count).unwrap(), memory: MemoryType::Uncached }
+}
+
+#[test]
+fn a_fixed_area_ends_with_physical_memory_at_the_latest() {
+    let world = World::new(1);
+    let beyond = 1 << (world.sim.machine().mmu().physical_bits() - PAGE.trailing_zeros());
+    for (first, count) in [(beyond - 1, 1), (beyond - 5, 5)] {
+        let area = common::area(&world.sim, fixed(first, count));
+        assert_eq!(area.map(|area| area.size()), Ok(count * PAGE), "{first:#x} + {count}");
+    }
+    for (first, count) in [(beyond, 1), (beyond - 1, 2), (beyond - 5, 6)] {
+        let AreaKind::Fixed { frames, .. } = fixed(first, count) else { unreachable!() };
+        let area = common::area(&world.sim, fixed(first, count));
+        assert_eq!(area.map(drop), Err(AreaError::Frames(frames)), "{first:#x} + {count}");
+    }
+    world.finish();
+}
+
+struct Heap;
+
+fn layout(size: NodeSize) -> Layout {
+    Layout::from_size_align(size.bytes(), NodeSize::ALIGN).unwrap()
+}
+
+// SAFETY: the allocator gives each block to one user at a time, with the size and alignment of a node.
+unsafe impl NodeStore for Heap {
+    fn take(&mut self, size: NodeSize) -> Result<NonNull<Node>, OutOfNodes> {
+        // SAFETY: a node's size is not zero.
+        NonNull::new(unsafe { std::alloc::alloc(layout(size)) }.cast()).ok_or(OutOfNodes::new())
+    }
+
+    unsafe fn give(&mut self, node: NonNull<Node>, size: NodeSize) {
+        // SAFETY: the node came from `take`, as the caller promises.
+        unsafe { std::alloc::dealloc(node.as_ptr().cast(), layout(size)) }
+    }
+}
+
+#[test]
+fn keys_cannot_move_past_the_last() {
+    let mut context = Context { nodes: &mut Heap, values: &mut Uncounted };
+    // SAFETY: all nodes come from the host's one allocator.
+    let mut tree = unsafe { PageTree::<NonZeroU64>::new() };
+    for key in 10..15 {
+        tree.insert(key, NonZeroU64::new(100 + key).unwrap(), &mut context).unwrap();
+    }
+    // Where the range goes is named as it was asked for, whichever of its keys are present.
+    let refused = tree.move_range(8..15, u64::MAX - 5, &mut context);
+    assert_eq!(refused, Err(TreeError::Misplaced { key: u64::MAX - 5, count: 7 }));
+    assert_eq!(tree.get(10), NonZeroU64::new(110), "nothing moved");
+    assert_eq!(tree.move_range(8..15, u64::MAX - 6, &mut context), Ok(5));
+    assert_eq!((tree.get(10), tree.get(u64::MAX)), (None, NonZeroU64::new(114)));
+    tree.clear(&mut context);
+}
+
+#[test]
+fn a_run_that_stays_aligned_moves_whole() {
+    let mut context = Context { nodes: &mut Heap, values: &mut Uncounted };
+    // SAFETY: all nodes come from the host's one allocator.
+    let mut tree = unsafe { PageTree::<NonZeroU64>::new() };
+    tree.insert_run(64, 64, NonZeroU64::new(1000).unwrap(), &mut context).unwrap();
+    let nodes = tree.node_count();
+    assert_eq!(tree.move_range(64..128, 256, &mut context), Ok(64));
+    assert_eq!(tree.node_count(), nodes, "as many nodes as where it was");
+    assert_eq!((tree.get(64), tree.get(256), tree.get(319)), (None, NonZeroU64::new(1000), NonZeroU64::new(1063)));
+    // Where it cannot be a run its values are in leaves, one by one.
+    assert_eq!(tree.move_range(256..320, 600, &mut context), Ok(64));
+    assert!(tree.node_count() > nodes);
+    assert_eq!((tree.get(256), tree.get(600), tree.get(663)), (None, NonZeroU64::new(1000), NonZeroU64::new(1063)));
+    tree.clear(&mut context);
+}
