@@ -34,7 +34,11 @@ fn a_fixed_area_ends_with_physical_memory_at_the_latest() {
     world.finish();
 }
 
-struct Heap;
+/// Counts the nodes that are taken.
+#[derive(Default)]
+struct Heap {
+    taken: usize,
+}
 
 fn layout(size: NodeSize) -> Layout {
     Layout::from_size_align(size.bytes(), NodeSize::ALIGN).unwrap()
@@ -43,6 +47,7 @@ fn layout(size: NodeSize) -> Layout {
 // SAFETY: the allocator gives each block to one user at a time, with the size and alignment of a node.
 unsafe impl NodeStore for Heap {
     fn take(&mut self, size: NodeSize) -> Result<NonNull<Node>, OutOfNodes> {
+        self.taken += 1;
         // SAFETY: a node's size is not zero.
         NonNull::new(unsafe { std::alloc::alloc(layout(size)) }.cast()).ok_or(OutOfNodes::new())
     }
@@ -55,7 +60,8 @@ unsafe impl NodeStore for Heap {
 
 #[test]
 fn keys_cannot_move_past_the_last() {
-    let mut context = Context { nodes: &mut Heap, values: &mut Uncounted };
+    let (mut heap, mut values) = (Heap::default(), Uncounted);
+    let mut context = Context { nodes: &mut heap, values: &mut values };
     // SAFETY: all nodes come from the host's one allocator.
     let mut tree = unsafe { PageTree::<NonZeroU64>::new() };
     for key in 10..15 {
@@ -72,12 +78,15 @@ fn keys_cannot_move_past_the_last() {
 
 #[test]
 fn a_run_that_stays_aligned_moves_whole() {
-    let mut context = Context { nodes: &mut Heap, values: &mut Uncounted };
+    let (mut heap, mut values) = (Heap::default(), Uncounted);
+    let mut context = Context { nodes: &mut heap, values: &mut values };
     // SAFETY: all nodes come from the host's one allocator.
     let mut tree = unsafe { PageTree::<NonZeroU64>::new() };
     tree.insert_run(64, 64, NonZeroU64::new(1000).unwrap(), &mut context).unwrap();
     let nodes = tree.node_count();
+    context.nodes.taken = 0;
     assert_eq!(tree.move_range(64..128, 256, &mut context), Ok(64));
+    assert_eq!(context.nodes.taken, 0, "it was split on the way");
     assert_eq!(tree.node_count(), nodes, "as many nodes as where it was");
     assert_eq!((tree.get(64), tree.get(256), tree.get(319)), (None, NonZeroU64::new(1000), NonZeroU64::new(1063)));
     // Where it cannot be a run its values are in leaves, one by one.
