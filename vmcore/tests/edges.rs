@@ -9,6 +9,7 @@ use vmcore::addr::{Frame, FrameRange};
 use vmcore::page_tree::{Context, Node, NodeSize, NodeStore, OutOfNodes, PageTree, TreeError, Uncounted};
 use vmcore::paging::{MemoryType, Mmu};
 use vmcore::vm_area::{AreaError, AreaKind};
+use vmcore::vm_space::MapRequest;
 
 mod common;
 
@@ -31,6 +32,36 @@ fn a_fixed_area_ends_with_physical_memory_at_the_latest() {
         let area = common::area(&world.sim, fixed(first, count));
         assert_eq!(area.map(drop), Err(AreaError::Frames(frames)), "{first:#x} + {count}");
     }
+    world.finish();
+}
+
+/// Windows so far from one another that each needs tables of its own: what is reserved for them adds up.
+#[test]
+fn many_windows_are_populated_at_once() {
+    const GIB: u64 = 1 << 30;
+    let world = World::new(1);
+    let space = world.user();
+    let device = common::area(&world.sim, fixed(1 << 26, 12)).unwrap();
+    let open = world.open(12);
+    for (area, first) in [(&device, 0), (&open, 64 * GIB)] {
+        let requests: [_; 12] = std::array::from_fn(|index| {
+            let page = index as u64;
+            MapRequest::new(area).at(GIB + first + page * GIB).offset(page * PAGE).size(PAGE).populated()
+        });
+        let mut ranges = [space.bounds(); 12];
+        assert_eq!(space.map_many(&requests, &mut ranges), Ok(12));
+        for (range, page) in ranges.iter().zip(0..) {
+            let physical = space.walk(range.start()).physical();
+            assert!(physical.is_some(), "{page}: {range:?}");
+            if matches!(area.kind(), AreaKind::Fixed { .. }) {
+                assert_eq!(physical.map(|address| address.as_u64()), Some(((1 << 26) + page) * PAGE));
+            }
+        }
+        for range in ranges {
+            common::unmap(&space, range.start().as_u64(), 1);
+        }
+    }
+    drop((device, open, space));
     world.finish();
 }
 
