@@ -126,7 +126,7 @@ pub(crate) fn run(programs: &Programs<'_>) -> bool {
     for (name, test) in thread::tests::ALL {
         count.note(name, test(programs));
     }
-    for role in CheckRole::ALL.into_iter().filter(|role| !role.needs_area()) {
+    for role in CheckRole::ALL.into_iter().filter(|role| !role.needs_area() && !role.needs_scarcity()) {
         if role == CheckRole::StoreDescriptorTable && !offers_user_mode_instruction_prevention() {
             log!("test {} ... skipped (the processor has no UMIP)", role.test_name());
             continue;
@@ -167,6 +167,7 @@ const TESTS: &[(&str, Test)] = &[
     ("two_spaces_live_at_once", two_spaces),
     ("process_creation_failure_leaves_no_frame", creation_failure),
     ("process_in_scarce_memory_returns_every_frame", scarce_memory),
+    (CheckRole::ScarceChannels.test_name(), scarce_channels),
 ];
 
 /// Tests with changed copies of a program. The copy is made on the heap, which keeps its pages, so these count frames behind it.
@@ -208,7 +209,8 @@ fn check_with(
     role: CheckRole,
     kernel: [u64; KERNEL_ADDRESSES],
 ) -> Result<Ending, ProgramError> {
-    programs.run("check", Start { argument: role.argument(), kernel, ..Start::default() })
+    let physical = role == CheckRole::Physical;
+    programs.run("check", Start { argument: role.argument(), kernel, physical, ..Start::default() })
 }
 
 /// Whatever the kernel has mapped is out of a program's reach, and a program that tries is killed for that very address.
@@ -408,6 +410,20 @@ fn scarce_memory(programs: &Programs<'_>) -> Result<(), Failure> {
         })?;
     }
     Ok(())
+}
+
+/// Messages take what memory there is, and are refused as a whole when there is none.
+fn scarce_channels(programs: &Programs<'_>) -> Result<(), Failure> {
+    /// For the program's pages and tables, and some dozens of messages.
+    const LEFT: u64 = 300;
+    let mut hoard = Hoard::take();
+    while programs.load("check", Start::default()).is_err() {
+        require(hoard.give_one(), "a process is loaded before all memory is given")?;
+    }
+    for _ in 0..LEFT {
+        require(hoard.give_one(), "there is memory left to give")?;
+    }
+    same_frames(|| plays(programs, CheckRole::ScarceChannels))
 }
 
 /// Loads a file that must be refused, and requires that no frame is in use for it, the changed copy of it included.

@@ -13,6 +13,17 @@
 //!
 //! The free places are linked through themselves: taking and giving back are O(1). A generation does not come back: it would take
 //! 2^47 calls to run out of them, and then the place is not used any more.
+//!
+//! # Two steps
+//!
+//! What moves from one table to another, and may still fail half way, is done in two steps, of which the second cannot fail: a place is *held*, and is then filled or
+//! let go. A number whose place is held names nothing.
+//!
+//! ```text
+//!              hold                     fill
+//!     free ◄──────────► held ◄──────────────► used
+//!              let_go            withdraw
+//! ```
 
 use core::fmt;
 
@@ -47,6 +58,7 @@ const GENERATION_END: u64 = 1 << 47;
 #[derive(Debug)]
 enum Content<T> {
     Free { next: Option<u16> },
+    Held,
     Used(T),
 }
 
@@ -82,13 +94,86 @@ impl<T, const N: usize> HandleTable<T, N> {
     ///
     /// [`HandleError::Full`]; `value` is dropped.
     pub fn insert(&mut self, value: T) -> Result<u64, HandleError> {
+        self.take_place(Content::Used(value))
+    }
+
+    /// Holds a place, and gives the number that it will have. O(1).
+    ///
+    /// # Errors
+    ///
+    /// [`HandleError::Full`].
+    pub fn hold(&mut self) -> Result<u64, HandleError> {
+        self.take_place(Content::Held)
+    }
+
+    fn take_place(&mut self, content: Content<T>) -> Result<u64, HandleError> {
         let full = HandleError::Full { places: N };
         let index = self.free.ok_or(full)?;
         let place = self.places.get_mut(usize::from(index)).ok_or(full)?;
         let Content::Free { next } = place.content else { return Err(full) };
         self.free = next;
-        place.content = Content::Used(value);
+        place.content = content;
         Ok(place.generation << PLACE_BITS | (u64::from(index) + 1))
+    }
+
+    /// The place behind a number, if it is of this generation.
+    fn place(&mut self, number: u64) -> Option<(u16, &mut Place<T>)> {
+        let (index, generation) = Self::index(number)?;
+        let place = self.places.get_mut(usize::from(index))?;
+        (place.generation == generation).then_some((index, place))
+    }
+
+    /// Fills a place that is held: from now on the number names this. O(1).
+    ///
+    /// # Errors
+    ///
+    /// The value, where the place is not held.
+    pub fn fill(&mut self, number: u64, value: T) -> Result<(), T> {
+        match self.place(number) {
+            Some((_, place)) if matches!(place.content, Content::Held) => {
+                place.content = Content::Used(value);
+                Ok(())
+            }
+            _ => Err(value),
+        }
+    }
+
+    /// Takes out what a number names and holds its place. O(1).
+    ///
+    /// # Errors
+    ///
+    /// [`HandleError::Unknown`].
+    pub fn withdraw(&mut self, number: u64) -> Result<T, HandleError> {
+        let unknown = HandleError::Unknown(number);
+        let (_, place) = self.place(number).ok_or(unknown)?;
+        match core::mem::replace(&mut place.content, Content::Held) {
+            Content::Used(value) => Ok(value),
+            other => {
+                place.content = other;
+                Err(unknown)
+            }
+        }
+    }
+
+    /// Gives a place back that is held; its number names nothing for ever. O(1).
+    pub fn let_go(&mut self, number: u64) {
+        if let Some((index, place)) = self.place(number)
+            && matches!(place.content, Content::Held)
+        {
+            self.free_place(index);
+        }
+    }
+
+    /// Puts a place that nothing uses any more among the free ones.
+    fn free_place(&mut self, index: u16) {
+        let free = self.free;
+        let Some(place) = self.places.get_mut(usize::from(index)) else { return };
+        let usable = place.generation + 1 < GENERATION_END;
+        place.content = Content::Free { next: if usable { free } else { None } };
+        place.generation += 1;
+        if usable {
+            self.free = Some(index);
+        }
     }
 
     /// Whether [`insert`](Self::insert) would find a place.
@@ -117,7 +202,7 @@ impl<T, const N: usize> HandleTable<T, N> {
         }
     }
 
-    /// A table in which the same numbers name what `copy` makes of each thing.
+    /// A table in which the same numbers name what `copy` makes of each thing. What is held in this one is free in that.
     ///
     /// # Errors
     ///
@@ -129,8 +214,14 @@ impl<T, const N: usize> HandleTable<T, N> {
             to.generation = from.generation;
             to.content = match &from.content {
                 Content::Free { next } => Content::Free { next: *next },
+                Content::Held => Content::Held,
                 Content::Used(value) => Content::Used(copy(value)?),
             };
+        }
+        for index in 0..N as u16 {
+            if made.places.get(usize::from(index)).is_some_and(|place| matches!(place.content, Content::Held)) {
+                made.free_place(index);
+            }
         }
         Ok(made)
     }
@@ -141,22 +232,17 @@ impl<T, const N: usize> HandleTable<T, N> {
     ///
     /// [`HandleError::Unknown`].
     pub fn remove(&mut self, number: u64) -> Result<T, HandleError> {
-        let unknown = HandleError::Unknown(number);
-        let (index, generation) = Self::index(number).ok_or(unknown)?;
-        let place = self.places.get_mut(usize::from(index)).ok_or(unknown)?;
-        if place.generation != generation || !matches!(place.content, Content::Used(_)) {
-            return Err(unknown);
-        }
-        let usable = place.generation + 1 < GENERATION_END;
-        let next = if usable { self.free } else { None };
-        let Content::Used(value) = core::mem::replace(&mut place.content, Content::Free { next }) else {
-            return Err(unknown);
-        };
-        place.generation += 1;
-        if usable {
-            self.free = Some(index);
-        }
+        let value = self.withdraw(number)?;
+        self.let_go(number);
         Ok(value)
+    }
+
+    /// Takes out any of the things. O(N). `None` if there is none; what is held stays so.
+    pub fn pop(&mut self) -> Option<T> {
+        let used = |place: &Place<T>| matches!(place.content, Content::Used(_));
+        let (index, place) = self.places.iter().enumerate().find(|(_, place)| used(place))?;
+        let number = place.generation << PLACE_BITS | (index as u64 + 1);
+        self.remove(number).ok()
     }
 
     /// How many things there are. O(N).
@@ -241,29 +327,98 @@ mod tests {
         assert!(table.get(1).is_err());
     }
 
+    #[test]
+    fn what_is_held_is_nothing_until_it_is_filled() {
+        let mut table = HandleTable::<u32, 2>::new();
+        let first = table.insert(1).unwrap();
+        assert_eq!(table.withdraw(first), Ok(1));
+        for _ in 0..2 {
+            assert_eq!(table.withdraw(first), Err(HandleError::Unknown(first)));
+            assert_eq!(table.remove(first), Err(HandleError::Unknown(first)));
+            assert_eq!(table.get(first), Err(HandleError::Unknown(first)));
+        }
+        let second = table.hold().unwrap();
+        assert!(!table.has_room() && table.hold().is_err() && table.is_empty());
+        assert_eq!(table.fill(first, 1), Ok(()));
+        assert_eq!(table.fill(first, 2), Err(2));
+        assert_eq!(table.get(first), Ok(&1));
+        table.let_go(first);
+        assert_eq!(table.get(first), Ok(&1), "it is not held any more");
+        table.let_go(second);
+        table.let_go(second);
+        assert_eq!(table.fill(second, 7), Err(7));
+        let third = table.insert(3).unwrap();
+        assert_eq!((third == second, table.has_room(), table.len()), (false, false, 2));
+    }
+
+    #[test]
+    fn a_table_is_emptied_but_for_what_is_held() {
+        let mut table = HandleTable::<u32, 4>::new();
+        let handles = [1, 2, 3].map(|value| table.insert(value).unwrap());
+        assert_eq!(table.withdraw(handles[1]), Ok(2));
+        assert_eq!([(); 3].map(|()| table.pop()), [Some(1), Some(3), None]);
+        assert_eq!(table.fill(handles[1], 2), Ok(()));
+        assert_eq!((table.get(handles[0]).is_err(), table.pop(), table.is_empty()), (true, Some(2), true));
+    }
+
+    #[test]
+    fn a_copy_has_room_for_what_is_held() {
+        let mut table = HandleTable::<u32, 3>::new();
+        let handles = [1, 2, 3].map(|value| table.insert(value).unwrap());
+        assert_eq!(table.withdraw(handles[1]), Ok(2));
+        let mut copy = table.try_copy(|value| Ok::<_, ()>(*value)).unwrap();
+        let again = copy.insert(5).unwrap();
+        assert!(again != handles[1] && copy.insert(6).is_err());
+        assert_eq!((copy.get(handles[1]).is_err(), copy.get(again), copy.get(handles[0])), (true, Ok(&5), Ok(&1)));
+        assert_eq!(table.fill(handles[1], 2), Ok(()));
+        assert_eq!(table.get(handles[1]), Ok(&2));
+    }
+
     proptest! {
         /// Whatever numbers are tried, the table agrees with a map.
         #[test]
-        fn agrees_with_a_map(steps in prop::collection::vec((any::<bool>(), 0_usize..12, any::<u64>()), 0..200)) {
+        fn agrees_with_a_map(steps in prop::collection::vec((0_u8..8, 0_usize..12, any::<u64>()), 0..200)) {
             let mut table = HandleTable::<u64, 8>::new();
-            let mut model = HashMap::new();
+            // `None` is held.
+            let mut model: HashMap<u64, Option<u64>> = HashMap::new();
             let mut given = vec![0_u64, 0xffff, 1 << 32, 1 << 63, u64::MAX];
-            for (insert, choice, value) in steps {
-                if insert {
-                    match table.insert(value) {
+            for (step, choice, value) in steps {
+                let handle = given[given.len() - 1 - choice % given.len()];
+                let known = model.get(&handle).copied();
+                match step {
+                    0..=2 => match if step == 0 { table.hold() } else { table.insert(value) } {
                         Ok(handle) => {
-                            prop_assert!(model.insert(handle, value).is_none());
+                            prop_assert!(model.insert(handle, (step != 0).then_some(value)).is_none());
+                            prop_assert!(!given.contains(&handle));
                             given.push(handle);
                         }
                         Err(_) => prop_assert_eq!(model.len(), 8),
+                    },
+                    3 => match (table.fill(handle, value), known) {
+                        (Ok(()), Some(None)) => prop_assert!(model.insert(handle, Some(value)).is_some()),
+                        (result, _) => prop_assert_eq!(result, Err(value)),
+                    },
+                    4 => {
+                        prop_assert_eq!(table.withdraw(handle).ok(), known.flatten());
+                        model.entry(handle).and_modify(|value| *value = None);
                     }
-                } else {
-                    let handle = given[given.len() - 1 - choice % given.len()];
-                    prop_assert_eq!(table.remove(handle).ok(), model.remove(&handle));
+                    5 => {
+                        table.let_go(handle);
+                        if known == Some(None) {
+                            model.remove(&handle);
+                        }
+                    }
+                    _ => {
+                        prop_assert_eq!(table.remove(handle).ok(), known.flatten());
+                        if known != Some(None) {
+                            model.remove(&handle);
+                        }
+                    }
                 }
                 for handle in given.iter().chain(&[value]) {
-                    prop_assert_eq!(table.get(*handle).ok(), model.get(handle));
+                    prop_assert_eq!(table.get(*handle).ok().copied(), model.get(handle).copied().flatten());
                 }
+                prop_assert_eq!(table.has_room(), model.len() < 8);
             }
         }
     }

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`archive`] | the boot module: programs and symbols |
 //! | [`boot_info`] | what the loader told about the machine |
+//! | [`channels`] | two ends, a bounded queue to either, who waits there |
 //! | [`command_line`] | the words that the kernel was started with |
 //! | [`elf`] | from an ELF file to a plan of what goes where |
 //! | [`handles`] | what a process has, by number |
@@ -13,6 +14,7 @@
 //! | [`picture`] | memory and spaces, as pixels and as text |
 //! | [`pool`] | counted references without a heap |
 //! | [`symbols`] | names for addresses |
+//! | [`wait_queues`] | who waits for what, first come first served |
 //! | [`surface`] | drawing on the memory of a framebuffer |
 
 #![cfg_attr(not(test), no_std)]
@@ -31,6 +33,7 @@
 
 pub mod archive;
 pub mod boot_info;
+pub mod channels;
 pub mod command_line;
 pub mod elf;
 pub mod frame_bitmap;
@@ -41,5 +44,6 @@ pub mod memory_type;
 pub mod picture;
 pub mod pool;
 pub mod symbols;
+pub mod wait_queues;
 
 pub use refkernel_surface as surface;

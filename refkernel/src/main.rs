@@ -5,9 +5,11 @@
 
 extern crate alloc;
 
+mod address_wait;
 mod boot;
 mod boot_picture;
 mod boot_tests;
+mod channel;
 mod cpu;
 mod demo;
 mod devices;

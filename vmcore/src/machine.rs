@@ -182,6 +182,8 @@ pub struct Machine<P: Platform> {
     leaves: LeafLocks<P>,
     /// How many clones were begun.
     clones: AtomicUsize,
+    /// How many areas were asked for their number.
+    areas: AtomicU32,
     dropped_flushes: AtomicUsize,
     quarantined_frames: AtomicUsize,
     refused_frees: AtomicUsize,
@@ -213,6 +215,7 @@ impl<P: Platform> Machine<P> {
             readers: ReaderSlots::new(),
             leaves: LeafLocks::new(),
             clones: AtomicUsize::new(0),
+            areas: AtomicU32::new(0),
             dropped_flushes: AtomicUsize::new(0),
             quarantined_frames: AtomicUsize::new(0),
             refused_frees: AtomicUsize::new(0),
@@ -418,6 +421,11 @@ impl<P: Platform> Machine<P> {
     /// A number that no other clone has; never 0.
     pub(crate) fn next_clone(&self) -> usize {
         self.clones.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
+    }
+
+    /// A number that no other area has, of the 2^32 that ask before and after; never 0.
+    pub(crate) fn next_area(&self) -> u32 {
+        self.areas.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1)
     }
 
     /// Counts a flush value that was dropped with `frames` frames in it.

@@ -13,7 +13,7 @@ pub enum ErrorCode {
     BadHandle = 2,
     /// A pointer leads to memory that the program may not access so (or not at all).
     BadPointer = 3,
-    /// An address, offset, size or length is not a multiple of the page size.
+    /// An address, offset, size or length is not a multiple of the page size; the address of a word, not one of 4.
     Unaligned = 4,
     /// A length or size is 0.
     Empty = 5,
@@ -25,7 +25,7 @@ pub enum ErrorCode {
     Occupied = 8,
     /// No free range is long enough.
     NoRoom = 9,
-    /// The access bits are 0, unknown, or ask for write and execute together.
+    /// The access bits are 0, unknown, or ask for write and execute together; or other bits or a number that name no right, advice or kind of caching.
     BadAccess = 10,
     /// The handle does not allow this access, or this call.
     Denied = 11,
@@ -41,13 +41,27 @@ pub enum ErrorCode {
     Retry = 16,
     /// There is no program of this name, or its file cannot be loaded.
     NoProgram = 17,
-    /// There are as many processes or threads as there may be.
+    /// There are as many processes, threads or channels as there may be.
     TooMany = 18,
+    /// Nothing is mapped in a part of the range.
+    NotMapped = 19,
+    /// The channel's queue is full: ask again when the other end has received something.
+    QueueFull = 20,
+    /// The other end of the channel is closed, and nothing is left to receive; or this end was closed meanwhile.
+    Closed = 21,
+    /// The time is over.
+    TimedOut = 22,
+    /// The message is longer than the buffer, or carries more handles than the array holds: it stays in the queue.
+    BufferTooSmall = 23,
+    /// The word is not what it was expected to be.
+    Changed = 24,
+    /// A channel's end cannot be sent while another one is on its way to it, nor to an end that is on its way itself: ask again when it has been received.
+    OnItsWay = 25,
 }
 
 impl ErrorCode {
     /// Every error, in the order of the numbers.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 25] = [
         Self::UnknownCall,
         Self::BadHandle,
         Self::BadPointer,
@@ -66,6 +80,13 @@ impl ErrorCode {
         Self::Retry,
         Self::NoProgram,
         Self::TooMany,
+        Self::NotMapped,
+        Self::QueueFull,
+        Self::Closed,
+        Self::TimedOut,
+        Self::BufferTooSmall,
+        Self::Changed,
+        Self::OnItsWay,
     ];
 
     /// The number, from 1 on.
@@ -88,20 +109,31 @@ impl fmt::Display for ErrorCode {
             Self::UnknownCall => "the number is not a system call",
             Self::BadHandle => "the handle does not exist, or is of another kind",
             Self::BadPointer => "the pointer leads to memory that the program may not access so",
-            Self::Unaligned => "an address, offset or length is not a multiple of the page size",
+            Self::Unaligned => "an address, offset or length is not a multiple of the page size, or of the word's",
             Self::Empty => "the length is zero",
             Self::BadRange => "the range wraps, or leaves the part of the address space that is the program's",
             Self::OutOfBounds => "the range leaves the area: resize it first",
             Self::Occupied => "something is mapped in the range already: unmap it first",
             Self::NoRoom => "no free range is long enough",
-            Self::BadAccess => "the access is empty, unknown, or asks for write and execute together",
+            Self::BadAccess => {
+                "the access, the rights or the advice is empty, unknown, or asks for write and execute together"
+            }
             Self::Denied => "the handle does not allow this",
             Self::OutOfMemory => "there is not enough physical memory",
             Self::TooManyHandles => "the process holds as many handles as it may: close one first",
             Self::TooLarge => "the length is above the limit of the call",
             Self::NotSupported => "this kind of area does not support the call",
             Self::NoProgram => "there is no program of this name, or its file cannot be loaded",
-            Self::TooMany => "there are as many processes or threads as there may be",
+            Self::TooMany => "there are as many processes, threads or channels as there may be",
+            Self::NotMapped => "nothing is mapped in a part of the range",
+            Self::QueueFull => "the channel's queue is full: ask again when something was received",
+            Self::Closed => "the other end of the channel is closed, or this one",
+            Self::TimedOut => "the time is over",
+            Self::BufferTooSmall => "the message or its handles do not fit: give more room",
+            Self::Changed => "the word is not what it was expected to be",
+            Self::OnItsWay => {
+                "a channel's end on its way cannot carry another one: ask again when it has been received"
+            }
             Self::Retry => "the range is still being unmapped: ask again",
         })
     }
@@ -164,6 +196,6 @@ mod tests {
         assert_eq!(decode_result(ERROR_LAST), Err(ErrorCode::NotSupported));
         assert_eq!(decode_result(u64::MAX), Err(ErrorCode::UnknownCall));
         assert_eq!(ErrorCode::from_number(0), None);
-        assert_eq!(ErrorCode::from_number(19), None);
+        assert_eq!(ErrorCode::from_number(26), None);
     }
 }

@@ -28,15 +28,19 @@
 #![warn(missing_docs)]
 
 mod access;
+mod advice;
 mod error_code;
 mod exit_code;
+mod rights;
 pub mod roles;
 mod start_information;
 mod system_call;
 
 pub use access::Access;
+pub use advice::{Advice, Caching};
 pub use error_code::{ErrorCode, SystemResult, decode_result, encode_result};
 pub use exit_code::{ExitCode, UnknownExitCode, program_status};
+pub use rights::{HandleKind, Rights};
 pub use start_information::{Handle, KERNEL_ADDRESSES, StartInformation};
 pub use system_call::{SystemCall, UnknownSystemCall};
 
@@ -65,3 +69,18 @@ pub const KILLED: u64 = 1 << 32;
 
 /// The most handles that a process holds at once.
 pub const HANDLES_MAX: usize = 64;
+
+/// The most handles that a process is started with.
+pub const START_HANDLES_MAX: usize = 8;
+
+/// The most bytes of a message.
+pub const MESSAGE_LENGTH_MAX: u64 = 4 * PAGE_SIZE;
+
+/// The most handles of a message.
+pub const MESSAGE_HANDLES_MAX: usize = 8;
+
+/// The most messages that wait at an end of a channel.
+pub const QUEUE_LENGTH_MAX: usize = 16;
+
+/// For a call that waits: as long as it takes.
+pub const FOREVER: u64 = u64::MAX;

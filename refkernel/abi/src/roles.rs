@@ -43,6 +43,8 @@ const GENERAL_PROTECTION: u8 = 13;
 
 /// An instance of `check` that runs until it is ended from outside.
 pub const SPIN: u64 = 1000;
+/// An instance of `check` that another one has started with handles: an end of a channel first, over which it says what it was given and echoes what it gets.
+pub const ECHO: u64 = 1001;
 
 /// The first instance of `demo`: works, and exits with 0.
 pub const DEMO_WORKS: u64 = 0;
@@ -116,11 +118,27 @@ pub enum CheckRole {
     Threads = 26,
     /// One of its threads makes a bad access while another one goes on for ever and the first one sleeps.
     FaultInThread = 27,
+    /// Makes handles with fewer rights, tries what they do not allow, and passes some on to a process that it starts.
+    Handles = 28,
+    /// Makes private memory, changes what windows allow, and says what memory it needs.
+    Windows = 29,
+    /// Gives every call that takes a pointer every kind of bad one, also memory that another thread takes away meanwhile.
+    BadPointers = 30,
+    /// Sends and receives within one process: order, bounds, handles, and what must be refused.
+    Channels = 31,
+    /// Sends to threads and processes that wait, and ends them while they do.
+    ChannelsBetween = 32,
+    /// Waits for words in memory, between threads and processes, and is woken.
+    AddressWaits = 33,
+    /// Maps device memory, which it has the right to; needs [`StartInformation::physical`](crate::StartInformation::physical).
+    Physical = 34,
+    /// Sends messages until there is no memory for one more; needs a machine with little of it left.
+    ScarceChannels = 35,
 }
 
 impl CheckRole {
     /// Every part, in the order of the numbers.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 36] = [
         Self::Survivor,
         Self::WriteText,
         Self::ExecuteData,
@@ -149,6 +167,14 @@ impl CheckRole {
         Self::Clones,
         Self::Threads,
         Self::FaultInThread,
+        Self::Handles,
+        Self::Windows,
+        Self::BadPointers,
+        Self::Channels,
+        Self::ChannelsBetween,
+        Self::AddressWaits,
+        Self::Physical,
+        Self::ScarceChannels,
     ];
 
     /// The number that goes into [`StartInformation::argument`](crate::StartInformation::argument).
@@ -173,7 +199,15 @@ impl CheckRole {
             | Self::ShareReader
             | Self::Processes
             | Self::Clones
-            | Self::Threads => Ending::Exits(crate::program_status::SUCCESS),
+            | Self::Threads
+            | Self::Handles
+            | Self::Windows
+            | Self::BadPointers
+            | Self::Channels
+            | Self::ChannelsBetween
+            | Self::AddressWaits
+            | Self::Physical
+            | Self::ScarceChannels => Ending::Exits(crate::program_status::SUCCESS),
             Self::FaultInThread => Ending::Killed(Cause::FaultAt(Attempt::Write, 0x10)),
             Self::Panic => Ending::Exits(crate::program_status::PANIC),
             Self::WriteText | Self::WriteReadOnly | Self::OverflowStack | Self::ExhaustMemory => {
@@ -227,6 +261,14 @@ impl CheckRole {
             Self::Clones => "program_and_its_copy_share_nothing",
             Self::Threads => "program_runs_several_threads",
             Self::FaultInThread => "program_fault_in_a_thread_kills_all",
+            Self::Handles => "handles_lose_rights_and_move",
+            Self::Windows => "private_memory_protect_and_advise",
+            Self::BadPointers => "bad_pointer_is_error_of_every_call",
+            Self::Channels => "channels_carry_bytes_and_handles",
+            Self::ChannelsBetween => "channels_between_processes",
+            Self::AddressWaits => "address_waits_are_woken",
+            Self::Physical => "device_memory_for_who_has_the_right",
+            Self::ScarceChannels => "channels_without_memory_send_all_or_nothing",
         }
     }
 
@@ -234,6 +276,12 @@ impl CheckRole {
     #[must_use]
     pub const fn needs_area(self) -> bool {
         matches!(self, Self::ShareWriter | Self::ShareReader)
+    }
+
+    /// Whether the machine must be short of memory.
+    #[must_use]
+    pub const fn needs_scarcity(self) -> bool {
+        matches!(self, Self::ScarceChannels)
     }
 }
 
@@ -248,7 +296,7 @@ mod tests {
             let same = CheckRole::ALL.iter().filter(|other| other.test_name() == role.test_name());
             assert_eq!(same.count(), 1, "{role:?}");
         }
-        assert_eq!(CheckRole::from_argument(28), None);
+        assert_eq!(CheckRole::from_argument(36), None);
         assert_eq!(CheckRole::from_argument(u64::MAX), None);
     }
 }

@@ -1,5 +1,7 @@
 //! What a program finds at its start.
 
+use crate::START_HANDLES_MAX;
+
 /// Names something that the kernel keeps for a process. 0 is never a handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(transparent)]
@@ -24,6 +26,7 @@ impl Handle {
 ///   offset  0 size         8 argument     16 area          24 area_size
 ///          32 framebuffer 40 width, 44 height, 48 pitch, 52 reserved
 ///          56 kernel, five addresses
+///          96 console       104 physical   112 handles, eight
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -50,6 +53,12 @@ pub struct StartInformation {
     /// For the tests of the kernel: addresses of its half that are mapped and in use, which the program must not be able to
     /// access. Zero where there is none.
     pub kernel: [u64; KERNEL_ADDRESSES],
+    /// The log, to write to, or [`Handle::NONE`]: it may be one of `handles`.
+    pub console: Handle,
+    /// The machine's device memory, or [`Handle::NONE`]: it may be one of `handles`.
+    pub physical: Handle,
+    /// What the process that started this one passed on, in its order; behind that [`Handle::NONE`].
+    pub handles: [Handle; START_HANDLES_MAX],
 }
 
 /// How many addresses of the kernel's half a test is told.
@@ -70,6 +79,9 @@ impl StartInformation {
             pitch: 0,
             reserved: 0,
             kernel: [0; KERNEL_ADDRESSES],
+            console: Handle::NONE,
+            physical: Handle::NONE,
+            handles: [Handle::NONE; START_HANDLES_MAX],
         }
     }
 
@@ -86,7 +98,8 @@ impl StartInformation {
             u64::from(self.width) | u64::from(self.height) << 32,
             u64::from(self.pitch) | u64::from(self.reserved) << 32,
         ];
-        for (chunk, word) in bytes.chunks_exact_mut(8).zip(words.into_iter().chain(self.kernel)) {
+        let given = [self.console, self.physical].into_iter().chain(self.handles).map(|handle| handle.0);
+        for (chunk, word) in bytes.chunks_exact_mut(8).zip(words.into_iter().chain(self.kernel).chain(given)) {
             chunk.copy_from_slice(&word.to_le_bytes());
         }
         bytes
@@ -101,7 +114,7 @@ mod tests {
 
     #[test]
     fn layout_is_the_documented_one() {
-        assert_eq!(size_of::<StartInformation>(), 96);
+        assert_eq!(size_of::<StartInformation>(), 176);
         assert_eq!(offset_of!(StartInformation, argument), 8);
         assert_eq!(offset_of!(StartInformation, area), 16);
         assert_eq!(offset_of!(StartInformation, framebuffer), 32);
@@ -109,6 +122,9 @@ mod tests {
         assert_eq!(offset_of!(StartInformation, height), 44);
         assert_eq!(offset_of!(StartInformation, pitch), 48);
         assert_eq!(offset_of!(StartInformation, kernel), 56);
+        assert_eq!(offset_of!(StartInformation, console), 96);
+        assert_eq!(offset_of!(StartInformation, physical), 104);
+        assert_eq!(offset_of!(StartInformation, handles), 112);
     }
 
     #[test]
@@ -121,11 +137,14 @@ mod tests {
             height: 480,
             pitch: 4096,
             kernel: [5, 6, 7, 8, 9],
+            console: Handle(10),
+            physical: Handle(11),
+            handles: [12, 13, 14, 15, 16, 17, 18, 19].map(Handle),
             ..StartInformation::new(7)
         };
         let bytes = information.to_bytes();
         let at = |offset: usize| u32::from_le_bytes(bytes[offset..offset + 4].try_into().unwrap());
-        assert_eq!(at(0), 96);
+        assert_eq!(at(0), 176);
         assert_eq!(at(offset_of!(StartInformation, argument)), 7);
         assert_eq!(at(offset_of!(StartInformation, area)), 3);
         assert_eq!(at(offset_of!(StartInformation, area_size)), 0x2000);
@@ -135,5 +154,9 @@ mod tests {
         assert_eq!(at(offset_of!(StartInformation, pitch)), 4096);
         assert_eq!(at(offset_of!(StartInformation, kernel)), 5);
         assert_eq!(at(offset_of!(StartInformation, kernel) + 32), 9);
+        assert_eq!(at(offset_of!(StartInformation, console)), 10);
+        assert_eq!(at(offset_of!(StartInformation, physical)), 11);
+        assert_eq!(at(offset_of!(StartInformation, handles)), 12);
+        assert_eq!(at(offset_of!(StartInformation, handles) + 56), 19);
     }
 }

@@ -165,7 +165,7 @@ struct Continuation {
 static CONTINUATION: Once<Continuation> = Once::new();
 
 /// What the loader told, once memory has come to life.
-fn boot_info() -> Option<&'static BootInfo> {
+pub(crate) fn boot_info() -> Option<&'static BootInfo> {
     CONTINUATION.get().map(|continuation| continuation.info)
 }
 

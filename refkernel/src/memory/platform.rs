@@ -12,6 +12,7 @@
 //!
 //! [`Kernel`] has no size and no state: it is a name by which the library finds all of that.
 
+use super::frames::FRAME_SIZE;
 use super::lock::InterruptLock;
 use super::{frames, linear, shootdown};
 use crate::cpu::{local, memory_types};
@@ -58,6 +59,28 @@ unsafe impl Frames for Kernel {
     fn frame_meta(&self, frame: Frame) -> Option<&FrameMeta> {
         frames::record(frame)
     }
+
+    // Windows may show what the linear map does not: a screen, devices.
+    unsafe fn read_frame(&self, frame: Frame, offset: usize, into: &mut [u8]) -> usize {
+        let Some(start) = shown(frame) else { return 0 };
+        let count = into.len().min((FRAME_SIZE as usize).saturating_sub(offset));
+        // SAFETY: the frame is RAM, which the linear map shows; the part lies in it, and `into` is exclusive.
+        unsafe { core::ptr::copy(start.wrapping_add(offset), into.as_mut_ptr(), count) };
+        count
+    }
+
+    unsafe fn write_frame(&self, frame: Frame, offset: usize, from: &[u8]) -> usize {
+        let Some(start) = shown(frame) else { return 0 };
+        let count = from.len().min((FRAME_SIZE as usize).saturating_sub(offset));
+        // SAFETY: as above; by the contract it holds nothing that anybody relies on.
+        unsafe { core::ptr::copy(from.as_ptr(), start.wrapping_add(offset), count) };
+        count
+    }
+}
+
+/// Where the bytes of a frame of RAM are.
+fn shown(frame: Frame) -> Option<*mut u8> {
+    frames::record(frame).map(|_| Kernel.frame_pointer(frame))
 }
 
 static MACHINE: Once<Machine<Kernel>> = Once::new();

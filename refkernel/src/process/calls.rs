@@ -4,19 +4,19 @@
 //! refused for one reason only, and a call that is refused has changed nothing. No lock is held, and nothing that must be
 //! dropped is alive, where a call leaves the program ([`exit`]).
 
-use super::{Object, Process, current, life_calls};
+use super::{Entry, Object, Process, current, handle_calls, life_calls};
 use crate::cpu::system_call::Function;
 use crate::cpu::{user, user_copy};
 use crate::devices::serial;
 use crate::memory;
 use refkernel::handles::HandleError;
 use refkernel_abi::{
-    AREA_SIZE_MAX, Access, ErrorCode, PAGE_SIZE, SystemCall, SystemResult, USER_END, USER_START, WRITE_LENGTH_MAX,
-    encode_result,
+    AREA_SIZE_MAX, Access, Advice, ErrorCode, PAGE_SIZE, Rights, SystemCall, SystemResult, USER_END, USER_START,
+    WRITE_LENGTH_MAX, encode_result,
 };
 use vmcore::addr::PageRange;
-use vmcore::vm_area::{Area, AreaError, AreaKind, Rights};
-use vmcore::vm_space::{MapRequest, Place, SpaceError};
+use vmcore::vm_area::{self, Area, AreaError, AreaKind};
+use vmcore::vm_space::{self, Inherit, MapRequest, Place, SpaceError};
 
 /// The function behind each system call, by its number.
 pub(crate) static SYSTEM_CALLS: [Function; SystemCall::ALL.len()] = {
@@ -38,7 +38,7 @@ const fn function(call: SystemCall) -> Function {
         SystemCall::AreaMap => area_map,
         SystemCall::AreaUnmap => area_unmap,
         SystemCall::AreaResize => area_resize,
-        SystemCall::HandleClose => handle_close,
+        SystemCall::HandleClose => handle_calls::handle_close,
         SystemCall::ProcessStart => life_calls::process_start,
         SystemCall::ProcessClone => life_calls::process_clone,
         SystemCall::ProcessWait => life_calls::process_wait,
@@ -47,6 +47,17 @@ const fn function(call: SystemCall) -> Function {
         SystemCall::ThreadExit => life_calls::thread_exit,
         SystemCall::ThreadYield => life_calls::thread_yield,
         SystemCall::ThreadSleep => life_calls::thread_sleep,
+        SystemCall::AreaCreateAndMap => area_create_and_map,
+        SystemCall::AreaProtect => area_protect,
+        SystemCall::AreaAdvise => area_advise,
+        SystemCall::HandleDuplicate => handle_calls::handle_duplicate,
+        SystemCall::HandleInspect => handle_calls::handle_inspect,
+        SystemCall::PhysicalArea => handle_calls::physical_area,
+        SystemCall::ChannelCreate => handle_calls::channel_create,
+        SystemCall::ChannelSend => handle_calls::channel_send,
+        SystemCall::ChannelReceive => handle_calls::channel_receive,
+        SystemCall::AddressWait => handle_calls::address_wait,
+        SystemCall::AddressWake => handle_calls::address_wake,
     }
 }
 
@@ -63,8 +74,8 @@ extern "C" fn exit(status: u64, _: u64, _: u64, _: u64, _: u64, _: u64) -> u64 {
     user::exit(status as u32)
 }
 
-extern "C" fn write(address: u64, length: u64, _: u64, _: u64, _: u64, _: u64) -> u64 {
-    encode_result(write_text(address, length))
+extern "C" fn write(console: u64, address: u64, length: u64, _: u64, _: u64, _: u64) -> u64 {
+    encode_result(write_text(console, address, length))
 }
 
 extern "C" fn area_create(size: u64, _: u64, _: u64, _: u64, _: u64, _: u64) -> u64 {
@@ -83,12 +94,28 @@ extern "C" fn area_resize(handle: u64, size: u64, _: u64, _: u64, _: u64, _: u64
     encode_result(resize(handle, size))
 }
 
-extern "C" fn handle_close(handle: u64, _: u64, _: u64, _: u64, _: u64, _: u64) -> u64 {
-    encode_result(close(handle))
+extern "C" fn area_create_and_map(size: u64, address: u64, access: u64, _: u64, _: u64, _: u64) -> u64 {
+    encode_result(create_and_map(size, address, access))
+}
+
+extern "C" fn area_protect(address: u64, length: u64, access: u64, _: u64, _: u64, _: u64) -> u64 {
+    encode_result(protect(address, length, access))
+}
+
+extern "C" fn area_advise(address: u64, length: u64, advice: u64, _: u64, _: u64, _: u64) -> u64 {
+    encode_result(advise(address, length, advice))
 }
 
 /// Sends a program's text to the log.
-fn write_text(address: u64, length: u64) -> SystemResult {
+fn write_text(console: u64, address: u64, length: u64) -> SystemResult {
+    current(|process| {
+        let handles = process.handles();
+        let entry = handles.get(console).map_err(handle_error)?;
+        if !matches!(entry.object, Object::Console) {
+            return Err(ErrorCode::BadHandle);
+        }
+        entry.require(Rights::WRITE)
+    })?;
     if length > WRITE_LENGTH_MAX {
         return Err(ErrorCode::TooLarge);
     }
@@ -108,18 +135,21 @@ fn write_text(address: u64, length: u64) -> SystemResult {
     Ok(length)
 }
 
-/// What the handle of a program's own area permits. Never to execute: code comes from the boot module.
-/// Shared by the kernel alone: for the length of a call.
-const OWN_AREA: Rights =
-    Rights::MAP.union(Rights::READ).union(Rights::WRITE).union(Rights::RESIZE).union(Rights::SHARE);
-
 /// A process's area for the length of a call: the table's lock is not held while other processors may have to answer.
 fn borrowed(process: &Process, handle: u64) -> Result<Area<memory::Kernel>, ErrorCode> {
     let handles = process.handles();
-    match handles.get(handle).map_err(handle_error)? {
-        Object::Area(area) => area.handle(Rights::all()).map_err(area_error),
-        Object::Process(_) => Err(ErrorCode::BadHandle),
+    match &handles.get(handle).map_err(handle_error)?.object {
+        Object::Area(area) => area.handle(vm_area::Rights::all()).map_err(area_error),
+        _ => Err(ErrorCode::BadHandle),
     }
+}
+
+/// Puts an entry into a process's table. One that finds no room is dropped without the table's lock.
+pub(super) fn insert(process: &Process, entry: Entry) -> SystemResult {
+    let handle = process.handles().hold().map_err(handle_error)?;
+    let unused = process.handles().fill(handle, entry);
+    drop(unused);
+    Ok(handle)
 }
 
 fn create(size: u64) -> SystemResult {
@@ -130,9 +160,30 @@ fn create(size: u64) -> SystemResult {
             return Err(ErrorCode::TooManyHandles);
         }
         let area = Area::new(&memory::Kernel, AreaKind::Open { size }, ()).map_err(area_error)?;
-        let area = area.handle(OWN_AREA).map_err(area_error)?;
-        process.handles().insert(Object::Area(area)).map_err(handle_error)
+        insert(process, Entry::area(&area, Rights::OWN_AREA)?)
     })
+}
+
+fn create_and_map(size: u64, address: u64, access: u64) -> SystemResult {
+    let size = area_size(size)?;
+    let access = Access::from_bits(access).ok_or(ErrorCode::BadAccess)?;
+    current(|process| {
+        let place = place(process, address, size)?;
+        // Nothing executes what did not come with a program.
+        let rights = vm_area::Rights::all().difference(vm_area::Rights::EXECUTE);
+        let area = Area::new(&memory::Kernel, AreaKind::Open { size }, ()).map_err(area_error)?;
+        let area = area.handle(rights).map_err(area_error)?;
+        let request = MapRequest::new(&area).place(place).access(super::access(access)).inherit(Inherit::Copy);
+        retried(|| process.space().map(&request).map_err(space_error)).map(|range| range.start().as_u64())
+    })
+}
+
+/// Where a window goes: at an address that a program has chosen, or where there is room.
+fn place(process: &Process, address: u64, length: u64) -> Result<Place, ErrorCode> {
+    match address {
+        0 => Ok(Place::GapWithin(process.placement())),
+        _ => user_range(address, length).map(|(address, _)| Place::At(address)),
+    }
 }
 
 fn map(handle: u64, address: u64, offset: u64, length: u64, access: u64) -> SystemResult {
@@ -145,13 +196,7 @@ fn map(handle: u64, address: u64, offset: u64, length: u64, access: u64) -> Syst
         if !(address | offset | length).is_multiple_of(PAGE_SIZE) {
             return Err(ErrorCode::Unaligned);
         }
-        let place = match address {
-            0 => Place::GapWithin(process.placement()),
-            _ => {
-                user_range(address, length)?;
-                Place::At(address)
-            }
-        };
+        let place = place(process, address, length)?;
         let request = MapRequest::new(&area).place(place).offset(offset).size(length).access(super::access(access));
         retried(|| process.space().map(&request).map_err(space_error)).map(|range| range.start().as_u64())
     })
@@ -175,17 +220,37 @@ fn resize(handle: u64, size: u64) -> SystemResult {
     })
 }
 
-fn close(handle: u64) -> SystemResult {
+fn protect(address: u64, length: u64, access: u64) -> SystemResult {
+    let (address, length) = user_range(address, length)?;
+    let access = match access {
+        0 => vmcore::paging::Access::empty(),
+        bits => super::access(Access::from_bits(bits).ok_or(ErrorCode::BadAccess)?),
+    };
     current(|process| {
-        let object = process.handles().remove(handle).map_err(handle_error)?;
-        // Without the table's lock: the last handle of an area that is mapped nowhere frees its pages.
-        drop(object);
+        let range = process.space().range(address, length).map_err(|_| ErrorCode::BadRange)?;
+        retried(|| process.space().protect(range, access).map_err(space_error))?.complete();
+        Ok(0)
+    })
+}
+
+fn advise(address: u64, length: u64, advice: u64) -> SystemResult {
+    let (address, length) = user_range(address, length)?;
+    let advice = match Advice::from_number(advice).ok_or(ErrorCode::BadAccess)? {
+        Advice::Needed => vm_space::Advice::Needed,
+        Advice::NotNeeded => vm_space::Advice::NotNeeded,
+        Advice::FreeLazily => vm_space::Advice::FreeLazily,
+        Advice::Huge => vm_space::Advice::Huge,
+        Advice::NeverHuge => vm_space::Advice::NeverHuge,
+    };
+    current(|process| {
+        let range = process.space().range(address, length).map_err(|_| ErrorCode::BadRange)?;
+        retried(|| process.space().advise(range, advice).map_err(space_error))?.complete();
         Ok(0)
     })
 }
 
 /// Checks the size of an area.
-fn area_size(size: u64) -> Result<u64, ErrorCode> {
+pub(super) fn area_size(size: u64) -> Result<u64, ErrorCode> {
     match size {
         0 => Err(ErrorCode::Empty),
         _ if !size.is_multiple_of(PAGE_SIZE) => Err(ErrorCode::Unaligned),
@@ -228,7 +293,7 @@ pub(super) fn handle_error(error: HandleError) -> ErrorCode {
     }
 }
 
-fn area_error(error: AreaError) -> ErrorCode {
+pub(super) fn area_error(error: AreaError) -> ErrorCode {
     match error {
         AreaError::Size(_) => ErrorCode::TooLarge,
         AreaError::Outside { .. } => ErrorCode::OutOfBounds,
@@ -250,6 +315,7 @@ pub(super) fn space_error(error: SpaceError) -> ErrorCode {
         SpaceError::Area(error) => area_error(error),
         SpaceError::OutOfFrames(_) => ErrorCode::OutOfMemory,
         SpaceError::OutsideArea(_) => ErrorCode::OutOfBounds,
+        SpaceError::NoWindow(_) => ErrorCode::NotMapped,
         _ => ErrorCode::NotSupported,
     }
 }

@@ -1,11 +1,12 @@
 //! From a process to another one that goes on with a copy of its memory, as it is at that moment, and of its handles.
 //!
-//! Memory that a program was loaded with is copied when one of the two writes to it; windows that the program made itself onto areas show
+//! Memory that a program was loaded with, or has no handle of, is copied when one of the two writes to it; windows that the program made itself onto areas show
 //! the same areas in both, since the handles name them in both.
 
-use super::{LoadError, Object, Process, ProcessRef};
+use super::{LoadError, Process, ProcessRef};
 use crate::memory::Mutex;
-use vmcore::vm_area::Rights;
+use core::sync::atomic::AtomicU32;
+use x86_64::instructions::interrupts::without_interrupts;
 
 impl Process {
     /// Makes the copy. It has no thread yet.
@@ -14,13 +15,10 @@ impl Process {
     ///
     /// [`LoadError`]: there is not enough memory, or no place for one more.
     pub(super) fn copy(&self) -> Result<ProcessRef, LoadError> {
-        let handles = self.handles().try_copy(|object| {
-            Ok::<_, LoadError>(match object {
-                Object::Area(area) => Object::Area(area.handle(Rights::all())?),
-                Object::Process(process) => Object::Process(process.clone()),
-            })
-        })?;
-        let space = self.space.try_clone(())?.complete();
+        // Made first, so that it is dropped without this one's lock where the rest fails.
+        let handles = self.handles().try_copy(|entry| entry.again(entry.rights).map_err(LoadError::Entry));
+        let handles = handles?;
+        let space = without_interrupts(|| self.space.try_clone(()).map(|space| space.complete()))?;
         Self {
             name: self.name,
             instance: self.instance,
@@ -32,6 +30,8 @@ impl Process {
             start_information: self.start_information,
             kernel: self.kernel,
             labels: self.labels,
+            given: self.given,
+            inside: AtomicU32::new(0),
             ending: Mutex::new(None),
         }
         .enlist()

@@ -4,17 +4,20 @@
 //! was told to end does not go back to its program.
 
 use super::calls::{handle_error, space_error};
-use super::{Ending, LoadError, Object, Process, ProcessRef, current, run};
+use super::{Ending, Entry, LoadError, Object, Process, ProcessRef, Withdrawn, current, read_numbers, run};
 use crate::cpu::{user, user_copy};
 use crate::programs;
 use crate::thread::{ThreadError, scheduler, sleep};
 use refkernel::archive::ProgramName;
-use refkernel_abi::{ErrorCode, KILLED, NAME_LENGTH_MAX, SystemResult, USER_END, USER_START, encode_result};
+use refkernel_abi::{
+    ErrorCode, HandleKind, KILLED, NAME_LENGTH_MAX, Rights, START_HANDLES_MAX, SystemResult, USER_END, USER_START,
+    encode_result,
+};
 use vmcore::vm_area::AreaError;
 use x86_64::instructions::interrupts;
 
 /// Answers a call with interrupts on, and ends the thread if it was told to meanwhile: nothing of the call's is alive by then.
-fn answered(call: impl FnOnce() -> SystemResult) -> u64 {
+pub(super) fn answered(call: impl FnOnce() -> SystemResult) -> u64 {
     interrupts::enable();
     let result = encode_result(call());
     interrupts::disable();
@@ -24,8 +27,8 @@ fn answered(call: impl FnOnce() -> SystemResult) -> u64 {
     result
 }
 
-pub(super) extern "C" fn process_start(name: u64, length: u64, argument: u64, _: u64, _: u64, _: u64) -> u64 {
-    answered(|| start(name, length, argument))
+pub(super) extern "C" fn process_start(name: u64, length: u64, argument: u64, handles: u64, count: u64, _: u64) -> u64 {
+    answered(|| start((name, length), argument, (handles, count)))
 }
 
 pub(super) extern "C" fn process_clone(entry: u64, stack: u64, argument: u64, _: u64, _: u64, _: u64) -> u64 {
@@ -73,18 +76,25 @@ fn own() -> Result<ProcessRef, ErrorCode> {
     super::PROCESSES.get(number).ok_or(ErrorCode::NotSupported)
 }
 
-/// The process behind a handle.
-fn named(handle: u64) -> Result<ProcessRef, ErrorCode> {
-    current(|process| match process.handles().get(handle).map_err(handle_error)? {
-        Object::Process(process) => Ok(process.clone()),
-        Object::Area(_) => Err(ErrorCode::BadHandle),
+/// The process behind a handle that has these rights.
+fn named(handle: u64, rights: Rights) -> Result<ProcessRef, ErrorCode> {
+    current(|process| {
+        let handles = process.handles();
+        let entry = handles.get(handle).map_err(handle_error)?;
+        let Object::Process(named) = &entry.object else { return Err(ErrorCode::BadHandle) };
+        entry.require(rights)?;
+        Ok(named.clone())
     })
 }
 
 /// Starts a new process and gives the caller a handle of it. If that cannot be, the process is not started.
 fn hand_out(process: ProcessRef, start: impl FnOnce(&ProcessRef) -> Result<(), ThreadError>) -> SystemResult {
     current(|caller| {
-        let handle = caller.handles().insert(Object::Process(process.clone())).map_err(handle_error)?;
+        let entry = Entry { object: Object::Process(process.clone()), rights: Rights::PROCESS };
+        // Where there is no room for it, it is dropped without the table's lock.
+        let handle = caller.handles().hold().map_err(handle_error)?;
+        let unused = caller.handles().fill(handle, entry);
+        drop(unused);
         if let Err(error) = start(&process) {
             let unused = caller.handles().remove(handle);
             drop(unused);
@@ -94,8 +104,8 @@ fn hand_out(process: ProcessRef, start: impl FnOnce(&ProcessRef) -> Result<(), T
     })
 }
 
-fn start(name: u64, length: u64, argument: u64) -> SystemResult {
-    if length > NAME_LENGTH_MAX {
+fn start((name, length): (u64, u64), argument: u64, (handles, count): (u64, u64)) -> SystemResult {
+    if length > NAME_LENGTH_MAX || count > START_HANDLES_MAX as u64 {
         return Err(ErrorCode::TooLarge);
     }
     if length == 0 {
@@ -107,9 +117,30 @@ fn start(name: u64, length: u64, argument: u64) -> SystemResult {
     let name = core::str::from_utf8(bytes).ok().ok_or(ErrorCode::NoProgram)?;
     let file = programs::archive().and_then(|archive| archive.program(name)).ok_or(ErrorCode::NoProgram)?;
     let name = ProgramName::new(name).ok_or(ErrorCode::NoProgram)?;
-    let process =
-        Process::load(name, file, super::Start { argument, ..super::Start::default() }).map_err(load_error)?;
-    hand_out(process, run::start)
+    let (numbers, count) = read_numbers(handles, count)?;
+    let caller = own()?;
+    let mut given = Withdrawn::new(&caller, numbers.get(..count).unwrap_or_default())?;
+    let mut kinds = [HandleKind::Console; START_HANDLES_MAX];
+    for (kind, entry) in kinds.iter_mut().zip(given.entries.iter().flatten()) {
+        *kind = entry.object.kind();
+    }
+    let given_kinds = kinds.get(..count).unwrap_or_default();
+    let start = super::Start { argument, given: given_kinds, console: false, ..super::Start::default() };
+    let process = Process::load(name, file, start).map_err(load_error)?;
+    let handle = hand_out(process, |process| {
+        let places = process.given.iter();
+        for (place, entry) in places.clone().zip(&mut given.entries).take(count) {
+            *entry = entry.take().and_then(|entry| process.handles().fill(*place, entry).err());
+        }
+        run::start(process).inspect_err(|_| {
+            // It has not run: what it was given is there.
+            for (place, entry) in places.zip(&mut given.entries).take(count) {
+                *entry = process.handles().withdraw(*place).ok();
+            }
+        })
+    })?;
+    given.commit();
+    Ok(handle)
 }
 
 fn clone(entry: u64, stack: u64, argument: u64) -> SystemResult {
@@ -119,7 +150,7 @@ fn clone(entry: u64, stack: u64, argument: u64) -> SystemResult {
 }
 
 fn wait(handle: u64) -> SystemResult {
-    let process = named(handle)?;
+    let process = named(handle, Rights::WAIT)?;
     match run::wait(&process) {
         Some(Ending::Exited(status)) => Ok(status.into()),
         // Without an ending the thread is told to end, and does not see the answer.
@@ -128,7 +159,7 @@ fn wait(handle: u64) -> SystemResult {
 }
 
 fn kill(handle: u64) -> SystemResult {
-    let process = named(handle)?;
+    let process = named(handle, Rights::END)?;
     run::end(&process, Ending::Killed);
     Ok(0)
 }
@@ -154,6 +185,7 @@ fn load_error(error: LoadError) -> ErrorCode {
     match error {
         LoadError::Space(error) => space_error(error),
         LoadError::Area(AreaError::OutOfFrames(_)) => ErrorCode::OutOfMemory,
+        LoadError::Entry(error) => error,
         LoadError::TooManyProcesses => ErrorCode::TooMany,
         LoadError::File(_) => ErrorCode::NoProgram,
         _ => ErrorCode::NotSupported,

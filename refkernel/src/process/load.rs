@@ -10,14 +10,17 @@
 //! A segment's area is filled without a window, so the kernel never needs a mapping that the program does not have: text is
 //! not writable anywhere, at no time. A loader that fails drops what it made so far, and with it every frame.
 
-use super::{Handles, LABELS_MAX, Object, PROCESSES, PROCESSES_MAX, Process, ProcessRef, access, calls};
+use super::{Entry, Handles, LABELS_MAX, PROCESSES, PROCESSES_MAX, Process, ProcessRef, access, calls};
 use crate::memory::{self, Kernel, Mutex, UserSpace};
 use core::fmt;
+use core::sync::atomic::AtomicU32;
 use refkernel::archive::ProgramName;
 use refkernel::elf::{Plan, Refusal, Segment};
 use refkernel::handles::HandleError;
-use refkernel_abi::{Access, Handle, KERNEL_ADDRESSES, PAGE_SIZE, StartInformation, USER_END};
-use vmcore::vm_area::{Area, AreaError, AreaKind, Rights};
+use refkernel_abi::{
+    Access, ErrorCode, Handle, HandleKind, KERNEL_ADDRESSES, PAGE_SIZE, Rights, StartInformation, USER_END,
+};
+use vmcore::vm_area::{self, Area, AreaError, AreaKind};
 use vmcore::vm_space::{Inherit, MapRequest, SpaceError};
 
 /// Pages of a program's stack. They take no memory before they are touched.
@@ -37,7 +40,7 @@ pub(crate) struct Screen<'a> {
 }
 
 /// What a program is started with.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub(crate) struct Start<'a> {
     /// Which part it plays.
     pub(crate) argument: u64,
@@ -47,6 +50,27 @@ pub(crate) struct Start<'a> {
     pub(crate) screen: Option<Screen<'a>>,
     /// Addresses of the kernel's half that it must not be able to access.
     pub(crate) kernel: [u64; KERNEL_ADDRESSES],
+    /// Whether it may write to the log.
+    pub(crate) console: bool,
+    /// Whether it may have device memory.
+    pub(crate) physical: bool,
+    /// The kinds of the handles that it will be given: places for them are held.
+    pub(crate) given: &'a [HandleKind],
+}
+
+/// With the console and nothing else.
+impl Default for Start<'_> {
+    fn default() -> Self {
+        Self {
+            argument: 0,
+            area: None,
+            screen: None,
+            kernel: [0; KERNEL_ADDRESSES],
+            console: true,
+            physical: false,
+            given: &[],
+        }
+    }
 }
 
 /// Why a program was not loaded. No frame is taken.
@@ -61,6 +85,8 @@ pub(crate) enum LoadError {
     Area(AreaError),
     /// More was to be handed over than a process may have.
     Handles(HandleError),
+    /// A handle could not be made.
+    Entry(ErrorCode),
     /// There are as many processes as there may be.
     TooManyProcesses,
 }
@@ -96,6 +122,7 @@ impl fmt::Display for LoadError {
             Self::Space(error) => error.fmt(formatter),
             Self::Area(error) => error.fmt(formatter),
             Self::Handles(error) => error.fmt(formatter),
+            Self::Entry(error) => error.fmt(formatter),
             Self::TooManyProcesses => write!(formatter, "there are {PROCESSES_MAX} processes already"),
         }
     }
@@ -139,6 +166,8 @@ impl Process {
             start_information: stack.pointer,
             kernel: start.kernel,
             labels,
+            given: information.handles.map(|handle| handle.0),
+            inside: AtomicU32::new(0),
             ending: Mutex::new(None),
         };
         process.enlist()
@@ -165,9 +194,9 @@ fn segment_label(access: Access) -> &'static str {
 fn map_segment(space: &UserSpace, segment: &Segment<'_>) -> Result<(), LoadError> {
     let area = Area::new(&Kernel, AreaKind::Open { size: segment.size() }, ())?;
     area.write(segment.lead(), segment.data())?.complete();
-    let mut rights = Rights::MAP | Rights::READ;
-    rights.set(Rights::WRITE, segment.access().contains(Access::WRITE));
-    rights.set(Rights::EXECUTE, segment.access().contains(Access::EXECUTE));
+    let mut rights = vm_area::Rights::MAP | vm_area::Rights::READ;
+    rights.set(vm_area::Rights::WRITE, segment.access().contains(Access::WRITE));
+    rights.set(vm_area::Rights::EXECUTE, segment.access().contains(Access::EXECUTE));
     let area = area.handle(rights)?;
     // What a program cannot change is shared with its copies.
     let inherit = if segment.access().contains(Access::WRITE) { Inherit::Copy } else { Inherit::Share };
@@ -179,14 +208,30 @@ fn map_segment(space: &UserSpace, segment: &Segment<'_>) -> Result<(), LoadError
 fn hand_over(handles: &mut Handles, start: Start<'_>) -> Result<StartInformation, LoadError> {
     let mut information = StartInformation::new(start.argument);
     information.kernel = start.kernel;
-    // Shared by the kernel alone: for the length of a call.
-    let rights = Rights::MAP | Rights::READ | Rights::WRITE | Rights::SHARE;
+    if start.console {
+        information.console = Handle(handles.insert(Entry::console())?);
+    }
+    if start.physical {
+        information.physical = Handle(handles.insert(Entry::physical())?);
+    }
+    for (place, kind) in information.handles.iter_mut().zip(start.given) {
+        *place = Handle(handles.hold()?);
+        let known = match kind {
+            HandleKind::Console => &mut information.console,
+            HandleKind::Physical => &mut information.physical,
+            _ => continue,
+        };
+        if !known.is_some() {
+            *known = *place;
+        }
+    }
+    let entry = |area| Entry::area(area, Rights::GIVEN_AREA).map_err(LoadError::Entry);
     if let Some(area) = start.area {
-        information.area = Handle(handles.insert(Object::Area(area.handle(rights)?))?);
+        information.area = Handle(handles.insert(entry(area)?)?);
         information.area_size = area.size();
     }
     if let Some(screen) = start.screen {
-        information.framebuffer = Handle(handles.insert(Object::Area(screen.area.handle(rights)?))?);
+        information.framebuffer = Handle(handles.insert(entry(screen.area)?)?);
         information.width = screen.width;
         information.height = screen.height;
         information.pitch = screen.pitch;
@@ -211,7 +256,7 @@ fn map_stack(space: &UserSpace, information: &StartInformation) -> Result<Stack,
     let room = bytes.len().next_multiple_of(16) as u64;
     let place = size - PAGE_SIZE - room;
     area.write(place, &bytes)?.complete();
-    let area = area.handle(Rights::MAP | Rights::READ | Rights::WRITE)?;
+    let area = area.handle(vm_area::Rights::MAP | vm_area::Rights::READ | vm_area::Rights::WRITE)?;
     let window = USER_END - size;
     let request = MapRequest::new(&area).at(window).access(access(Access::READ_WRITE)).inherit(Inherit::Copy);
     space.map(&request)?;

@@ -5,8 +5,12 @@
 //! | `load` | from an ELF file to a space that can be entered |
 //! | `copy` | from a process to another one that goes on with a copy of its memory |
 //! | `run` | threads of programs: start, end, and waiting for the end |
+//! | `objects` | what a handle names and allows |
+//! | `moving` | handles on their way from one process to another |
 //! | `calls` | what a program may ask of memory |
+//! | `handle_calls` | of handles, channels, and words that it waits for |
 //! | `life_calls` | and of processes and threads |
+//! | `physical` | which of the machine's memory may be had |
 //! | `ending` | how a process ended, in words |
 //!
 //! # Invariants
@@ -15,31 +19,38 @@
 //!   program does, the kernel goes on behind that.
 //! - While it runs, the process's space is the thread's, and [`current`] leads to the process; before and afterwards neither is so.
 //! - A process is ended by the first thread that exits it, or makes a mistake; its other threads end as soon as they notice.
-//! - Everything that a process has lives in its space and its handles. The last reference gives every frame back.
+//! - Everything that a process has lives in its space and its handles. Its handles are dropped when its last thread leaves the program, so that others see the ends of its channels closed; the last reference gives
+//!   every frame back.
+//! - No thread is switched away from while a flush of its is outstanding: others, on the same processor too, wait for that.
 
 mod calls;
 mod copy;
 mod ending;
+mod handle_calls;
 mod life_calls;
 mod load;
+mod moving;
+mod objects;
+mod physical;
 mod run;
 
 pub(crate) use calls::{SYSTEM_CALLS, unknown_call};
 pub(crate) use ending::Ending;
 pub(crate) use load::{LoadError, Screen, Start};
+pub(crate) use moving::{Entries, Places, Withdrawn, end_of, read_numbers};
+use objects::{Entry, Object};
 pub(crate) use run::run;
 
 use crate::memory::{self, Mutex, UserSpace};
 use crate::thread::scheduler;
 use core::fmt;
 use core::ops::DerefMut;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU32, Ordering};
 use refkernel::archive::ProgramName;
 use refkernel::handles::HandleTable;
 use refkernel::pool::{Pool, Ref};
-use refkernel_abi::{Access, HANDLES_MAX, KERNEL_ADDRESSES};
+use refkernel_abi::{Access, HANDLES_MAX, KERNEL_ADDRESSES, START_HANDLES_MAX};
 use vmcore::addr::PageRange;
-use vmcore::vm_area::Area;
 
 /// The most processes at a time.
 pub(crate) const PROCESSES_MAX: usize = 64;
@@ -49,16 +60,13 @@ pub(crate) type ProcessRef = Ref<Process, PROCESSES_MAX>;
 
 static PROCESSES: Pool<Process, PROCESSES_MAX> = Pool::new();
 
-/// What a handle names.
-pub(crate) enum Object {
-    /// Memory.
-    Area(Area<memory::Kernel>),
-    /// A process, to wait for or to end.
-    Process(ProcessRef),
-}
-
 /// What a process has by number.
-type Handles = HandleTable<Object, HANDLES_MAX>;
+type Handles = HandleTable<Entry, HANDLES_MAX>;
+
+/// The process with a number, if it is still there.
+pub(crate) fn by_number(number: u64) -> Option<ProcessRef> {
+    PROCESSES.get(number)
+}
 
 /// The most windows that a loader labels.
 const LABELS_MAX: usize = refkernel::elf::SEGMENTS_MAX + 1;
@@ -76,8 +84,12 @@ pub(crate) struct Process {
     /// What it was told of the kernel's half.
     kernel: [u64; KERNEL_ADDRESSES],
     labels: [(u64, &'static str); LABELS_MAX],
+    /// The numbers of the handles that it was started with.
+    given: [u64; START_HANDLES_MAX],
     /// How it ended, as soon as it has.
     ending: Mutex<Option<Ending>>,
+    /// Threads that are in the program, or on their way into it.
+    inside: AtomicU32,
 }
 
 impl Process {
@@ -98,6 +110,17 @@ impl Process {
 
     fn handles(&self) -> impl DerefMut<Target = Handles> + '_ {
         self.handles.lock()
+    }
+
+    /// Drops every handle, each without the table's lock.
+    fn drop_handles(&self) {
+        loop {
+            let entry = self.handles().pop();
+            if entry.is_none() {
+                return;
+            }
+            drop(entry);
+        }
     }
 }
 

@@ -29,12 +29,15 @@ fn threads_of(process: &ProcessRef) -> &'static AtomicU32 {
 pub(super) fn start_thread(process: &ProcessRef, entry: u64, stack: u64, argument: u64) -> Result<(), ThreadError> {
     let count = threads_of(process);
     count.fetch_add(1, Ordering::SeqCst);
+    process.inside.fetch_add(1, Ordering::SeqCst);
     // The thread's reference.
     let number = process.clone().into_number();
     let started = thread::spawn(run_program, [number, entry, stack, argument], u64::MAX, number);
     if let Err(error) = started {
         // SAFETY: the number was made of a reference above, and no thread has it.
         drop(unsafe { PROCESSES.reclaim(number) });
+        // It has not been there: its handles are as they were, also if it would have been the first.
+        process.inside.fetch_sub(1, Ordering::SeqCst);
         count.fetch_sub(1, Ordering::SeqCst);
         return Err(error);
     }
@@ -70,10 +73,18 @@ fn run_program([number, entry, stack, argument]: thread::Arguments) {
     if let Some(ending) = Ending::new(&process, exit) {
         end(&process, ending);
     }
+    leave(&process);
     let count = threads_of(&process);
     drop(process);
     count.fetch_sub(1, Ordering::SeqCst);
     thread::wake_waiters_for(number);
+}
+
+/// A thread is out of the program. After the last one nobody names anything by the process's handles any more.
+fn leave(process: &Process) {
+    if process.inside.fetch_sub(1, Ordering::SeqCst) == 1 {
+        process.drop_handles();
+    }
 }
 
 /// Ends a process: its threads end as soon as they notice. The first ending is the one that counts.

@@ -116,6 +116,8 @@ pub(crate) struct Thread {
     pub(crate) waits_for: AtomicU64,
     /// It is to end as soon as it is in its program, or before it waits.
     killed: AtomicBool,
+    /// By what others that do not keep it know it.
+    number: AtomicU64,
 }
 
 impl Thread {
@@ -136,6 +138,7 @@ impl Thread {
             program: AtomicPtr::new(core::ptr::null_mut()),
             waits_for: AtomicU64::new(0),
             killed: AtomicBool::new(false),
+            number: AtomicU64::new(0),
         }
     }
 
@@ -156,6 +159,11 @@ impl Thread {
         self.process.load(Ordering::Relaxed)
     }
 
+    /// Its number, which no other thread ever has.
+    pub(crate) fn number(&self) -> u64 {
+        self.number.load(Ordering::Relaxed)
+    }
+
     /// Whether it is to end.
     pub(crate) fn is_killed(&self) -> bool {
         self.killed.load(Ordering::Acquire)
@@ -173,6 +181,8 @@ impl Drop for Thread {
 /// Enters a thread among the living.
 fn enlist(thread: Thread) -> Result<ThreadRef, ThreadError> {
     let thread = THREADS.insert(thread).map_err(|_| ThreadError::TooMany)?;
+    let number = ThreadRef::number(&thread);
+    thread.number.store(number, Ordering::Relaxed);
     let mut live = LIVE.lock();
     match live.iter_mut().find(|slot| slot.is_none()) {
         Some(slot) => {
@@ -204,6 +214,13 @@ pub(crate) fn spawn(
     let thread = enlist(thread)?;
     scheduler::make_ready(&thread);
     Ok(thread)
+}
+
+/// Lets the thread with a number go on, if it waits and is still there. Not with a lock held: the thread may be over as soon as it was woken, and this the last that knew of it.
+pub(crate) fn wake(number: u64) {
+    if let Some(thread) = THREADS.get(number) {
+        scheduler::unpark(&thread);
+    }
 }
 
 /// Calls `what` with every thread that is not dead.

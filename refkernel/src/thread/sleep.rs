@@ -4,21 +4,46 @@ use super::scheduler;
 use super::{LIVE, Thread};
 use crate::cpu::clock;
 use core::sync::atomic::{AtomicUsize, Ordering};
+use refkernel_abi::FOREVER;
 
 /// Threads that wait for a time.
 static SLEEPING: AtomicUsize = AtomicUsize::new(0);
 
 /// Waits so many microseconds at least; less if the thread is told to end. What ends the wait is a tick of some processor's timer.
 pub(crate) fn sleep_microseconds(count: u64) {
-    let Some(thread) = scheduler::current() else { return };
     let end = clock::now().saturating_add(clock::per_microsecond().saturating_mul(count)).max(1);
-    SLEEPING.fetch_add(1, Ordering::SeqCst);
-    thread.wake_at.store(end, Ordering::SeqCst);
-    while clock::now() < end && !thread.is_killed() {
-        scheduler::park();
+    wait(Some(end), || false);
+}
+
+/// When a wait of so many microseconds ends, by the time-stamp counter; `None` for one that does not ([`FOREVER`], or longer than the counter counts).
+pub(crate) fn deadline(microseconds: u64) -> Option<u64> {
+    if microseconds == FOREVER {
+        return None;
     }
-    thread.wake_at.store(0, Ordering::SeqCst);
-    SLEEPING.fetch_sub(1, Ordering::SeqCst);
+    clock::per_microsecond()
+        .checked_mul(microseconds)
+        .and_then(|count| clock::now().checked_add(count))
+        .map(|end| end.max(1))
+}
+
+/// Waits until something is so, the deadline is over (if there is one), or the thread is told to end. True if it is so. Whoever makes it so wakes the thread; the deadline is met by a tick of
+/// some processor's timer.
+pub(crate) fn wait(deadline: Option<u64>, mut is_so: impl FnMut() -> bool) -> bool {
+    let Some(thread) = scheduler::current() else { return is_so() };
+    if deadline.is_some() {
+        SLEEPING.fetch_add(1, Ordering::SeqCst);
+        thread.wake_at.store(deadline.unwrap_or_default(), Ordering::SeqCst);
+    }
+    let mut result = is_so();
+    while !result && !thread.is_killed() && deadline.is_none_or(|deadline| clock::now() < deadline) {
+        scheduler::park();
+        result = is_so();
+    }
+    if deadline.is_some() {
+        thread.wake_at.store(0, Ordering::SeqCst);
+        SLEEPING.fetch_sub(1, Ordering::SeqCst);
+    }
+    result
 }
 
 /// Wakes those whose time has come. At a tick, with interrupts off.

@@ -12,6 +12,7 @@ use super::{AccountInner, AreaError, AreaKind, OutOfAccount, Page, TreeSupply, V
 use crate::addr::{Frame, FrameRange};
 use crate::frame::{Need, PageSource, Reserve};
 use crate::lock::{AdaptiveLock, Beside, Counted, Guard, SharedGuard};
+use crate::machine::Machine;
 use crate::page_tree::{NodeSize, NodesNeeded, PageTree};
 use crate::paging::{MemoryType, Pending};
 use crate::platform::Platform;
@@ -382,7 +383,7 @@ impl<P: Platform> AreaInner<P> {
     pub(crate) fn has_handles(&self, state: &AreaState<P>) -> bool {
         let rest = state.rest();
         self.references.load(Ordering::Acquire)
-            > rest.view_count.saturating_add(rest.returning as usize).saturating_add(rest.gate_count as usize)
+            > (rest.view_count as usize).saturating_add(rest.returning as usize).saturating_add(rest.gate_count as usize)
     }
 
     /// What some kinds have besides, of an area that nobody else knows yet.
@@ -572,7 +573,16 @@ impl<P: Platform> AreaState<P> {
     /// How many windows show the area.
     #[inline]
     pub(crate) const fn view_count(&self) -> usize {
-        self.rest().view_count
+        self.rest().view_count as usize
+    }
+
+    /// The area's number, which it gets when it is asked for the first time.
+    pub(crate) fn number(&mut self, machine: &Machine<P>) -> u32 {
+        let rest = self.rest_mut();
+        if rest.number == 0 {
+            rest.number = machine.next_area();
+        }
+        rest.number
     }
 
     /// What waits for a flush, newest first.
@@ -734,7 +744,7 @@ impl<P: Platform> AreaState<P> {
             }
         }
         rest.views = Some(view);
-        rest.view_count += 1;
+        rest.view_count = rest.view_count.saturating_add(1);
     }
 
     /// Unlinks a view.
@@ -754,7 +764,9 @@ impl<P: Platform> AreaState<P> {
                 next.as_ref().previous.set(previous);
             }
         }
-        rest.view_count = rest.view_count.saturating_sub(1);
+        if rest.view_count != u32::MAX {
+            rest.view_count = rest.view_count.saturating_sub(1);
+        }
     }
 
     /// How many views show some of the pages. O(views).

@@ -28,8 +28,6 @@ use crate::platform::Platform;
 /// What the area's lock guards beside the [state](super::AreaState).
 pub(crate) struct StateRest<P: Platform> {
     pub(super) views: Option<NonNull<View<P>>>,
-    /// How many windows show the area.
-    pub(super) view_count: usize,
     /// What waits for a flush.
     pub(super) gates: Option<NonNull<Gate<P>>>,
     /// Who pays for pages that come into being; holds a reference.
@@ -44,6 +42,10 @@ pub(crate) struct StateRest<P: Platform> {
     pub(super) writers: u32,
     /// How many pages are pinned.
     pub(super) pinned: u32,
+    /// How many windows show the area. Where they were 2^32 once they are so for ever: pages are kept, and not given up too early.
+    pub(super) view_count: u32,
+    /// By what it is told from other areas, also those that are gone; 0 before somebody asks.
+    pub(super) number: u32,
 }
 
 /// The second record of an area.
@@ -152,6 +154,7 @@ impl<P: Platform> AreaMemory<P> {
             gate_count: 0,
             writers: 0,
             pinned: 0,
+            number: 0,
         };
         let rest = AreaRest { state, data };
         // SAFETY: the memory was taken for these types, and nobody else knows it.

@@ -355,7 +355,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
     }
 
     /// The window at an address, if it allows the access.
-    fn window_for<'a>(
+    pub(super) fn window_for<'a>(
         &self,
         index: &'a Index<P, Window<P, M>>,
         address: VirtAddr,

@@ -58,6 +58,7 @@
 //! | [`Space::page_states`] | any but NMI | index, area, tables | no | windows and pages |
 //! | [`Space::read_bytes`] | system calls | index, area, for each page | nodes, to ask for pages of a paged area | bytes |
 //! | [`Space::write_bytes`], [`Space::copy_from`] | system calls | index, area, for each page, of one space after the other; tables and CPUs of spaces that show it | pages that are missing or shared | bytes |
+//! | [`Space::place_at`], [`Space::word_at`] | any but NMI | index, area | of a word: nodes, to ask for a page of a paged area | log windows |
 //! | [`Space::advise`] | system calls | index, area, tables, CPUs | what is released: an object and nodes of cut edges; what is mapped: tables; else records where windows are cut, tables where a large leaf is | windows and pages |
 //! | [`Space::reclaim`] | system calls, reclaim | index, area, tables, CPUs | no | windows and pages |
 //! | [`Space::promote`] | system calls, a background thread | index, area, tables, CPUs of each space that shows it | for each block a record and a run of frames; by who completes the flush: nodes | windows and pages |
@@ -179,6 +180,7 @@ mod seal;
 mod steps;
 mod unmap;
 mod window;
+mod word;
 
 use core::fmt;
 use core::mem::MaybeUninit;
@@ -204,6 +206,7 @@ pub use self::relocate::Destination;
 pub(crate) use self::steps::Step;
 pub use self::window::WindowFlags;
 use self::window::WindowState;
+pub use self::word::{AreaPlace, WordAt};
 use crate::addr::{Frame, PageRange, PhysAddr, RangeError, RangeFault, VirtAddr};
 use crate::frame::{FrameList, Need, OutOfFrames, Reserve};
 use crate::paging::{Access, Flush, Gather, Mmu, Pending, TableRun, Tables, Tag, Walk};

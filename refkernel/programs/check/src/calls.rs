@@ -3,7 +3,7 @@
 use refkernel_runtime::ErrorCode::*;
 use refkernel_runtime::{
     AREA_SIZE_MAX, Access, ErrorCode, HANDLES_MAX, Handle, PAGE_SIZE, StartInformation, SystemCall, USER_END,
-    USER_START, WRITE_LENGTH_MAX, call, decode_result,
+    USER_START, WRITE_LENGTH_MAX, call, console, decode_result,
 };
 
 use crate::READ_WRITE;
@@ -71,13 +71,13 @@ fn numbers(report: &mut Report) {
 fn pointers(start: &StartInformation, report: &mut Report) {
     for pointer in foreign(start) {
         for length in [1, 64, WRITE_LENGTH_MAX] {
-            let result = attempt(SystemCall::Write, [pointer, length, 0, 0, 0, 0]);
+            let result = attempt(SystemCall::Write, [console().0, pointer, length, 0, 0, 0]);
             report.refused("write from memory that is not the program's", &[BadPointer], result);
         }
     }
     let text = b"text".as_ptr() as u64;
     for length in [WRITE_LENGTH_MAX + 1, 1 << 32, 1 << 63, u64::MAX] {
-        let result = attempt(SystemCall::Write, [text, length, 0, 0, 0, 0]);
+        let result = attempt(SystemCall::Write, [console().0, text, length, 0, 0, 0]);
         report.refused("write of too many bytes", &[TooLarge], result);
     }
     report.check("write of nothing sends nothing", call::write(b"") == Ok(0));
@@ -95,9 +95,9 @@ fn pointers(start: &StartInformation, report: &mut Report) {
         report.done("unmap its second page", unsafe { call::area_unmap(border, PAGE_SIZE) });
         // SAFETY: the first page is still mapped, and nothing else uses it.
         unsafe { ((border - 1) as *mut u8).write_volatile(b'\n') };
-        let result = attempt(SystemCall::Write, [border - 1, 2, 0, 0, 0, 0]);
+        let result = attempt(SystemCall::Write, [console().0, border - 1, 2, 0, 0, 0]);
         report.refused("write from a range that ends unmapped", &[BadPointer], result);
-        let result = attempt(SystemCall::Write, [border - 1, 1, 0, 0, 0, 0]);
+        let result = attempt(SystemCall::Write, [console().0, border - 1, 1, 0, 0, 0]);
         report.check("write from a range that ends at the border", result == Ok(1));
         // SAFETY: nothing uses the page any more.
         report.done("unmap its first page", unsafe { call::area_unmap(address, PAGE_SIZE) });

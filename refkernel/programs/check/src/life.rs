@@ -26,7 +26,7 @@ extern "C" fn spin_in_thread(_: u64) -> ! {
 }
 
 /// Makes a stack, and gives its end.
-fn stack() -> Result<u64, ErrorCode> {
+pub(crate) fn stack() -> Result<u64, ErrorCode> {
     let area = call::area_create(STACK_SIZE)?;
     let start = call::area_map(area, 0, 0, STACK_SIZE, READ_WRITE)?;
     call::handle_close(area)?;

@@ -12,18 +12,34 @@
 //! | `memory` | the runtime's own memory functions |
 //! | `offences` | what must kill the program |
 //! | `sharing` | an area that two programs were handed |
+//! | `handles` | rights, and what a process is started with |
+//! | `windows` | private memory, protection, advice |
+//! | `pointers` | bad pointers, for every call that takes one |
+//! | `channels` | messages within one process |
+//! | `between` | messages between threads and processes that wait |
+//! | `waits` | waiting for words in memory |
+//! | `scarce` | messages without memory |
+//! | `physical` | device memory |
 
 #![no_std]
 #![no_main]
 
 mod areas;
+mod between;
 mod calls;
+mod channels;
+mod handles;
 mod life;
 mod memory;
 mod offences;
+mod physical;
+mod pointers;
 mod registers;
 mod report;
+mod scarce;
 mod sharing;
+mod waits;
+mod windows;
 
 use refkernel_runtime::{
     Access, StartInformation, program, program_status, registers_at_start, roles, roles::CheckRole, say,
@@ -37,6 +53,9 @@ const READ_WRITE: Access = Access::READ_WRITE;
 fn main(start: &StartInformation) -> u32 {
     if start.argument == roles::SPIN {
         life::spin();
+    }
+    if start.argument == roles::ECHO {
+        return between::echo(start);
     }
     let Some(role) = CheckRole::from_argument(start.argument) else {
         say!("check: there is no part {}", start.argument);
@@ -59,6 +78,14 @@ fn main(start: &StartInformation) -> u32 {
         CheckRole::Clones => life::clones(&mut report),
         CheckRole::Threads => life::threads(&mut report),
         CheckRole::FaultInThread => life::fault_in_thread(&mut report),
+        CheckRole::Handles => handles::check(&mut report),
+        CheckRole::Windows => windows::check(&mut report),
+        CheckRole::BadPointers => pointers::check(start, &mut report),
+        CheckRole::Channels => channels::check(&mut report),
+        CheckRole::ChannelsBetween => between::check(&mut report),
+        CheckRole::AddressWaits => waits::check(&mut report),
+        CheckRole::ScarceChannels => scarce::check(&mut report),
+        CheckRole::Physical => physical::check(start, &mut report),
         CheckRole::Panic => panic!("this is the part that panics"),
         offence => {
             offences::commit(offence, start, &mut report);

@@ -5,7 +5,7 @@
 
 use core::arch::{asm, naked_asm};
 
-use refkernel_runtime::{PAGE_SIZE, SystemCall, USER_END, call, say};
+use refkernel_runtime::{PAGE_SIZE, SystemCall, USER_END, call, console, say};
 
 use crate::READ_WRITE;
 use crate::report::Report;
@@ -257,8 +257,9 @@ fn flags(report: &mut Report) {
             "syscall",
             "cld",
             inlateout("rax") SystemCall::Write.number() => result,
-            in("rdi") text.as_ptr(),
-            in("rsi") text.len(),
+            in("rdi") console().0,
+            in("rsi") text.as_ptr(),
+            in("rdx") text.len(),
             out("rcx") _, out("r11") _,
             out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _,
             out("xmm4") _, out("xmm5") _, out("xmm6") _, out("xmm7") _,

@@ -3,8 +3,11 @@
 //! Each wrapper is named after its call; `refkernel-abi` says what a call does and which errors it gives.
 
 use core::arch::asm;
+use core::sync::atomic::AtomicU32;
 
-use refkernel_abi::{Access, ErrorCode, Handle, SystemCall, decode_result};
+use refkernel_abi::{
+    Access, Advice, Caching, ErrorCode, Handle, HandleKind, MESSAGE_HANDLES_MAX, Rights, SystemCall, decode_result,
+};
 
 /// Calls the kernel with any number and any arguments, and gives what it left in `rax`.
 ///
@@ -62,13 +65,13 @@ pub fn null() -> Result<(), ErrorCode> {
     unsafe { call(SystemCall::Null, [0; 6]) }.map(|_| ())
 }
 
-/// Sends text to the log, and gives how many bytes were sent.
+/// Sends text to the log by the handle that the program was started with, and gives how many bytes were sent.
 ///
 /// # Errors
 ///
-/// [`ErrorCode::TooLarge`] for more than `WRITE_LENGTH_MAX` bytes.
+/// [`ErrorCode::TooLarge`] for more than `WRITE_LENGTH_MAX` bytes; [`ErrorCode::BadHandle`] for a program that was not given the log.
 pub fn write(text: &[u8]) -> Result<u64, ErrorCode> {
-    let arguments = [text.as_ptr() as u64, text.len() as u64, 0, 0, 0, 0];
+    let arguments = [crate::console().0, text.as_ptr() as u64, text.len() as u64, 0, 0, 0];
     // SAFETY: the call only reads `text`, which is borrowed for as long.
     unsafe { call(SystemCall::Write, arguments) }
 }
@@ -144,14 +147,30 @@ pub fn handle_close(handle: Handle) -> Result<(), ErrorCode> {
     unsafe { call(SystemCall::HandleClose, [handle.0, 0, 0, 0, 0, 0]) }.map(|_| ())
 }
 
-/// Starts a program of the boot module, and gives a handle of its process.
+/// Starts a program of the boot module with the log, if this one has it, and gives a handle of its process.
+///
+/// # Errors
+///
+/// See [`SystemCall::ProcessStart`] and [`SystemCall::HandleDuplicate`].
+pub fn process_start(name: &str, argument: u64) -> Result<Handle, ErrorCode> {
+    if !crate::console().is_some() {
+        return process_start_with(name, argument, &[]);
+    }
+    let console = handle_duplicate(crate::console(), Rights::WRITE | Rights::SHARE)?;
+    process_start_with(name, argument, &[console]).inspect_err(|_| {
+        let _ = handle_close(console);
+    })
+}
+
+/// Starts a program of the boot module with these handles, which are its from then on, and gives a handle of its process.
 ///
 /// # Errors
 ///
 /// See [`SystemCall::ProcessStart`].
-pub fn process_start(name: &str, argument: u64) -> Result<Handle, ErrorCode> {
-    let arguments = [name.as_ptr() as u64, name.len() as u64, argument, 0, 0, 0];
-    // SAFETY: the call only reads `name`, which is borrowed for as long.
+pub fn process_start_with(name: &str, argument: u64, handles: &[Handle]) -> Result<Handle, ErrorCode> {
+    let (name, handles) = ((name.as_ptr() as u64, name.len() as u64), (handles.as_ptr() as u64, handles.len() as u64));
+    let arguments = [name.0, name.1, argument, handles.0, handles.1, 0];
+    // SAFETY: the call only reads `name` and `handles`, which are borrowed for as long.
     unsafe { call(SystemCall::ProcessStart, arguments) }.map(Handle)
 }
 
@@ -237,4 +256,137 @@ pub fn thread_yield() -> Result<(), ErrorCode> {
 pub fn thread_sleep(microseconds: u64) -> Result<(), ErrorCode> {
     // SAFETY: the call changes nothing.
     unsafe { call(SystemCall::ThreadSleep, [microseconds, 0, 0, 0, 0, 0]) }.map(|_| ())
+}
+
+/// Makes an area of `size` bytes that is this process's alone, shows all of it at `address` or (0) where there is room, and gives the address.
+///
+/// # Errors
+///
+/// See [`SystemCall::AreaCreateAndMap`].
+pub fn area_create_and_map(size: u64, address: u64, access: Access) -> Result<u64, ErrorCode> {
+    // SAFETY: the call maps only what was free.
+    unsafe { call(SystemCall::AreaCreateAndMap, [size, address, access.bits(), 0, 0, 0]) }
+}
+
+/// Changes what the windows in a range allow; `None` forbids everything.
+///
+/// # Errors
+///
+/// See [`SystemCall::AreaProtect`].
+///
+/// # Safety
+///
+/// The program uses the range only as it is allowed from then on.
+pub unsafe fn area_protect(address: u64, length: u64, access: Option<Access>) -> Result<(), ErrorCode> {
+    let bits = access.map_or(0, Access::bits);
+    // SAFETY: the caller's promise.
+    unsafe { call(SystemCall::AreaProtect, [address, length, bits, 0, 0, 0]) }.map(|_| ())
+}
+
+/// Says something about the memory in a range.
+///
+/// # Errors
+///
+/// See [`SystemCall::AreaAdvise`].
+///
+/// # Safety
+///
+/// Nothing of the program relies on the contents of what it says is not needed.
+pub unsafe fn area_advise(address: u64, length: u64, advice: Advice) -> Result<(), ErrorCode> {
+    // SAFETY: the caller's promise.
+    unsafe { call(SystemCall::AreaAdvise, [address, length, advice.number(), 0, 0, 0]) }.map(|_| ())
+}
+
+/// Makes another handle of the same thing, with these rights.
+///
+/// # Errors
+///
+/// See [`SystemCall::HandleDuplicate`].
+pub fn handle_duplicate(handle: Handle, rights: Rights) -> Result<Handle, ErrorCode> {
+    // SAFETY: the call changes no memory that is mapped.
+    unsafe { call(SystemCall::HandleDuplicate, [handle.0, rights.bits(), 0, 0, 0, 0]) }.map(Handle)
+}
+
+/// What a handle names and allows.
+///
+/// # Errors
+///
+/// [`ErrorCode::BadHandle`]; [`ErrorCode::NotSupported`] for a kind that this version does not know.
+pub fn handle_inspect(handle: Handle) -> Result<(HandleKind, Rights), ErrorCode> {
+    // SAFETY: the call changes nothing.
+    let number = unsafe { call(SystemCall::HandleInspect, [handle.0, 0, 0, 0, 0, 0]) }?;
+    HandleKind::from_number(number).ok_or(ErrorCode::NotSupported)
+}
+
+/// Makes an area of the machine's device memory.
+///
+/// # Errors
+///
+/// See [`SystemCall::PhysicalArea`].
+pub fn physical_area(physical: Handle, address: u64, size: u64, caching: Caching) -> Result<Handle, ErrorCode> {
+    // SAFETY: the call changes no memory that is mapped.
+    unsafe { call(SystemCall::PhysicalArea, [physical.0, address, size, caching.number(), 0, 0]) }.map(Handle)
+}
+
+/// Makes a channel, and gives its ends.
+///
+/// # Errors
+///
+/// See [`SystemCall::ChannelCreate`].
+pub fn channel_create() -> Result<[Handle; 2], ErrorCode> {
+    let mut ends = [Handle::NONE; 2];
+    // SAFETY: the call writes two handles to the array, which is theirs.
+    unsafe { call(SystemCall::ChannelCreate, [ends.as_mut_ptr() as u64, 0, 0, 0, 0, 0]) }?;
+    Ok(ends)
+}
+
+/// Sends bytes and handles, which are the receiver's from then on.
+///
+/// # Errors
+///
+/// See [`SystemCall::ChannelSend`].
+pub fn channel_send(end: Handle, bytes: &[u8], handles: &[Handle]) -> Result<(), ErrorCode> {
+    let arguments =
+        [end.0, bytes.as_ptr() as u64, bytes.len() as u64, handles.as_ptr() as u64, handles.len() as u64, 0];
+    // SAFETY: the call only reads both, which are borrowed for as long.
+    unsafe { call(SystemCall::ChannelSend, arguments) }.map(|_| ())
+}
+
+/// Receives a message, waiting so many microseconds at the most, and gives how many bytes and handles it had.
+///
+/// # Errors
+///
+/// See [`SystemCall::ChannelReceive`].
+pub fn channel_receive(
+    end: Handle,
+    bytes: &mut [u8],
+    handles: &mut [Handle],
+    microseconds: u64,
+) -> Result<(usize, usize), ErrorCode> {
+    let (bytes, room) =
+        ((bytes.as_mut_ptr() as u64, bytes.len() as u64), handles.len().min(MESSAGE_HANDLES_MAX) as u64);
+    let arguments = [end.0, bytes.0, bytes.1, handles.as_mut_ptr() as u64, room, microseconds];
+    // SAFETY: the call writes to both, which are borrowed exclusively for as long.
+    let answer = unsafe { call(SystemCall::ChannelReceive, arguments) }?;
+    Ok((answer as u32 as usize, (answer >> 32) as usize))
+}
+
+/// Waits until the word is woken, if it is `expected`.
+///
+/// # Errors
+///
+/// See [`SystemCall::AddressWait`].
+pub fn address_wait(word: &AtomicU32, expected: u32, microseconds: u64) -> Result<(), ErrorCode> {
+    // SAFETY: the call reads the word, as an atomic load does.
+    unsafe { call(SystemCall::AddressWait, [word.as_ptr() as u64, expected.into(), microseconds, 0, 0, 0]) }.map(|_| ())
+}
+
+/// Wakes at most so many of those who wait for the word, and gives how many they were.
+///
+/// # Errors
+///
+/// See [`SystemCall::AddressWake`].
+pub fn address_wake(word: &AtomicU32, count: u64) -> Result<u64, ErrorCode> {
+    // SAFETY: the call changes no memory.
+    unsafe { call(SystemCall::AddressWake, [word.as_ptr() as u64, count, 0, 0, 0, 0]) }
 }

@@ -3,7 +3,7 @@
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use refkernel_abi::{StartInformation, program_status};
+use refkernel_abi::{Handle, StartInformation, program_status};
 
 use crate::{call, say};
 
@@ -76,7 +76,17 @@ pub fn registers_at_start() -> u64 {
     REGISTERS.load(Ordering::Relaxed)
 }
 
+/// The log, or 0.
+static CONSOLE: AtomicU64 = AtomicU64::new(0);
+
+/// The handle of the log that the program was started with, or [`Handle::NONE`].
+#[must_use]
+pub fn console() -> Handle {
+    Handle(CONSOLE.load(Ordering::Relaxed))
+}
+
 extern "C" fn start(information: &StartInformation, registers: u64) -> ! {
+    CONSOLE.store(information.console.0, Ordering::Relaxed);
     REGISTERS.store(registers, Ordering::Relaxed);
     call::exit(refkernel_program_main(information))
 }

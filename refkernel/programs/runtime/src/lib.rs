@@ -33,7 +33,7 @@ pub mod line;
 #[cfg(not(target_os = "none"))]
 mod memory;
 
-pub use entry::registers_at_start;
+pub use entry::{console, registers_at_start};
 pub use refkernel_abi::*;
 
 /// Names the function that the program starts with: `fn(&StartInformation) -> u32`, whose result is its

@@ -156,6 +156,13 @@ fn one(space: &Space<Probe>) {
         Ok(flush) => finished(flush),
         Err(error) => displayed(error),
     }
+    shown(space.place_at(hidden(address)));
+    match space.word_at(hidden(address)) {
+        Ok(word) => {
+            shown(word);
+        }
+        Err(error) => displayed(error),
+    }
     if let Ok(flush) = space.copy_from(address, space, hidden(address), hidden(1)) {
         finished(flush);
     }
