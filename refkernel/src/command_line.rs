@@ -68,6 +68,8 @@ pub struct Options<'a> {
     pub tests: Tests,
     /// `bench`: run the bench program.
     pub bench: bool,
+    /// `inspect`: answer a person's questions on the serial line.
+    pub inspect: bool,
     /// `seed=N` (decimal, or hexadecimal after `0x`): where random choices start. The last one counts.
     pub seed: Option<u64>,
     unknown: [&'a [u8]; UNKNOWN_MAX],
@@ -103,6 +105,7 @@ impl<'a> Options<'a> {
             (b"demo", None) => self.demo = true,
             (b"hold", None) => self.hold = true,
             (b"bench", None) => self.bench = true,
+            (b"inspect", None) => self.inspect = true,
             (b"test", None) => self.tests = Tests::All,
             (b"test", Some(value)) => {
                 let test = EndingTest::ALL.into_iter().find(|test| test.name().as_bytes() == value);
@@ -190,8 +193,8 @@ mod tests {
 
     #[test]
     fn every_word_is_understood() {
-        let options = Options::parse(b"demo hold  bench\ttest seed=42");
-        assert!(options.demo && options.hold && options.bench);
+        let options = Options::parse(b"demo hold  bench\tinspect test seed=42");
+        assert!(options.demo && options.hold && options.bench && options.inspect);
         assert_eq!(options.tests, Tests::All);
         assert_eq!(options.seed, Some(42));
         assert_eq!(options.unknown_count(), 0);

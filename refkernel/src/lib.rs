@@ -13,6 +13,7 @@
 //! | [`memory_type`] | how a processor caches memory: PAT, MTRRs and what they make together |
 //! | [`picture`] | memory and spaces, as pixels and as text |
 //! | [`pool`] | counted references without a heap |
+//! | [`shell`] | the prompt of the inspector |
 //! | [`symbols`] | names for addresses |
 //! | [`wait_queues`] | who waits for what, first come first served |
 //! | [`surface`] | drawing on the memory of a framebuffer |
@@ -43,6 +44,7 @@ mod memory_functions_test;
 pub mod memory_type;
 pub mod picture;
 pub mod pool;
+pub mod shell;
 pub mod symbols;
 pub mod wait_queues;
 

@@ -14,6 +14,7 @@ mod cpu;
 mod demo;
 mod devices;
 mod ending_tests;
+mod inspector;
 mod memory;
 mod memory_functions;
 mod panic;
@@ -52,6 +53,10 @@ fn with_memory(info: &'static BootInfo) -> ! {
     }
     if options.bench {
         exit(bench(&programs));
+    }
+    if options.inspect {
+        inspector::run(info);
+        exit(ExitCode::Success);
     }
     if let Err(error) = demo::run(info, &programs) {
         log!("refkernel: the demo failed: {error}");

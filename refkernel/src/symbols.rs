@@ -65,6 +65,19 @@ impl<'a> Symbols<'a> {
         found.map(|(symbol, name)| Symbol { name, address: symbol, offset: address - symbol })
     }
 
+    /// The address of the first symbol of this name. Looks at every line.
+    #[must_use]
+    pub fn address_of(&self, name: &str) -> Option<u64> {
+        let mut start = 0;
+        while let Some((address, found, next)) = self.first_symbol(start, self.text.len()) {
+            if found == name {
+                return Some(address);
+            }
+            start = next;
+        }
+        None
+    }
+
     /// The start of the line that the byte at `position` belongs to.
     fn line_start(&self, position: usize) -> usize {
         self.text
@@ -126,6 +139,21 @@ mod tests {
         assert_eq!(name(TEXT, u64::MAX).as_deref(), Some("last+0x7feffeff"));
         assert_eq!(name(TEXT, 0xffff_ffff_800f_ffff), None);
         assert_eq!(name(TEXT, 0), None);
+    }
+
+    #[test]
+    fn finds_the_address_of_a_name() {
+        let symbols = Symbols::new(TEXT);
+        assert_eq!(symbols.address_of("start"), Some(0xffff_ffff_8010_0000));
+        assert_eq!(symbols.address_of("last"), Some(0xffff_ffff_8010_0100));
+        assert_eq!(
+            symbols.address_of("<core::fmt::Formatter as core::fmt::Write>::write_str"),
+            Some(0xffff_ffff_8010_0040)
+        );
+        for name in ["", "star", "start ", "ffffffff80100000 start"] {
+            assert_eq!(symbols.address_of(name), None, "{name}");
+        }
+        assert_eq!(Symbols::new(b"junk\n10 a\n\n20 a").address_of("a"), Some(0x10));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use crate::{
     build::{self, Profile},
     qemu::{Machine, Medium, Memory, Pace},
-    session::{self, Limits, Wishes},
+    session::{self, Limits, Typing, Wishes},
     setup::{self, Need},
     workspace::Workspace,
 };
@@ -69,7 +69,8 @@ pub(crate) fn command(arguments: &Arguments) -> Result<()> {
         Wishes {
             limits: Limits { total: Some(limit), silence_at_start: limit, silence: Some(limit) },
             show: arguments.show,
-            type_in: false,
+            typing: Typing::No,
+            script: None,
             picture: None,
         },
     )?;

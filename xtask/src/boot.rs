@@ -10,9 +10,10 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     build::{self, Image, Profile},
+    end::End,
     firmware, limine,
     qemu::{self, Loader, Machine, Medium, Memory, Pace},
-    session::{self, Limits, Wishes},
+    session::{self, Limits, Script, Typing, Wishes},
     setup::{self, Need},
     workspace::Workspace,
 };
@@ -51,6 +52,11 @@ pub(crate) struct Arguments {
     /// End the run as a failure after this time [default: 120 without a window, none with one]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
     timeout: Option<u64>,
+    /// Ask the running kernel: its prompt on this terminal; `help` lists the questions, Ctrl-A x leaves
+    ///
+    /// What is piped in is asked line by line.
+    #[arg(long, conflicts_with = "screenshot")]
+    inspect: bool,
     /// Write what the screen shows when the demo is done, then power off
     #[arg(long, value_name = "FILE.png")]
     screenshot: Option<PathBuf>,
@@ -77,7 +83,11 @@ pub(crate) fn command(arguments: &Arguments) -> Result<()> {
     let workspace = Workspace::load()?;
     let profile = if arguments.debug { Profile::Debug } else { Profile::Optimised };
     let image = build::image(&workspace, profile)?;
-    let cmdline = cmdline(&arguments.cmdline, !window, picture.is_some());
+    let cmdline = if arguments.inspect {
+        format!("{} inspect", arguments.cmdline).trim_start().to_owned()
+    } else {
+        cmdline(&arguments.cmdline, !window, picture.is_some())
+    };
     let prepared = prepare(&workspace.root, &image, arguments.loader, arguments.limine.as_deref(), &cmdline)?;
     let machine = Machine {
         medium: prepared.medium.clone(),
@@ -96,16 +106,34 @@ pub(crate) fn command(arguments: &Arguments) -> Result<()> {
         if machine.cpus == 1 { "" } else { "s" },
         machine.cmdline
     );
-    let total = arguments.timeout.map(Duration::from_secs).or((!window).then_some(TOTAL));
+    // A person takes as long as it takes.
+    let watched = !window && !arguments.inspect;
+    let total = arguments.timeout.map(Duration::from_secs).or(watched.then_some(TOTAL));
+    let piped = arguments.inspect && !std::io::stdin().is_terminal();
+    let questions = if piped { piped_questions()? } else { Vec::new() };
+    let typing = if piped {
+        Typing::No
+    } else if arguments.inspect {
+        Typing::Keys
+    } else if !arguments.headless && std::io::stdin().is_terminal() {
+        Typing::Lines
+    } else {
+        Typing::No
+    };
     let outcome = session::run(
         &machine,
         Wishes {
-            limits: Limits { total, silence_at_start: SILENCE, silence: (!window).then_some(SILENCE) },
+            limits: Limits { total, silence_at_start: SILENCE, silence: watched.then_some(SILENCE) },
             show: true,
-            type_in: !arguments.headless && std::io::stdin().is_terminal(),
+            typing,
+            script: piped.then_some(Script { questions: &questions, between: &[] }),
             picture: picture.as_deref(),
         },
     )?;
+    if arguments.inspect && outcome.end == End::Left {
+        eprintln!("\nLeft.");
+        return Ok(());
+    }
     if !outcome.end.is_success() {
         bail!("{}{}", outcome.end, outcome.last_lines());
     }
@@ -117,6 +145,12 @@ pub(crate) fn command(arguments: &Arguments) -> Result<()> {
     }
     eprintln!("The kernel reported success, {:.2} s after QEMU's start.", outcome.elapsed.as_secs_f64());
     Ok(())
+}
+
+/// The lines of standard input: what is asked where no person is.
+fn piped_questions() -> Result<Vec<String>> {
+    let text = std::io::read_to_string(std::io::stdin()).context("reading the questions from standard input")?;
+    Ok(text.lines().map(str::to_owned).collect())
 }
 
 /// What a loader needs on the machine.

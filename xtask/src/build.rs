@@ -128,6 +128,10 @@ pub(crate) fn guest_cargo(root: &Path, guest: Guest, subcommand: &str, target: &
         .env("CARGO_ENCODED_RUSTFLAGS", guest.flags().join("\x1f"))
         // A wrapper or a profile from the environment is meant for the host.
         .env_remove("CARGO_BUILD_TARGET");
+    if guest == Guest::Kernel {
+        // A debugger looks into its structures; loaders leave that part of the file where it is.
+        command.env("CARGO_PROFILE_RELEASE_DEBUG", "full");
+    }
     command
 }
 

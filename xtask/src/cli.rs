@@ -6,8 +6,8 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::{
-    bench, bench_guest, boot, build, check_mmu, ci, fuzz, lint, models, mutants, no_panic, oracle, replay, setup, test,
-    verify,
+    bench, bench_guest, boot, build, check_mmu, ci, fuzz, gdb, lint, models, mutants, no_panic, oracle, replay, setup,
+    test, verify,
 };
 
 #[derive(Debug, Parser)]
@@ -21,6 +21,7 @@ struct Arguments {
 enum Command {
     Boot(boot::Arguments),
     Test(test::Arguments),
+    Gdb(gdb::Arguments),
     Bench(bench::Arguments),
     BenchGuest(bench_guest::Arguments),
     CheckMmu(check_mmu::Arguments),
@@ -59,6 +60,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     match Arguments::parse().command {
         Command::Boot(arguments) => boot::command(&arguments)?,
         Command::Test(arguments) => return test::command(&arguments),
+        Command::Gdb(arguments) => gdb::command(&arguments)?,
         Command::Bench(arguments) => bench::command(&arguments)?,
         Command::BenchGuest(arguments) => bench_guest::command(&arguments)?,
         Command::CheckMmu(arguments) => check_mmu::command(&arguments)?,

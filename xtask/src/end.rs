@@ -19,6 +19,8 @@ pub(crate) enum End {
     Status(i32),
     /// QEMU was ended by a signal.
     Signal(i32),
+    /// The person at the terminal left.
+    Left,
     /// The time given for the whole run was over.
     TimedOut(Duration),
     /// Nothing came on the serial line for this long.
@@ -74,6 +76,7 @@ impl fmt::Display for End {
                 write!(formatter, "QEMU failed with status {status}")
             }
             Self::Signal(signal) => write!(formatter, "QEMU was ended by signal {signal}"),
+            Self::Left => formatter.write_str("the machine was left"),
             Self::TimedOut(limit) => write!(
                 formatter,
                 "the kernel was not done after {:.0} s (`--timeout` sets the limit)",

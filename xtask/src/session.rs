@@ -34,6 +34,10 @@ use crate::{
 const FIRST_LINE: &str = "refkernel: booted through ";
 /// What the kernel says when the picture may be taken; it goes on after one byte on the serial line.
 const PICTURE_READY: &str = "refkernel: picture ready";
+/// What the kernel writes when it may be asked something.
+pub(crate) const PROMPT: &str = "vm> ";
+/// What ends a kernel that may be asked something.
+const QUIT: &str = "quit";
 /// How many lines of the log are kept; a kernel that never stops writing must not use up the host's memory.
 const KEPT_LINES: usize = 100_000;
 /// The longest line that is kept in one piece.
@@ -56,9 +60,36 @@ pub(crate) struct Wishes<'a> {
     /// The serial line is shown as it comes.
     pub(crate) show: bool,
     /// What is typed goes to the serial line.
-    pub(crate) type_in: bool,
+    pub(crate) typing: Typing,
+    /// What is asked at the kernel's prompt.
+    pub(crate) script: Option<Script<'a>>,
     /// Where a picture of the screen goes; an absolute path. The kernel must be told to `hold`.
     pub(crate) picture: Option<&'a Path>,
+}
+
+/// What is typed goes to the serial line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Typing {
+    /// Nothing does.
+    No,
+    /// Lines, as the terminal gives them.
+    Lines,
+    /// Every key, to a kernel that edits lines itself; its controls go to the terminal. Ctrl-A x leaves.
+    Keys,
+}
+
+/// Questions to the kernel, each asked when its prompt is there; the kernel ends behind them.
+#[derive(Clone, Copy)]
+pub(crate) struct Script<'a> {
+    pub(crate) questions: &'a [String],
+    /// What is done in between, while the machine waits at its prompt: before the question of this number, or behind the last one.
+    pub(crate) between: &'a [(usize, &'a dyn Fn())],
+}
+
+impl std::fmt::Debug for Script<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Script").field("questions", &self.questions).finish_non_exhaustive()
+    }
 }
 
 /// What happened in a run.
@@ -104,6 +135,8 @@ pub(crate) enum Event {
     SerialClosed,
     Message(String),
     Control(Message),
+    /// The person at the terminal leaves.
+    Left,
 }
 
 /// Runs `machine` until it ends or a limit is reached.
@@ -130,6 +163,7 @@ fn run_command(command: impl FnOnce(&Path) -> Command, wishes: Wishes<'_>) -> Re
         .with_context(|| format!("{} cannot be started", qemu::PROGRAM))?;
     let (stdin, stdout, stderr) = (child.0.stdin.take(), child.0.stdout.take(), child.0.stderr.take());
     let input = Arc::new(Mutex::new(stdin));
+    let keys_sender = sender.clone();
     if let Some(stdout) = stdout {
         let sender = sender.clone();
         thread::spawn(move || forward_serial(stdout, &sender));
@@ -137,10 +171,20 @@ fn run_command(command: impl FnOnce(&Path) -> Command, wishes: Wishes<'_>) -> Re
     if let Some(stderr) = stderr {
         thread::spawn(move || forward_messages(stderr, &sender));
     }
-    if wishes.type_in {
-        let input = Arc::clone(&input);
-        thread::spawn(move || forward_typed(&input));
-    }
+    let _terminal = match wishes.typing {
+        Typing::No => None,
+        Typing::Lines => {
+            let input = Arc::clone(&input);
+            thread::spawn(move || forward_typed(&input));
+            None
+        }
+        Typing::Keys => {
+            let input = Arc::clone(&input);
+            let sender = keys_sender;
+            thread::spawn(move || forward_keys(&input, &sender));
+            RawTerminal::of_stdin()
+        }
+    };
 
     let mut watch = Watch {
         wishes,
@@ -149,6 +193,7 @@ fn run_command(command: impl FnOnce(&Path) -> Command, wishes: Wishes<'_>) -> Re
         down: None,
         control: None,
         input,
+        asked: 0,
         picture: match wishes.picture {
             None => Picture::Done(Ok(())),
             Some(_) => Picture::Awaited,
@@ -169,11 +214,14 @@ fn run_command(command: impl FnOnce(&Path) -> Command, wishes: Wishes<'_>) -> Re
         };
         match events.recv_timeout(wait) {
             Ok(Event::SerialClosed) | Err(RecvTimeoutError::Disconnected) => break None,
+            Ok(Event::Left) => break Some(End::Left),
             Ok(event) => {
-                if matches!(event, Event::Serial(_)) {
+                let is_serial = matches!(event, Event::Serial(_));
+                watch.take(event);
+                if is_serial {
+                    // Behind what is done at the prompt, which may take its time.
                     heard = Instant::now();
                 }
-                watch.take(event);
             }
             Err(RecvTimeoutError::Timeout) => {
                 if let Some((_, end)) = next {
@@ -222,6 +270,8 @@ struct Watch<'a> {
     down: Option<String>,
     control: Option<UnixStream>,
     input: Arc<Mutex<Option<ChildStdin>>>,
+    /// How many questions were asked.
+    asked: usize,
     picture: Picture,
 }
 
@@ -233,13 +283,17 @@ impl Watch<'_> {
                 if self.wishes.show {
                     // A reader that went away must not end the run.
                     let mut out = std::io::stdout().lock();
-                    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+                    let shown = if self.wishes.typing == Typing::Keys { &bytes } else { text.as_bytes() };
+                    let _ = out.write_all(shown).and_then(|()| out.flush());
+                }
+                if let Some(script) = self.wishes.script.filter(|_| self.log.partial == PROMPT.as_bytes()) {
+                    self.ask(script);
                 }
                 if ready && matches!(self.picture, Picture::Awaited) {
                     self.picture = Picture::Ready;
                 }
             }
-            Event::SerialClosed => {}
+            Event::SerialClosed | Event::Left => {}
             Event::Message(line) => {
                 if self.wishes.show {
                     eprintln!("{line}");
@@ -263,12 +317,26 @@ impl Watch<'_> {
         }
     }
 
+    /// Asks what comes next.
+    fn ask(&mut self, script: Script<'_>) {
+        let question = script.questions.get(self.asked).map(String::as_str);
+        for (_, what) in script.between.iter().filter(|(before, _)| *before == self.asked) {
+            what();
+        }
+        self.asked += 1;
+        self.send(format!("{}\r", question.unwrap_or(QUIT)).as_bytes());
+    }
+
     /// Lets a kernel that holds go on.
     fn release(&self) {
+        self.send(b"\n");
+    }
+
+    fn send(&self, bytes: &[u8]) {
         let mut input = self.input.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(input) = input.as_mut() {
             // A kernel that is gone already needs no byte.
-            let _ = input.write_all(b"\n").and_then(|()| input.flush());
+            let _ = input.write_all(bytes).and_then(|()| input.flush());
         }
     }
 }
@@ -395,6 +463,60 @@ fn forward_typed(input: &Mutex<Option<ChildStdin>>) {
     }
 }
 
+/// Ctrl-A.
+const ESCAPE: u8 = 1;
+
+/// Every key as it is pressed. Behind Ctrl-A, `x` leaves, and Ctrl-A is itself.
+fn forward_keys(input: &Mutex<Option<ChildStdin>>, events: &Sender<Event>) {
+    let mut typed = std::io::stdin().lock();
+    let mut buffer = [0; 1024];
+    let mut escaped = false;
+    let send = |bytes: &[u8]| {
+        let mut input = input.lock().unwrap_or_else(PoisonError::into_inner);
+        input.as_mut().is_some_and(|input| input.write_all(bytes).and_then(|()| input.flush()).is_ok())
+    };
+    while let Ok(length @ 1..) = typed.read(&mut buffer) {
+        let mut keys = Vec::with_capacity(length);
+        for byte in buffer.get(..length).unwrap_or_default() {
+            match (std::mem::take(&mut escaped), *byte) {
+                (true, b'x' | b'X') => {
+                    let _ = events.send(Event::Left);
+                    return;
+                }
+                (false, ESCAPE) => escaped = true,
+                (_, byte) => keys.push(byte),
+            }
+        }
+        if !send(&keys) {
+            return;
+        }
+    }
+}
+
+/// The terminal with every key given as it is pressed and nothing echoed; as it was before when this is dropped.
+struct RawTerminal(rustix::termios::Termios);
+
+impl RawTerminal {
+    /// `None` where standard input is no terminal.
+    fn of_stdin() -> Option<Self> {
+        use rustix::termios::{OptionalActions, OutputModes, tcgetattr, tcsetattr};
+        let before = tcgetattr(std::io::stdin()).ok()?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        // The kernel ends its lines with a line feed alone.
+        raw.output_modes |= OutputModes::OPOST | OutputModes::ONLCR;
+        tcsetattr(std::io::stdin(), OptionalActions::Now, &raw).ok()?;
+        Some(Self(before))
+    }
+}
+
+impl Drop for RawTerminal {
+    fn drop(&mut self) {
+        // Nothing to do about a terminal that went away.
+        let _ = rustix::termios::tcsetattr(std::io::stdin(), rustix::termios::OptionalActions::Now, &self.0);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -445,7 +567,8 @@ mod tests {
                     silence: silence.map(milliseconds),
                 },
                 show: false,
-                type_in: false,
+                typing: Typing::No,
+                script: None,
                 picture: None,
             },
         )
@@ -478,13 +601,52 @@ mod tests {
     }
 
     #[test]
+    fn questions_are_asked_at_the_prompt() {
+        // A kernel that says back what it is asked, without an echo.
+        let kernel = r#"
+            printf 'refkernel: booted through pvh\nvm> '
+            while IFS= read -r -d "$(printf '\r')" line; do
+                [ "$line" = quit ] && exit 33
+                printf '%s\nanswer to %s\nvm> ' "$line" "$line"
+            done"#;
+        let questions = ["one".to_owned(), "two".to_owned()];
+        let done = std::cell::Cell::new(0);
+        let outcome = run_command(
+            |_| {
+                let mut command = Command::new("bash");
+                command.args(["-c", kernel]);
+                command
+            },
+            Wishes {
+                limits: Limits {
+                    total: Some(Duration::from_millis(LONG)),
+                    silence_at_start: Duration::from_millis(LONG),
+                    silence: None,
+                },
+                show: false,
+                typing: Typing::No,
+                script: Some(Script {
+                    questions: &questions,
+                    between: &[(1, &|| done.set(done.get() + 1)), (2, &|| done.set(done.get() * 10))],
+                }),
+                picture: None,
+            },
+        )
+        .unwrap();
+        assert!(outcome.end.is_success(), "{:?}", outcome.lines);
+        assert_eq!(outcome.lines[1..], ["vm> one", "answer to one", "vm> two", "answer to two", "vm> "]);
+        assert_eq!(done.get(), 10, "each once, in this order");
+    }
+
+    #[test]
     fn a_picture_that_nobody_announced_was_not_taken() {
         let outcome = run_command(
             |_| Command::new("true"),
             Wishes {
                 limits: Limits { total: None, silence_at_start: Duration::from_secs(60), silence: None },
                 show: false,
-                type_in: false,
+                typing: Typing::No,
+                script: None,
                 picture: Some(Path::new("/nowhere.png")),
             },
         )

@@ -30,6 +30,7 @@ pub(crate) enum Need {
     QemuAarch64,
     QemuRiscv,
     QemuRiscv32,
+    Gdb,
     /// Bochs, and its display for terminals, which some systems package apart.
     Bochs,
     /// Assemblers and linkers, under the names that `mmu-check` looks for.
@@ -101,7 +102,7 @@ fn nightly_of(list: &str) -> Option<&str> {
 }
 
 /// Everything that `cargo xtask test` can use.
-pub(crate) const FOR_TESTS: &[Need] = &[Need::Qemu, Need::Ovmf, Need::Xorriso];
+pub(crate) const FOR_TESTS: &[Need] = &[Need::Qemu, Need::Gdb, Need::Ovmf, Need::Xorriso];
 
 impl Need {
     fn is_there(self) -> bool {
@@ -113,6 +114,7 @@ impl Need {
             Self::QemuAarch64 => process::find("qemu-system-aarch64").is_some(),
             Self::QemuRiscv => process::find("qemu-system-riscv64").is_some(),
             Self::QemuRiscv32 => process::find("qemu-system-riscv32").is_some(),
+            Self::Gdb => process::find("gdb").is_some(),
             Self::Bochs => process::find("bochs").is_some(),
             Self::BinutilsX86 => {
                 cfg!(target_arch = "x86_64") && cfg!(target_os = "linux") && process::find("ld").is_some()
@@ -132,6 +134,7 @@ impl Need {
             Self::QemuAarch64 => "QEMU for AArch64",
             Self::QemuRiscv => "QEMU for RISC-V",
             Self::QemuRiscv32 => "QEMU for 32-bit RISC-V",
+            Self::Gdb => "gdb",
             Self::Bochs => "Bochs",
             Self::BinutilsX86 => "an assembler for x86-64",
             Self::BinutilsAarch64 => "an assembler for AArch64",
@@ -150,6 +153,7 @@ impl Need {
             Self::QemuAarch64 => ["qemu-system-aarch64", "qemu-system-aarch64-core", "qemu-system-aarch64", "qemu"],
             Self::QemuRiscv => ["qemu-system-riscv64", "qemu-system-riscv-core", "qemu-system-riscv", "qemu"],
             Self::QemuRiscv32 => ["qemu-system-riscv32", "qemu-system-riscv-core", "qemu-system-riscv", "qemu"],
+            Self::Gdb => ["gdb", "gdb", "gdb", "x86_64-elf-gdb"],
             // On Debian it brings Bochs itself.
             Self::Bochs => ["bochs-term", "bochs", "bochs", "bochs"],
             Self::BinutilsX86 => {

@@ -18,6 +18,11 @@ pub(crate) fn register_symbols(text: &'static [u8]) {
     SYMBOLS.call_once(|| Symbols::new(text));
 }
 
+/// The address of a symbol of the kernel's.
+pub(crate) fn address_of(name: &str) -> Option<u64> {
+    SYMBOLS.get()?.address_of(name)
+}
+
 /// The frame pointer of the caller.
 #[inline(always)]
 pub(crate) fn frame_pointer() -> u64 {

@@ -123,6 +123,8 @@ pub(crate) struct PageFault {
     pub(crate) address: u64,
     /// Intel SDM Vol. 3A, 5.7: bit 0 present, 1 write, 2 user, 3 reserved bit, 4 instruction fetch.
     error: u64,
+    /// The instruction that made the access.
+    pub(crate) rip: u64,
 }
 
 impl PageFault {
@@ -194,7 +196,7 @@ extern "C" fn trap_dispatch(frame: &mut TrapFrame) {
     }
     if frame.vector == PAGE_FAULT && !on_trap_stack(frame) {
         // CR2 is read before anything can fault again.
-        let fault = PageFault { address: Cr2::read_raw(), error: frame.error };
+        let fault = PageFault { address: Cr2::read_raw(), error: frame.error, rip: frame.rip };
         // The kernel has no business in a program's memory but by the copy routine. Anything else would be a fault that
         // comes back for ever: SMAP and SMEP refuse what the tables allow.
         let stray = !frame.interrupted_program() && fault.address < USER_END && !user_copy::is_copying(frame);
@@ -216,7 +218,11 @@ extern "C" fn trap_dispatch(frame: &mut TrapFrame) {
     if frame.interrupted_program() && !is_machine_wide(frame.vector) {
         user::kill(user::Killed::Trap { name: frame.name(), vector: frame.vector, error: frame.error, rip: frame.rip });
     }
-    let fault = (frame.vector == PAGE_FAULT).then(|| PageFault { address: Cr2::read_raw(), error: frame.error });
+    let fault = (frame.vector == PAGE_FAULT).then(|| PageFault {
+        address: Cr2::read_raw(),
+        error: frame.error,
+        rip: frame.rip,
+    });
     fatal(frame, fault)
 }
 

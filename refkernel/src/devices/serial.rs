@@ -45,13 +45,34 @@ pub(crate) unsafe fn seize() {
     }
 }
 
+/// What the line has for whoever looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Received {
+    /// A byte.
+    Byte(u8),
+    /// Nothing yet.
+    Nothing,
+    /// There is no serial port to wait at.
+    NoPort,
+}
+
+/// Takes a byte if there is one.
+pub(crate) fn poll() -> Received {
+    match SERIAL.lock().as_mut().map(|port| port.try_receive_byte()) {
+        Some(Ok(byte)) => Received::Byte(byte),
+        Some(Err(_)) => Received::Nothing,
+        None => Received::NoPort,
+    }
+}
+
 /// Waits for a byte; `None` where there is no serial port to wait at.
 pub(crate) fn receive() -> Option<u8> {
     loop {
-        if let Ok(byte) = SERIAL.lock().as_mut()?.try_receive_byte() {
-            return Some(byte);
+        match poll() {
+            Received::Byte(byte) => return Some(byte),
+            Received::Nothing => crate::memory::relax(),
+            Received::NoPort => return None,
         }
-        crate::memory::relax();
     }
 }
 

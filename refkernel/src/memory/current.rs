@@ -150,6 +150,16 @@ pub(super) fn with<T>(what: impl FnOnce(&UserSpace) -> T) -> Option<T> {
     unsafe { current.as_ref() }.map(what)
 }
 
+/// The space whose root a processor has loaded, to be compared and not followed; null for the kernel's.
+pub(crate) fn loaded_on(cpu: usize) -> *const UserSpace {
+    SPACES.of(cpu).map_or(ptr::null(), |spaces| spaces.loaded.load(Ordering::Relaxed).cast_const())
+}
+
+/// Roots that a processor has loaded so far.
+pub(crate) fn loads_on(cpu: usize) -> u64 {
+    SPACES.of(cpu).map_or(0, |spaces| spaces.loads.load(Ordering::Relaxed))
+}
+
 /// Roots loaded so far, on all processors.
 pub(crate) fn loads() -> u64 {
     SPACES.iter().map(|spaces| spaces.loads.load(Ordering::Relaxed)).sum()

@@ -43,7 +43,9 @@ pub(crate) mod shootdown;
 pub(crate) mod stacks;
 pub(crate) mod tests;
 
-pub(crate) use current::{in_space, leave_everywhere, leave_unused, loads as space_loads, switch_space};
+pub(crate) use current::{
+    in_space, leave_everywhere, leave_unused, loaded_on, loads as space_loads, loads_on, switch_space,
+};
 pub(crate) use frames::{counts as frame_counts, in_use as frames_in_use};
 pub(crate) use kernel_space::{framebuffer_address, framebuffer_area, kernel_space, purpose};
 pub(crate) use lock::{InterruptLock, Mutex};
@@ -54,6 +56,7 @@ use crate::boot::{self, layout};
 use crate::cpu::stacks::Purpose;
 use crate::cpu::{self, trap::PageFault};
 use crate::devices::exit::exit;
+use crate::inspector::faults;
 use crate::log;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -67,7 +70,7 @@ use vmcore::addr::RangeError;
 use vmcore::frame::FrameUse;
 use vmcore::paging::Access;
 use vmcore::vm_area::AreaError;
-use vmcore::vm_space::{Fault, Space, SpaceError};
+use vmcore::vm_space::{Fault, Resolution, Space, SpaceError};
 use x86_64::registers::model_specific::{Efer, EferFlags};
 
 /// A space for programs.
@@ -269,6 +272,15 @@ pub(crate) fn new_user_space() -> Result<UserSpace, SpaceError> {
     Space::user(kernel_space(), ())
 }
 
+/// How a page fault was answered: the access may be repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answered {
+    /// The space answered it.
+    Resolved(Resolution),
+    /// It met an unfinished change, and is repeated until that is finished.
+    Repeated,
+}
+
 /// Answers a page fault: `Ok` if the access may be repeated.
 ///
 /// An address of the kernel's half is the kernel space's to answer, any other the current user space's. A fault that
@@ -283,8 +295,10 @@ pub(crate) fn page_fault(fault: PageFault) -> Result<(), Option<SpaceError>> {
     const KERNEL_HALF: u64 = 0xffff_8000_0000_0000;
     const KERNEL_PATIENCE: u32 = 1_000_000;
     if fault.reserved() {
+        faults::record(fault, Err(None));
         return Err(None);
     }
+    let told = fault;
     let mut access = match (fault.execute(), fault.write()) {
         (true, _) => Access::EXECUTE,
         (false, true) => Access::WRITE,
@@ -312,15 +326,16 @@ pub(crate) fn page_fault(fault: PageFault) -> Result<(), Option<SpaceError>> {
             outcome = ask();
         }
     }
-    match outcome {
-        Some(Ok(flush)) => {
-            flush.complete();
-            Ok(())
-        }
-        Some(Err(SpaceError::Retry(_))) if access.contains(Access::USER) => Ok(()),
+    let decided = match outcome {
+        Some(Ok(flush)) => Ok(Answered::Resolved(flush.complete())),
+        Some(Err(SpaceError::Retry(_))) if access.contains(Access::USER) => Ok(Answered::Repeated),
         Some(Err(error)) => Err(Some(error)),
         None => Err(None),
+    };
+    if decided.is_err() || faults::are_recorded() {
+        faults::record(told, decided);
     }
+    decided.map(drop)
 }
 
 /// What a frame is used for, for the picture.

@@ -168,6 +168,11 @@ pub(super) fn waiting_for(cpu: usize) -> u64 {
     MAILBOXES.of(cpu).map_or(0, |mailbox| mailbox.inbox.load(Ordering::Relaxed))
 }
 
+/// The interrupts that a processor has sent so far, and who waits for it to forget something and has not been answered yet, a bit each.
+pub(crate) fn counters(cpu: usize) -> (u64, u64) {
+    (MAILBOXES.of(cpu).map_or(0, |mailbox| mailbox.sent.load(Ordering::Relaxed)), waiting_for(cpu))
+}
+
 /// Interrupts sent so far, by all processors, to make another one forget something.
 pub(crate) fn interrupts_sent() -> u64 {
     MAILBOXES.iter().map(|mailbox| mailbox.sent.load(Ordering::Relaxed)).sum()

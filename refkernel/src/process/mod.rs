@@ -39,7 +39,7 @@ pub(crate) use ending::Ending;
 pub(crate) use load::{LoadError, Screen, Start};
 pub(crate) use moving::{Entries, Places, Withdrawn, end_of, read_numbers};
 use objects::{Entry, Object};
-pub(crate) use run::run;
+pub(crate) use run::{end, ending, run, start, threads};
 
 use crate::memory::{self, Mutex, UserSpace};
 use crate::thread::scheduler;
@@ -135,6 +135,21 @@ impl Drop for Process {
         // A processor that waits for work may have the space loaded still.
         memory::leave_everywhere(&self.space);
     }
+}
+
+/// Every process, as a reference of its own.
+pub(crate) fn all() -> impl Iterator<Item = ProcessRef> {
+    PROCESSES.iter()
+}
+
+/// What a person calls a process by: its place, counted from one, which another has after it.
+pub(crate) fn pid(process: &ProcessRef) -> u64 {
+    process.place() as u64 + 1
+}
+
+/// The same by its number, if it is still there.
+pub(crate) fn pid_of(number: u64) -> Option<u64> {
+    PROCESSES.get(number).map(|process| pid(&process))
 }
 
 /// Whether the thread that asks runs a program.

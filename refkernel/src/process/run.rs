@@ -49,7 +49,7 @@ pub(super) fn start_thread(process: &ProcessRef, entry: u64, stack: u64, argumen
 /// # Errors
 ///
 /// [`ThreadError`].
-pub(super) fn start(process: &ProcessRef) -> Result<(), ThreadError> {
+pub(crate) fn start(process: &ProcessRef) -> Result<(), ThreadError> {
     start_thread(process, process.entry, process.stack, process.start_information)
 }
 
@@ -88,9 +88,19 @@ fn leave(process: &Process) {
 }
 
 /// Ends a process: its threads end as soon as they notice. The first ending is the one that counts.
-pub(super) fn end(process: &ProcessRef, ending: Ending) {
+pub(crate) fn end(process: &ProcessRef, ending: Ending) {
     process.ending.lock().get_or_insert(ending);
     thread::kill_all_of(process.number());
+}
+
+/// How many threads hold on to a process.
+pub(crate) fn threads(process: &ProcessRef) -> u32 {
+    threads_of(process).load(Ordering::SeqCst)
+}
+
+/// How a process ended, as soon as that is decided.
+pub(crate) fn ending(process: &ProcessRef) -> Option<Ending> {
+    *process.ending.lock()
 }
 
 /// Waits until a process is over, and says how it ended; `None` if the thread that waits is to end first.

@@ -74,6 +74,24 @@ impl<P: Platform, M: Mmu> fmt::Display for SpaceTables<'_, P, M> {
     }
 }
 
+/// The same of some of the addresses, of those that are within the space's bounds.
+#[derive(Debug)]
+pub struct SpaceTablesIn<'a, P: Platform, M: Mmu = <P as Platform>::Mmu> {
+    /// The space.
+    pub space: &'a Space<P, M>,
+    /// The addresses.
+    pub range: PageRange,
+}
+
+impl<P: Platform, M: Mmu> fmt::Display for SpaceTablesIn<'_, P, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let within = self.space.bounds().intersection(self.range);
+        // What is outside has no runs.
+        let first = |range| within.and_then(|_| self.space.first_table_run(range));
+        write(f, self.space.mmu(), within.unwrap_or(self.range), first)
+    }
+}
+
 /// Writes the runs that `first` finds in what is left of the range, then their sum.
 fn write<M: Mmu>(
     f: &mut fmt::Formatter<'_>,

@@ -2,13 +2,17 @@
 //!
 //! Everything here is a value with a `Display`, so that it prints on whatever the kernel has.
 
+mod access;
 mod dump;
 mod legend;
+mod tree;
 
 use core::fmt;
 
-pub use self::dump::{SpaceTables, TableDump};
+pub use self::access::WhyAccess;
+pub use self::dump::{SpaceTables, SpaceTablesIn, TableDump};
 pub use self::legend::{EntryBits, Legend};
+pub use self::tree::AreaTree;
 use crate::addr::{PageRange, VirtAddr};
 use crate::paging::Mmu;
 use crate::platform::Platform;

@@ -7,10 +7,10 @@ use super::inner::{AreaInner, release_area};
 use super::paged::Paged;
 use super::rest::AreaMemory;
 use super::sections::Sections;
-use super::{AreaError, AreaKind, MAX_SIZE, Rights};
+use super::{AreaError, AreaKind, MAX_SIZE, Page, Rights};
 use crate::addr::{Frame, FrameRange};
 use crate::frame::{Need, Reserve};
-use crate::page_tree::PageTree;
+use crate::page_tree::{PageTree, Run};
 use crate::paging::{MemoryType, Mmu};
 use crate::platform::Platform;
 
@@ -222,6 +222,32 @@ impl<P: Platform> Area<P> {
             Some(frames) => (index < state.pages()).then(|| frames.first().add(index)),
             None => state.resident_page(index),
         }
+    }
+
+    /// A number that no other area has while this one lives.
+    pub fn id(&self) -> usize {
+        self.inner.as_ptr().addr()
+    }
+
+    /// A handle without any right; `None` if there are too many.
+    ///
+    /// # Safety
+    /// The area is alive.
+    pub(crate) unsafe fn to_look_at(platform: &P, area: NonNull<AreaInner<P>>) -> Option<Self> {
+        // SAFETY: as the caller promises; from here on the reference keeps it so.
+        unsafe { area.as_ref() }.add_reference().ok()?;
+        Some(Self { platform: platform.clone(), inner: area, rights: Rights::empty() })
+    }
+
+    /// The next run of pages that the area's tree has, from the page `from` on; what a private view shows of the paged area below it is not among them.
+    pub(crate) fn next_run(&self, from: u64) -> Option<Run<Page>> {
+        self.inner().lock(&self.platform).tree.runs(from..).next()
+    }
+
+    /// How many nodes the tree has, and how many bytes they take.
+    pub(crate) fn tree_nodes(&self) -> (u64, u64) {
+        let state = self.inner().lock(&self.platform);
+        (state.tree.node_count(), state.tree.node_bytes())
     }
 
     pub(super) fn require(&self, rights: Rights) -> Result<(), AreaError> {

@@ -90,6 +90,19 @@ impl Page {
         if self.has(PRESENT) && !self.is_evicting() { Some(self.frame()) } else { None }
     }
 
+    /// What is noted of the page, a word each.
+    pub(crate) fn notes(self) -> impl Iterator<Item = &'static str> {
+        let notes = [
+            (self.is_dirty(), "dirty"),
+            (self.is_writing_back(), "writing back"),
+            (self.is_evicting(), "on its way out"),
+            (self.is_discardable(), "not needed"),
+            (self.has(REQUESTED), "asked for"),
+            (self.has(FAILED), "failed"),
+        ];
+        notes.into_iter().filter_map(|(noted, note)| noted.then_some(note))
+    }
+
     /// The token of the request that the page waits for.
     pub(super) const fn token(self) -> Option<u64> {
         if self.has(REQUESTED) { Some(self.0.get() >> FRAME_SHIFT) } else { None }

@@ -345,7 +345,7 @@ fn part_of_large<P: Platform, M: Mmu>(
 }
 
 /// Whether a window allows an access.
-fn allows<P: Platform, M: Mmu>(window: &Window<P, M>, access: Access) -> bool {
+pub(super) fn allows<P: Platform, M: Mmu>(window: &Window<P, M>, access: Access) -> bool {
     // The kernel never executes a program's pages, whatever a window allows.
     let kernel_executes = access.contains(Access::EXECUTE) && !access.contains(Access::USER);
     let denied = !window.access.contains(access) || !allows_anything(window.access);
@@ -353,7 +353,7 @@ fn allows<P: Platform, M: Mmu>(window: &Window<P, M>, access: Access) -> bool {
 }
 
 /// What a fault in a window wants of a page.
-fn wanted<P: Platform, M: Mmu>(
+pub(super) fn wanted<P: Platform, M: Mmu>(
     window: &Window<P, M>,
     area: &AreaInner<P>,
     state: &AreaState<P>,

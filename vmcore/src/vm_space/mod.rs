@@ -160,6 +160,7 @@ mod edit;
 mod error;
 mod fault;
 mod fill;
+mod foresee;
 mod grow;
 mod guards;
 mod huge;
@@ -191,6 +192,7 @@ pub use self::advise::Advice;
 pub use self::copy::CopyError;
 pub use self::error::SpaceError;
 pub use self::fault::{Fault, Resolution};
+pub use self::foresee::Foreseen;
 use self::guards::Guards;
 pub use self::index::IndexNode;
 #[cfg(feature = "index-bench")]

@@ -12,7 +12,7 @@ use refkernel_abi::ExitCode;
 use super::{
     count::Count,
     expectation::{Expectation, judge},
-    picture,
+    inspector, picture,
 };
 use crate::{
     boot,
@@ -20,7 +20,7 @@ use crate::{
     limine,
     module::{self, Damage},
     qemu::{Loader, Machine, Memory, Pace},
-    session::{self, Limits, Outcome, Wishes},
+    session::{self, Limits, Typing, Wishes},
     workspace::Workspace,
 };
 
@@ -182,8 +182,24 @@ pub(crate) fn run(workspace: &Workspace, limine: Option<&Path>, name: Option<&st
             }
         }
     }
+    for (test, cpus) in INSPECTOR.iter().filter(|(test, _)| name.is_none_or(|name| test.contains(name))) {
+        match inspector::run(&workspace.root, &image, *cpus, show) {
+            Ok((answers, lines)) => {
+                write_lines(&logs, test, &lines)?;
+                println!("boot {test} ... ok ({answers} answers)");
+                count.passed += 1;
+            }
+            Err(error) => {
+                println!("boot {test} ... FAILED: {error:#}");
+                count.failed += 1;
+            }
+        }
+    }
     Ok(count)
 }
+
+/// Machines whose kernel is asked questions, by name: how many processors each has.
+const INSPECTOR: [(&str, u8); 2] = [("inspector", 1), ("inspector-4-cpus", 4)];
 
 /// Runs one boot: how many tests ran inside it and how long it took, or why it is not what it had to be.
 fn one(
@@ -225,11 +241,12 @@ fn one(
         Wishes {
             limits: Limits { total: Some(TOTAL), silence_at_start: SILENCE, silence: Some(silence) },
             show,
-            type_in: false,
+            typing: Typing::No,
+            script: None,
             picture: picture.as_deref(),
         },
     )?;
-    let log = write_log(logs, boot, &outcome)?;
+    let log = write_lines(logs, boot.name, &outcome.lines)?;
     let judged = judge(boot.expectation, boot.loader, &outcome).and_then(|inside| {
         picture.as_deref().map_or(Ok(()), picture::check)?;
         Ok(inside)
@@ -243,9 +260,9 @@ fn one(
 }
 
 /// Keeps the serial log, for whoever looks into a failure.
-fn write_log(logs: &Path, boot: &Boot, outcome: &Outcome) -> Result<PathBuf> {
-    let path = logs.join(format!("{}.log", boot.name));
-    let mut text = outcome.lines.join("\n");
+fn write_lines(logs: &Path, name: &str, lines: &[String]) -> Result<PathBuf> {
+    let path = logs.join(format!("{name}.log"));
+    let mut text = lines.join("\n");
     text.push('\n');
     fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
     Ok(path)

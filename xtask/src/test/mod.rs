@@ -7,6 +7,7 @@ mod boots;
 mod count;
 mod expectation;
 mod host;
+mod inspector;
 mod picture;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -56,7 +57,7 @@ pub(crate) fn command(arguments: &Arguments) -> Result<ExitCode> {
         total += count;
     }
     if !arguments.host {
-        setup::ensure(&[setup::Need::Qemu], arguments.yes)?;
+        setup::ensure(&[setup::Need::Qemu, setup::Need::Gdb], arguments.yes)?;
         let limine = arguments.limine.as_deref().filter(|directory| !directory.as_os_str().is_empty());
         if limine.is_some() {
             setup::ensure(setup::FOR_TESTS, arguments.yes)?;

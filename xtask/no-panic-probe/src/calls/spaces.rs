@@ -3,7 +3,7 @@
 use vmcore::{
     Platform as _,
     addr::{Frame, VirtAddr},
-    inspect::{Bytes, Explain, SpaceMap, SpaceTables},
+    inspect::{AreaTree, Bytes, Explain, SpaceMap, SpaceTables, SpaceTablesIn, WhyAccess},
     paging::{Access, Mmu as _, Tables, Tag, X86_64},
     static_vec::StaticMemory,
     vm_area::{Area, AreaKind},
@@ -60,6 +60,15 @@ fn one(space: &Space<Probe>) {
     displayed(SpaceMap(space));
     displayed(SpaceTables(space));
     displayed(Explain { space, address });
+    displayed(WhyAccess { space, address, access: hidden(Access::WRITE | Access::USER) });
+    if let Ok(range) = space.range(hidden(0x40_0000), hidden(0x1000)) {
+        displayed(SpaceTablesIn { space, range });
+    }
+    shown(space.foresee(Fault::new(hidden(0x40_0000), hidden(Access::READ))));
+    if let Some(area) = space.area_shown_at(address) {
+        shown(area.id());
+        displayed(AreaTree(&area));
+    }
     shown(space.frame_at(address));
     if let Some(window) = space.window_after(address) {
         displayed(window);
