@@ -9,11 +9,11 @@ use vmcore::addr::{Frame, FrameRange};
 use vmcore::page_tree::{Context, Node, NodeSize, NodeStore, OutOfNodes, PageTree, TreeError, Uncounted};
 use vmcore::paging::{MemoryType, Mmu};
 use vmcore::vm_area::{AreaError, AreaKind};
-use vmcore::vm_space::MapRequest;
+use vmcore::vm_space::{Inherit, MapRequest, Place, SpaceError};
 
 mod common;
 
-use common::{PAGE, World};
+use common::{PAGE, USER_WRITE, World};
 
 fn fixed(first: u64, count: u64) -> AreaKind {
     AreaKind::Fixed { frames: FrameRange::new(Frame::new(first), count).unwrap(), memory: MemoryType::Uncached }
@@ -62,6 +62,32 @@ fn many_windows_are_populated_at_once() {
         }
     }
     drop((device, open, space));
+    world.finish();
+}
+
+/// Exactly the pages that were named stay out of a clone; the next clone has them again when that is taken back.
+#[test]
+fn a_page_in_the_middle_is_kept_from_clones() {
+    let world = World::new(1);
+    let space = world.user();
+    let start = 1 << 30;
+    let range = |start, size| world.sim.machine().mmu().range(start, size).unwrap();
+    let whole = range(start, 4 * PAGE);
+    let page = range(start + PAGE, PAGE);
+    space.map_anonymous(4 * PAGE, Place::At(start), USER_WRITE, Inherit::Copy, 0).unwrap();
+    let inherited = || {
+        let child = space.try_clone(()).unwrap().complete();
+        child.windows().map(|window| (window.range.start().as_u64(), window.range.size())).collect::<Vec<_>>()
+    };
+    space.keep_from_clones(page, true).unwrap();
+    assert_eq!(inherited(), [(start, PAGE), (start + 2 * PAGE, 2 * PAGE)]);
+    space.keep_from_clones(whole, false).unwrap();
+    assert_eq!(inherited(), [(start, 4 * PAGE)]);
+    let nowhere = range(start + 3 * PAGE, 2 * PAGE);
+    let refused = space.keep_from_clones(nowhere, true);
+    assert_eq!(refused, Err(SpaceError::NoWindow(common::at(start + 4 * PAGE))));
+    assert_eq!(inherited(), [(start, 4 * PAGE)], "all or nothing");
+    drop(space);
     world.finish();
 }
 
