@@ -22,8 +22,8 @@ impl World {
     fn new() -> Self {
         let sim = Sim::of(X86_64::new(40)).frames(256).build();
         let bounds = sim.machine().mmu().range(0xffff_ff80_0000_0000, 0x80_0000_0000).unwrap();
-        let kernel = Space::kernel(&sim, bounds, None, Default::default()).unwrap();
-        let space = Space::user(&kernel, Default::default()).unwrap();
+        let kernel = Space::kernel(&sim, bounds, None, ()).unwrap();
+        let space = Space::user(&kernel, ()).unwrap();
         Self { sim, _kernel: kernel, space }
     }
 
@@ -95,7 +95,7 @@ fn each_outcome_is_said() {
     let shown = format!("succeeds: after a fault that shows frame {frame:#x}, which has the page");
     assert_eq!(second(0x50_0000, READ), shown);
     world.space.unmap(world.space.range(0x50_0000, 0x4000).unwrap()).unwrap().complete();
-    let clone = world.space.try_clone(Default::default()).unwrap().complete();
+    let clone = world.space.try_clone(()).unwrap().complete();
     let copied = format!("succeeds: after a fault that copies frame {frame:#x}, which others have as well");
     assert_eq!(second(0x40_0000, WRITE), copied);
     clone.destroy().map_err(|(_, error)| error).unwrap().complete();
