@@ -461,15 +461,16 @@ def windows(space):
     node = deep_pointer(tree["root"])
     if node == 0:
         return
-    leaf_type = gdb.lookup_type(str(inside_type(tree.type, r"vmcore::vm_space::index::node::Leaf<\d+>")))
-    inner_type = gdb.lookup_type(str(inside_type(tree.type, r"vmcore::vm_space::index::node::Inner<\d+>")))
+    leaf_type = gdb.lookup_type(str(inside_type(tree.type, r"vmcore::vm_space::index::leaf::Leaf<\d+>")))
+    inner_type = gdb.lookup_type(str(inside_type(tree.type, r"vmcore::vm_space::index::inner::Inner<\d+>")))
     for _ in range(int(tree["height"])):
-        inner = gdb.Value(node).cast(inner_type.pointer()).dereference()["node"]
-        node = deep_pointer(inner["pointers"][0])
+        inner = gdb.Value(node).cast(inner_type.pointer()).dereference()
+        node = deep_pointer(inner["children"][0])
     while node:
         leaf = gdb.Value(node).cast(leaf_type.pointer()).dereference()
-        for place in range(int(leaf["node"]["header"]["len"])):
-            yield int(leaf["node"]["firsts"][place]), int(leaf["node"]["lasts"][place]), deep_pointer(leaf["node"]["pointers"][place])
+        for place in range(int(leaf["header"]["len"])):
+            rest = leaf["rests"][place]
+            yield int(rest["first"]), int(leaf["lasts"][place]), deep_pointer(rest["pointer"])
         node = deep_pointer(leaf["next"])
 
 
@@ -492,12 +493,15 @@ def show_maps(space):
         if pointer:
             window = at(f"vmcore::vm_space::window::Window<{KERNEL}, {X86_64}>", pointer)
             area = at(f"vmcore::vm_area::inner::AreaInner<{KERNEL}>", deep(window["area"]))
-            access = deep(window["access"])
-            start, number = int(window["view"]["first"]), int(window["view"]["count"])
-            kind = str(area["kind"])
-            name = re.search(r"AreaKind::(\w+)", kind).group(1).lower()
+            view = window["view"]
+            access = deep(view["own"]["access"])
+            start, number = (int(view[f"{which}_low"]) | int(view[f"{which}_high"]) << 32 for which in ("first", "count"))
+            name = str(inside(area["state"], r"vmcore::vm_area::inner::AreaTraits$")["tag"]).split("::")[-1].lower()
+            name = "private" if name == "overlay" else name
             if name == "fixed":
                 shown = number
+                # Its kind stands in the second record.
+                kind = str(at(f"vmcore::vm_area::rest::AreaSpecial<{KERNEL}>", deep(area["rest"]))["kind"])
                 frame = int(re.search(r"Frame ?\((\d+)\)", kind).group(1))
                 memory = MEMORY[re.search(r"MemoryType::(\w+)", kind).group(1)]
                 tail = f"  {memory} from frame {frame:#x}"
@@ -509,7 +513,7 @@ def show_maps(space):
                 tail = f"  {shown} resident"
             if start:
                 tail += f", from offset {start * PAGE:#x}"
-            if str(window["state"]).endswith("Gated"):
+            if str(view["own"]["state"]).endswith("Gated"):
                 tail += ", waiting for a flush"
         print(f"{first:#018x}-{last:#018x} {letters(access)} {name:<9} {size_text(size, 9)}{tail}")
         count, total, pages = count + 1, total + size, pages + shown
@@ -517,9 +521,10 @@ def show_maps(space):
 
 
 def pages_of(state, link, first, count):
-    if not state["is_ring"]:
+    # AreaMarks::RING
+    if not deep(state["marks"]) & 4:
         return resident(link, first, count)
-    ring = int(state["pages"]) // 2
+    ring = (int(state["pages_low"]) | int(state["pages_high"]) << 32) // 2
     low, end = min(first, ring), first + count
     return resident(link, low, min(end, ring) - low) + resident(link, max(first - ring, 0), max(end - ring, 0) - max(first - ring, 0))
 

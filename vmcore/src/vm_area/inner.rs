@@ -383,7 +383,9 @@ impl<P: Platform> AreaInner<P> {
     pub(crate) fn has_handles(&self, state: &AreaState<P>) -> bool {
         let rest = state.rest();
         self.references.load(Ordering::Acquire)
-            > (rest.view_count as usize).saturating_add(rest.returning as usize).saturating_add(rest.gate_count as usize)
+            > (rest.view_count as usize)
+                .saturating_add(rest.returning as usize)
+                .saturating_add(rest.gate_count as usize)
     }
 
     /// What some kinds have besides, of an area that nobody else knows yet.
