@@ -85,7 +85,7 @@ pub struct RequestToken(
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct PageRequest {
-    /// The area's, as it was made with ([`AreaKind::Paged`]).
+    /// The area's, as it was made with ([`AreaKind::Paged`](super::AreaKind::Paged)).
     pub key: u64,
     /// Where the pages begin in the area, in bytes.
     pub offset: u64,
