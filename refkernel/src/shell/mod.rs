@@ -8,7 +8,7 @@
 //! | file | what lives there |
 //! |---|---|
 //! | [`keys`] | from bytes, as terminals send them, to keys |
-//! | [`line`] | the line that is being written, as a terminal shows it |
+//! | [`mod@line`] | the line that is being written, as a terminal shows it |
 //! | [`history`] | lines of before |
 //! | [`command`] | what can be asked, and what a line asks |
 //! | [`complete`] | what a word may become |
