@@ -92,11 +92,12 @@ impl<P: Platform> AreaMemory<P> {
         }
     }
 
-    /// Adds what either takes.
+    /// Adds what either takes, and what an overlay remembers besides.
     #[cfg(feature = "posix")]
     pub(crate) fn add_need_of_any(need: &mut Need) {
         Self::add_need(true, need);
         need.add_objects::<AreaRest<P>>(1);
+        need.add_objects::<Overlay<P>>(1);
     }
 
     /// Takes it from a reserve; nothing, if that does not hold all of it.
