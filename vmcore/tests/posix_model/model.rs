@@ -182,6 +182,15 @@ impl Model {
             .collect()
     }
 
+    /// Shows shared memory a second time, from what `page` shows on.
+    pub(crate) fn duplicate(&self, program: &mut Program, page: u64, new: Range<u64>) {
+        let first = program.get(&page).cloned().expect("it is there");
+        let (object, index) = first.shared.expect("only shared memory is shown twice");
+        for (step, page) in new.enumerate() {
+            program.insert(page, Page { shared: Some((object, index + step as u64)), guard: false, ..first.clone() });
+        }
+    }
+
     /// Moves pages, or copies what they are and leaves them empty; what is at the new place goes, but where nothing comes.
     pub(crate) fn remap(&self, program: &mut Program, old: Range<u64>, new: Range<u64>, keeps_old: bool) {
         let (old_pages, new_pages) = (old.end - old.start, new.end - new.start);

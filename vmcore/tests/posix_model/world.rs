@@ -307,7 +307,15 @@ impl World {
                     let inside = FIRST <= to.start && to.end <= FIRST + PAGES;
                     assert!(inside && !any(&process.pages, to.clone(), |_| true), "{call:?} went to {at:#x}");
                 }
-                self.model.remap(&mut process.pages, range, to, keeps_old);
+                if call.pages == 0 {
+                    assert!(
+                        !is_sealed(call.page..call.page + 1) && !is_sealed(to.clone()),
+                        "{call:?} duplicated or replaced what is sealed"
+                    );
+                    self.model.duplicate(&mut process.pages, call.page, to);
+                } else {
+                    self.model.remap(&mut process.pages, range, to, keeps_old);
+                }
             }
             Err(errno) => {
                 let sealed = is_sealed(range) || is_sealed(target);
