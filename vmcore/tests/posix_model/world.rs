@@ -278,7 +278,7 @@ impl World {
         // As on Linux, it is locked although it cannot be there.
         for step in 0..call.pages {
             let mut page = Page::new(protection, shared.map(|object| (object, step)));
-            page.locked = flags.contains(MapFlags::LOCKED) && !protection.is_empty();
+            page.locked = flags.contains(MapFlags::LOCKED);
             process.pages.insert(start + step, page);
         }
     }
