@@ -648,3 +648,21 @@ fn locked_memory_that_cannot_be_there_is_locked_all_the_same() {
     assert_eq!(program.memory.mlockall(&program.space, false, false), Err(Errno::Invalid));
     program.end();
 }
+
+/// What grows in place is the region's that grows: in a child as well it becomes one with what is behind and was never written to.
+#[test]
+fn memory_of_a_child_that_grows_becomes_one_with_what_is_behind() {
+    let mut program = Program::new();
+    program.map(0, 12, DATA, PRIVATE);
+    program.unmap(9, 2);
+    program.store(0, 1);
+    let (space, mut memory) = program.memory.fork(&program.space, ()).unwrap();
+    let mut grow = |first, pages: u64, to: u64| {
+        memory.mremap(&space, page(first), pages * PAGE, to * PAGE, RemapFlags::empty(), 0)
+    };
+    assert_eq!(grow(7, 2, 4), Ok(page(7)));
+    // No more than one region can grow.
+    assert_eq!(grow(8, 4, 5), Ok(page(8)));
+    drop((space, memory));
+    program.end();
+}

@@ -218,6 +218,15 @@ impl<P: Frames + Clone> Regions<P> {
 
     /// Adds a region, where there is none, as a part of its neighbours if they agree. Room for one was reserved. O(n).
     pub(super) fn add(&mut self, new: Region) {
+        self.add_where(new, lines_agree);
+    }
+
+    /// Adds what a region grew by. It is the region's already, so that where its line came from keeps it from no neighbour that has none.
+    pub(super) fn add_behind(&mut self, more: Region) {
+        self.add_where(more, |target, other| lines_agree(target, &Region { forked: false, ..*other }));
+    }
+
+    fn add_where(&mut self, new: Region, lines_agree: impl Fn(&Region, &Region) -> bool) {
         let shift = self.page_shift;
         let at = self.position(new.start);
         let before = at.checked_sub(1).and_then(|at| self.list.get(at)).copied();

@@ -105,7 +105,7 @@ impl<P: Platform> Memory<P> {
                 let more = more_of(&region, start, end, P::PAGE_SHIFT);
                 let area = self.area_for(space, &region, region.start, range.size())?;
                 self.map_more(space, &area, &more, &mut reserve)?;
-                self.regions.add(more);
+                self.regions.add_behind(more);
                 self.lock_if(space, &more);
                 Ok(old)
             }
