@@ -97,6 +97,12 @@ mod oracle_main {
             progress.scripts.load(Ordering::Relaxed),
             done as f64 / took.max(1e-9),
         );
+        let wavered = progress.wavered.load(Ordering::Relaxed);
+        if wavered != 0 {
+            println!(
+                "{wavered} scripts differed once and not when they were done again: Linux did not do the same twice"
+            );
+        }
         let Some(difference) = outcome.difference else {
             println!("no difference");
             return Ok(ExitCode::SUCCESS);

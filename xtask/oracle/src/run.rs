@@ -43,6 +43,9 @@ pub struct Progress {
     pub steps: AtomicU64,
     pub accesses: AtomicU64,
     pub pages: AtomicU64,
+    /// Scripts that differed once and not when they were done again: Linux itself did not do the same twice (it takes pages back whenever it wants). What is
+    /// replayed of one recording is always the same.
+    pub wavered: AtomicU64,
     /// A difference was found, and is being shrunk.
     pub found: AtomicBool,
 }
@@ -127,7 +130,9 @@ pub fn run(hosts: &mut [Host], task: Task, limits: Limits, progress: &Progress) 
             progress.pages.fetch_add(report.pages, Ordering::Relaxed);
             let done =
                 progress.steps.fetch_add(script.steps.len() as u64, Ordering::Relaxed) + script.steps.len() as u64;
-            if report.differences != 0 {
+            if report.differences != 0 && compare(host, &script, &heading(task, number))?.report.differences == 0 {
+                progress.wavered.fetch_add(1, Ordering::Relaxed);
+            } else if report.differences != 0 {
                 let mut first = first.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
                 if first.is_none_or(|(before, _)| number < before) {
                     *first = Some((number, begin.elapsed()));
