@@ -9,6 +9,9 @@ use vmcore::addr::{Frame, FrameRange};
 use vmcore::paging::MemoryType;
 use vmcore::vm_area::{Area, AreaError};
 
+/// Where the memory of old ends, 640 KiB: what lies below is RAM on every PC, whether a loader's map lists all of it or not.
+const OLD_MEMORY_END: u64 = 0xa_0000;
+
 /// An area of device memory.
 ///
 /// # Errors
@@ -20,6 +23,9 @@ pub(super) fn area(address: u64, size: u64, caching: Caching) -> Result<Area<mem
     let info = memory::boot_info().ok_or(ErrorCode::NotSupported)?;
     let listed = |region: &refkernel::boot_info::Region| overlaps(region.start(), region.end());
     if info.memory.iter().any(|region| listed(&region) && region.kind() != RegionKind::Framebuffer) {
+        return Err(ErrorCode::Denied);
+    }
+    if overlaps(0, OLD_MEMORY_END) {
         return Err(ErrorCode::Denied);
     }
     if apic::physical_page().is_some_and(|page| overlaps(page, page + PAGE_SIZE)) {
