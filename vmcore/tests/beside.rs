@@ -359,16 +359,22 @@ fn locked(cpu: usize, space: &Space<Watching>, address: u64, access: Access) -> 
     LOCKED.take()
 }
 
-/// Two locks: the CPU's slot, and the area. (The other two locked operations of a fault are no locks: the frame's record, and the table's count. `cargo xtask models`
-/// counts them.)
-#[test]
-fn a_fault_locks_its_slot_and_its_area() {
+/// A platform that is watched, the kernel's space, and a program's.
+fn watched() -> (Watching, Space<Watching>, Space<Watching>) {
     let sim = Sim::builder().frames(512).build();
     let machine = Machine::new(sim.machine().mmu());
     let platform = Watching(Box::leak(Box::new((sim, machine))));
     let bounds = platform.machine().mmu().range(KERNEL_START, 0x80_0000_0000).unwrap();
     let kernel = Space::kernel(&platform, bounds, None, ()).unwrap();
     let space = Space::user(&kernel, ()).unwrap();
+    (platform, kernel, space)
+}
+
+/// Two locks: the CPU's slot, and the area. (The other two locked operations of a fault are no locks: the frame's record, and the table's count. `cargo xtask models`
+/// counts them.)
+#[test]
+fn a_fault_locks_its_slot_and_its_area() {
+    let (platform, _kernel, space) = watched();
     let areas = [0, 1].map(|cpu| {
         let area = Area::new(&platform, AreaKind::Open { size: 64 * PAGE }, ()).unwrap();
         space.map(&MapRequest::new(&area).at(start_of_far(cpu)).inherit(Inherit::Share)).unwrap();
@@ -418,12 +424,7 @@ fn a_fault_locks_its_slot_and_its_area() {
 /// slots, once; and when nobody faults in between it is as it was before.
 #[test]
 fn faults_that_met_lock_leaves() {
-    let sim = Sim::builder().frames(512).build();
-    let machine = Machine::new(sim.machine().mmu());
-    let platform = Watching(Box::leak(Box::new((sim, machine))));
-    let bounds = platform.machine().mmu().range(KERNEL_START, 0x80_0000_0000).unwrap();
-    let kernel = Space::kernel(&platform, bounds, None, ()).unwrap();
-    let space = Space::user(&kernel, ()).unwrap();
+    let (platform, _kernel, space) = watched();
     let area = Area::new(&platform, AreaKind::Open { size: 2 * LEAF * PAGE }, ()).unwrap();
     for which in [0, 1] {
         let request = MapRequest::new(&area).at(start_of_far(which)).offset(which as u64 * LEAF * PAGE);
