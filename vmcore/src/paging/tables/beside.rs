@@ -142,12 +142,6 @@ impl<M: Mmu> LeafTables<M> {
         Some(Found { address, level: 0, table, word, above, loops: false })
     }
 
-    /// Whether something stands in the entry that was found: a leaf, or what the format reserves.
-    #[inline]
-    pub(crate) fn is_present(&self, found: &Found<'_, M>) -> bool {
-        self.0.mmu.is_present(found.word)
-    }
-
     /// The leaf that was found, with the access that is allowed over all levels.
     #[inline]
     pub(crate) fn found_leaf(&self, found: &Found<'_, M>) -> Option<Leaf> {

@@ -146,6 +146,10 @@ impl<M: Mmu> Tables<M> {
     /// The leaf that was found, as it stands in the table.
     #[inline]
     pub(super) fn found_leaf_alone(&self, found: &Found<'_, M>) -> Option<Leaf> {
+        // Mostly nothing is there, which takes less to be seen than what kind of leaf it would be.
+        if !self.mmu.is_present(found.word) {
+            return None;
+        }
         let leaf = self.mmu.decode_leaf_at(found.level, self.index_at(found.level, found.address), found.word)?;
         Some(self.with_group_marks(&found.table, found.level, found.address, leaf))
     }

@@ -261,7 +261,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             Beside::Taken => return Ok(Looked::Waits(Waiting { met: true, alone: false })),
         };
         let Some(found) = tables.find(platform, address) else { return Ok(Looked::Exclusive) };
-        let present = if tables.is_present(&found) { tables.found_leaf(&found) } else { None };
+        let present = tables.found_leaf(&found);
         if present.is_some_and(|leaf| leaf.access.contains(fault.access.difference(Access::USER))) {
             return Ok(Looked::Done(Attempt::Done(Resolution::Spurious)));
         }
