@@ -141,18 +141,21 @@ impl<P: Platform> Area<P> {
         Ok(Self { platform: platform.clone(), inner, rights: Rights::all() })
     }
 
-    /// Another handle of an area, with every right.
+    /// Another handle of an area, with these rights.
     ///
     /// # Errors
     /// There are too many.
     ///
     /// # Safety
     /// The area is alive.
-    #[cfg(feature = "posix")]
-    pub(crate) unsafe fn another(platform: &P, inner: NonNull<AreaInner<P>>) -> Result<Self, AreaError> {
-        // SAFETY: the caller's promise.
+    pub(crate) unsafe fn another(
+        platform: &P,
+        inner: NonNull<AreaInner<P>>,
+        rights: Rights,
+    ) -> Result<Self, AreaError> {
+        // SAFETY: the caller's promise; from here on the reference keeps it so.
         unsafe { inner.as_ref() }.add_reference()?;
-        Ok(Self::from_parts(platform.clone(), inner))
+        Ok(Self { platform: platform.clone(), inner, rights })
     }
 
     /// A handle with every right, for a reference that the caller gives up to it.
@@ -227,16 +230,6 @@ impl<P: Platform> Area<P> {
     /// A number that no other area has while this one lives.
     pub fn id(&self) -> usize {
         self.inner.as_ptr().addr()
-    }
-
-    /// A handle without any right; `None` if there are too many.
-    ///
-    /// # Safety
-    /// The area is alive.
-    pub(crate) unsafe fn to_look_at(platform: &P, area: NonNull<AreaInner<P>>) -> Option<Self> {
-        // SAFETY: as the caller promises; from here on the reference keeps it so.
-        unsafe { area.as_ref() }.add_reference().ok()?;
-        Some(Self { platform: platform.clone(), inner: area, rights: Rights::empty() })
     }
 
     /// The next run of pages that the area's tree has, from the page `from` on; what a private view shows of the paged area below it is not among them.

@@ -509,7 +509,7 @@ impl<P: Platform> Area<P> {
     pub(crate) fn viewed(&self) -> Result<Option<Self>, AreaError> {
         let below = self.inner().lock(self.platform()).laid().map(|overlay| overlay.below);
         // SAFETY: this handle keeps the view alive, which holds a reference to the area below as long as it lives.
-        below.map(|below| unsafe { Self::another(self.platform(), below) }).transpose()
+        below.map(|below| unsafe { Self::another(self.platform(), below, Rights::all()) }).transpose()
     }
 
     /// How many private views of the area there are ([`overlay`](Self::overlay)), their clones and snapshots included. O(views).

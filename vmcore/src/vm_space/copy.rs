@@ -16,14 +16,14 @@
 use core::fmt;
 use core::mem;
 
-use crate::addr::{PageRange, RangeError, RangeFault, VirtAddr};
+use crate::addr::{RangeError, RangeFault, VirtAddr};
 use crate::frame::{Need, Reserve};
 use crate::paging::{Access, Flush, Mmu, Pending};
 use crate::platform::Platform;
 use crate::vm_area::{Answer, AreaError, AreaInner, HeldPage, PageWait};
 use crate::vm_space::fault::Fault;
 use crate::vm_space::index::{Index, page_size};
-use crate::vm_space::window::{Window, WindowState};
+use crate::vm_space::window::Window;
 use crate::vm_space::{Space, SpaceError};
 
 /// How far a copy came, and why it went no further.
@@ -361,16 +361,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         address: VirtAddr,
         access: Access,
     ) -> Result<&'a Window<P, M>, SpaceError> {
-        let window = index.find(address).and_then(|slot| slot.window).ok_or(SpaceError::NoWindow(address))?;
-        // SAFETY: windows in the index are alive while it is locked.
-        let window = unsafe { window.as_ref() };
-        if window.state == WindowState::Gated {
-            return Err(SpaceError::Retry(address));
-        }
-        let page = PageRange::from_checked(address.align_down(P::PAGE_SHIFT), page_size::<P>());
-        if self.first_guard(window, page).is_some() {
-            return Err(SpaceError::Guard(address));
-        }
+        let window = self.usable_window(index, address)?;
         if !window.access.contains(access) {
             return Err(SpaceError::Denied { address, wanted: access, allowed: window.access });
         }

@@ -197,6 +197,39 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         outcome
     }
 
+    /// The window at an address, where its page can be asked for: no change there is outstanding, and it is no guard.
+    pub(super) fn usable_window<'a>(
+        &self,
+        index: &'a Index<P, Window<P, M>>,
+        address: VirtAddr,
+    ) -> Result<&'a Window<P, M>, SpaceError> {
+        let window = index.find(address).and_then(|slot| slot.window).ok_or(SpaceError::NoWindow(address))?;
+        // SAFETY: windows in the index are alive while it is locked.
+        let window = unsafe { window.as_ref() };
+        if window.state == WindowState::Gated {
+            return Err(SpaceError::Retry(address));
+        }
+        let page = PageRange::from_checked(address.align_down(P::PAGE_SHIFT), page_size::<P>());
+        match self.first_guard(window, page) {
+            Some(_) => Err(SpaceError::Guard(address)),
+            None => Ok(window),
+        }
+    }
+
+    /// The same, if it allows what faulted.
+    pub(super) fn window_for_fault<'a>(
+        &self,
+        index: &'a Index<P, Window<P, M>>,
+        fault: Fault,
+    ) -> Result<&'a Window<P, M>, SpaceError> {
+        let window = self.usable_window(index, fault.address)?;
+        if allows(window, fault.access) {
+            Ok(window)
+        } else {
+            Err(SpaceError::Denied { address: fault.address, wanted: fault.access, allowed: window.access })
+        }
+    }
+
     fn attempt_in(
         &self,
         index: &Index<P, Window<P, M>>,
@@ -206,19 +239,10 @@ impl<P: Platform, M: Mmu> Space<P, M> {
     ) -> Result<Attempt, SpaceError> {
         let (platform, inner) = (self.platform(), self.inner());
         let address = fault.address;
-        let window = index.find(address).and_then(|slot| slot.window).ok_or(SpaceError::NoWindow(address))?;
+        let window = self.window_for_fault(index, fault)?;
         // SAFETY: windows in the index are alive while it is locked, and so are their areas.
-        let (window, area) = unsafe { (window.as_ref(), window.as_ref().area.as_ref()) };
-        if window.state == WindowState::Gated {
-            return Err(SpaceError::Retry(address));
-        }
+        let area = unsafe { window.area.as_ref() };
         let page = PageRange::from_checked(address.align_down(P::PAGE_SHIFT), page_size::<P>());
-        if self.first_guard(window, page).is_some() {
-            return Err(SpaceError::Guard(address));
-        }
-        if !allows(window, fault.access) {
-            return Err(SpaceError::Denied { address, wanted: fault.access, allowed: window.access });
-        }
         let mut state = area.lock(platform);
         let mut tables = inner.tables.lock(platform);
         let found = tables.find(platform, address).ok_or(SpaceError::Foreign(address))?;
@@ -345,7 +369,7 @@ fn part_of_large<P: Platform, M: Mmu>(
 }
 
 /// Whether a window allows an access.
-pub(super) fn allows<P: Platform, M: Mmu>(window: &Window<P, M>, access: Access) -> bool {
+fn allows<P: Platform, M: Mmu>(window: &Window<P, M>, access: Access) -> bool {
     // The kernel never executes a program's pages, whatever a window allows.
     let kernel_executes = access.contains(Access::EXECUTE) && !access.contains(Access::USER);
     let denied = !window.access.contains(access) || !allows_anything(window.access);

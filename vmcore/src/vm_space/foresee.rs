@@ -1,13 +1,13 @@
 //! What a fault would come to, without bringing it about: for who explains an access before it is made.
 
-use super::fault::{allows, wanted};
-use super::index::{Index, page_size};
-use super::window::{Window, WindowState};
+use super::fault::wanted;
+use super::index::Index;
+use super::window::Window;
 use super::{Fault, Space, SpaceError};
-use crate::addr::{Frame, PageRange, VirtAddr};
+use crate::addr::{Frame, VirtAddr};
 use crate::paging::{Access, Mmu};
 use crate::platform::Platform;
-use crate::vm_area::{Area, Foretold};
+use crate::vm_area::{Area, Foretold, Rights};
 
 /// What a fault would come to; see [`Space::foresee`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,19 +70,9 @@ impl<P: Platform, M: Mmu> Space<P, M> {
 
     fn foresee_in(&self, index: &Index<P, Window<P, M>>, fault: Fault) -> Result<Foreseen, SpaceError> {
         let (platform, address) = (self.platform(), fault.address);
-        let window = index.find(address).and_then(|slot| slot.window).ok_or(SpaceError::NoWindow(address))?;
+        let window = self.window_for_fault(index, fault)?;
         // SAFETY: windows in the index are alive while it is locked, and so are their areas.
-        let (window, area) = unsafe { (window.as_ref(), window.as_ref().area.as_ref()) };
-        if window.state == WindowState::Gated {
-            return Err(SpaceError::Retry(address));
-        }
-        let page = PageRange::from_checked(address.align_down(P::PAGE_SHIFT), page_size::<P>());
-        if self.first_guard(window, page).is_some() {
-            return Err(SpaceError::Guard(address));
-        }
-        if !allows(window, fault.access) {
-            return Err(SpaceError::Denied { address, wanted: fault.access, allowed: window.access });
-        }
+        let area = unsafe { window.area.as_ref() };
         let state = area.lock(platform);
         let present = {
             let tables = self.inner().tables.lock(platform);
@@ -113,6 +103,6 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let index = self.inner().lock_index(self.platform());
         let window = index.find(address)?.window?;
         // SAFETY: windows in the index are alive while it is locked, and so are their areas.
-        unsafe { Area::to_look_at(self.platform(), window.as_ref().area) }
+        unsafe { Area::another(self.platform(), window.as_ref().area, Rights::empty()) }.ok()
     }
 }

@@ -12,7 +12,7 @@ use crate::addr::{PageRange, VirtAddr};
 use crate::frame::{Need, Reserve};
 use crate::paging::{Access, Mmu};
 use crate::platform::Platform;
-use crate::vm_area::{Area, AreaMemory};
+use crate::vm_area::{Area, AreaMemory, Rights};
 use crate::vm_space::index::{GapRequest, Index, IndexNode};
 use crate::vm_space::window::{Window, WindowFlags, WindowState};
 use crate::vm_space::{Space, SpaceError};
@@ -212,7 +212,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let (window, area) = unsafe { (window.as_ref(), window.as_ref().area) };
         let offset = window.area_page(address.align_down(P::PAGE_SHIFT)) << P::PAGE_SHIFT;
         // SAFETY: as above: the window's reference keeps the area alive.
-        let handle = unsafe { Area::another(self.platform(), area) }?;
+        let handle = unsafe { Area::another(self.platform(), area, Rights::all()) }?;
         Ok((handle, offset))
     }
 }
