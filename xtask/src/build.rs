@@ -131,6 +131,8 @@ pub(crate) fn guest_cargo(root: &Path, guest: Guest, subcommand: &str, target: &
     if guest == Guest::Kernel {
         // A debugger looks into its structures; loaders leave that part of the file where it is.
         command.env("CARGO_PROFILE_RELEASE_DEBUG", "full");
+        command.env("CARGO_PROFILE_RELEASE_LTO", "fat");
+        command.env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1");
     }
     command
 }
