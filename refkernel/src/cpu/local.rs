@@ -121,7 +121,7 @@ pub(crate) fn thread() -> *mut () {
 
 /// Notes the thread that this processor runs. With interrupts off.
 pub(crate) fn set_thread(thread: *mut ()) {
-    // SAFETY: as in `set_locks_held`.
+    // SAFETY: as in `count_lock`.
     unsafe {
         core::arch::asm!("mov gs:[{}], {}", const THREAD, in(reg) thread, options(nostack, preserves_flags));
     }
@@ -162,13 +162,28 @@ pub(crate) fn locks_held() -> u32 {
     held
 }
 
-/// Notes how many it holds. With interrupts off.
+/// Counts one more. With interrupts off.
 #[inline]
-pub(crate) fn set_locks_held(held: u32) {
+pub(crate) fn count_lock() {
     // SAFETY: as in `processor`; the word is this processor's alone, and no reference to it exists.
     unsafe {
-        core::arch::asm!("mov gs:[{1}], {0:e}", in(reg) held, const LOCKS_HELD, options(nostack, preserves_flags));
+        core::arch::asm!("inc dword ptr gs:[{}]", const LOCKS_HELD, options(nostack));
     }
+}
+
+/// Counts one less, and says whether none is left. With interrupts off.
+#[inline]
+pub(crate) fn uncount_lock() -> bool {
+    let left: u32;
+    // SAFETY: as in `count_lock`.
+    unsafe {
+        core::arch::asm!(
+            "dec dword ptr gs:[{1}]",
+            "mov {0:e}, gs:[{1}]",
+            out(reg) left, const LOCKS_HELD, options(nostack)
+        );
+    }
+    left == 0
 }
 
 /// Whether interrupts were on before the first of them.
@@ -186,7 +201,7 @@ pub(crate) fn interrupts_before() -> bool {
 #[inline]
 pub(crate) fn set_interrupts_before(before: bool) {
     let before = u32::from(before);
-    // SAFETY: as in `set_locks_held`.
+    // SAFETY: as in `count_lock`.
     unsafe {
         core::arch::asm!("mov gs:[{1}], {0:e}", in(reg) before, const INTERRUPTS_BEFORE, options(nostack, preserves_flags));
     }

@@ -3,13 +3,14 @@
 //! RAM comes in regions, as the loader's map tells them. Each region begins with what is remembered about it:
 //!
 //! ```text
-//!   region   | records, 24 bytes a frame | free bits | kernel bits | frames to hand out ...            |
-//!            ^ first                                               ^ the metadata ends on a whole frame
+//!   region   | records, 24 bytes a frame | free bits | marks, a byte a frame | frames to hand out ...            |
+//!            ^ first                                                         ^ the metadata ends on a whole frame
 //! ```
 //!
 //! - records: [`FrameMeta`], the library's. Zero is the record of a free frame.
-//! - free bits: a [`FrameBitmap`], behind the region's lock.
-//! - kernel bits: which pages are the kernel's own (heap, stacks) and not a program's. For the picture alone.
+//! - free bits: a [`FrameBitmap`], behind the region's lock. A few free frames are taken out of it and lie in a [`stash`].
+//! - marks: whether a frame is free, wherever it lies, so that none is given back twice; and which pages are the kernel's own (heap, stacks)
+//!   and not a program's, for the picture.
 //!
 //! # Invariants
 //!
@@ -19,8 +20,9 @@
 
 use super::linear;
 use super::lock::Mutex;
+use super::stash::{self, Spare};
 use crate::cpu::local::{CPUS_MAX, PerCpu};
-use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use refkernel::boot_info::memory_map::CAPACITY;
 use refkernel::frame_bitmap::FrameBitmap;
 use spin::Once;
@@ -31,6 +33,13 @@ use x86_64::instructions::interrupts::without_interrupts;
 /// Bytes of a frame.
 pub(crate) const FRAME_SIZE: u64 = 4096;
 
+/// Somebody has the frame.
+const TAKEN: u8 = 0;
+/// Somebody has it, as a page of the kernel's own.
+const KERNELS: u8 = 1;
+/// It is in the bitmap or in a stash.
+const FREE: u8 = 2;
+
 /// A region of RAM.
 struct Region {
     /// The number of its first frame.
@@ -38,10 +47,10 @@ struct Region {
     /// How many of its frames hold the metadata.
     metadata: u64,
     records: FrameMetaTable<'static>,
-    /// One bit a frame: whether a page is the kernel's own.
-    kernels: &'static [AtomicU64],
+    /// One for each frame: [`TAKEN`], [`KERNELS`] or [`FREE`].
+    marks: &'static [AtomicU8],
     free: Mutex<FrameBitmap<'static>>,
-    /// How many are free: as the bitmap says, but readable without the lock.
+    /// How many the bitmap says are free, readable without the lock.
     available: AtomicU64,
 }
 
@@ -75,32 +84,32 @@ fn find(frame: u64) -> Option<(&'static Region, u64)> {
 pub(super) unsafe fn add(first: u64, count: u64) -> u64 {
     let record_bytes = count * size_of::<FrameMeta>() as u64;
     let free_words = FrameBitmap::words_needed(count);
-    let kernel_words = count.div_ceil(64);
-    let metadata = (record_bytes + (free_words + kernel_words) * 8).div_ceil(FRAME_SIZE);
+    let metadata = (record_bytes + free_words * 8 + count).div_ceil(FRAME_SIZE);
     let slot = REGION_COUNT.load(Ordering::Relaxed);
     if metadata >= count || slot >= REGIONS.len() {
         return 0;
     }
     let base = linear::address(first * FRAME_SIZE) as *mut u8;
     // SAFETY: by the contract the region is exclusive and shown; the metadata was just seen to fit in it. Zero is a valid
-    // record and a valid word. The parts are aligned (24 and 8 divide their offsets) and do not overlap.
-    let (records, kernels, words) = unsafe {
+    // record, a valid word and a valid mark. The parts are aligned (24 and 8 divide their offsets) and do not overlap.
+    let (records, marks, words) = unsafe {
         base.write_bytes(0, (metadata * FRAME_SIZE) as usize);
         let records = core::slice::from_raw_parts(base.cast::<FrameMeta>(), count as usize);
         let words = base.add(record_bytes as usize).cast::<u64>();
-        let kernels = core::slice::from_raw_parts(words.add(free_words as usize).cast(), kernel_words as usize);
-        (records, kernels, core::slice::from_raw_parts_mut(words, free_words as usize))
+        let marks = core::slice::from_raw_parts(words.add(free_words as usize).cast::<AtomicU8>(), count as usize);
+        (records, marks, core::slice::from_raw_parts_mut(words, free_words as usize))
     };
     let Some(mut free) = FrameBitmap::new(words, count) else { return 0 };
-    for index in metadata..count {
+    for (index, mark) in (0..count).zip(marks).skip(metadata as usize) {
         // All are taken at first, so that each can be given.
         let _ = free.give(index);
+        mark.store(FREE, Ordering::Relaxed);
     }
     let available = free.free();
     let records = FrameMetaTable::new(Frame::new(first), records);
     if let Some(place) = REGIONS.get(slot) {
         let (free, available) = (Mutex::new(free), AtomicU64::new(available));
-        place.call_once(|| Region { first, metadata, records, kernels, free, available });
+        place.call_once(|| Region { first, metadata, records, marks, free, available });
         REGION_COUNT.store(slot + 1, Ordering::Relaxed);
     }
     available
@@ -112,48 +121,82 @@ pub(super) fn record(frame: Frame) -> Option<&'static FrameMeta> {
     regions().find_map(|region| region.records.get(frame))
 }
 
-/// Takes frames for the library. One frame takes a look at each of a few levels of bits; a run is searched for.
+/// Takes frames for the library: one out of this processor's stash, or a run, which is searched for.
+#[inline]
 pub(super) fn take(request: FrameRequest) -> Option<Frame> {
-    let (region, index) =
-        regions().filter(|region| region.available.load(Ordering::Relaxed) >= request.count).find_map(|region| {
-            let mut free = region.free.lock();
-            let index = if request.count == 1 && request.alignment == 0 {
-                free.take()
-            } else {
-                free.take_run(request.count, request.alignment, region.first)
-            }?;
-            region.available.store(free.free(), Ordering::Relaxed);
-            Some((region, index))
-        })?;
-    if request.purpose == FrameUse::Page && FOR_KERNEL.here().load(Ordering::Relaxed) {
-        for index in index..index + request.count {
-            region.note_kernels(index, true);
+    let kernels = request.purpose == FrameUse::Page && FOR_KERNEL.here().load(Ordering::Relaxed);
+    let mark = if kernels { KERNELS } else { TAKEN };
+    let first = if request.count == 1 && request.alignment == 0 {
+        let spare = stash::take(refill)?;
+        spare.mark.store(mark, Ordering::Relaxed);
+        spare.frame
+    } else {
+        take_run(request, mark)?
+    };
+    if request.zeroed {
+        for frame in first..first + request.count {
+            // SAFETY: the frame was just taken from the free ones, so nobody else uses it, and the linear map shows it.
+            unsafe { linear::clear(frame) };
         }
     }
-    let frame = Frame::new(region.first + index);
-    if request.zeroed {
-        let bytes = (request.count * FRAME_SIZE) as usize;
-        // SAFETY: the frames were just taken from the free ones, so nobody else uses them, and the linear map shows them.
-        unsafe { (linear::address(frame.number() * FRAME_SIZE) as *mut u8).write_bytes(0, bytes) };
+    Some(Frame::new(first))
+}
+
+/// Takes free frames out of the first bitmap that has any, and says how many. O(levels) and a few steps for each.
+fn refill(places: &mut [Option<Spare>]) -> usize {
+    regions()
+        .filter(|region| region.available.load(Ordering::Relaxed) != 0)
+        .map(|region| {
+            let mut free = region.free.lock();
+            let mut filled = 0;
+            for place in places.iter_mut() {
+                let Some(index) = free.take() else { break };
+                *place = region.marks.get(index as usize).map(|mark| Spare { frame: region.first + index, mark });
+                filled += 1;
+            }
+            region.available.store(free.free(), Ordering::Relaxed);
+            filled
+        })
+        .find(|filled| *filled != 0)
+        .unwrap_or(0)
+}
+
+/// Takes a run, and gives the number of its first frame. What keeps it apart may lie in stashes.
+fn take_run(request: FrameRequest, mark: u8) -> Option<u64> {
+    let search = || {
+        regions().filter(|region| region.available.load(Ordering::Relaxed) >= request.count).find_map(|region| {
+            let mut free = region.free.lock();
+            let index = free.take_run(request.count, request.alignment, region.first)?;
+            region.available.store(free.free(), Ordering::Relaxed);
+            Some((region, index))
+        })
+    };
+    let (region, index) = search().or_else(|| {
+        stash::empty_all(|spare| put_back(spare.frame));
+        search()
+    })?;
+    let marks = region.marks.iter().skip(index as usize).take(request.count as usize);
+    marks.for_each(|each| each.store(mark, Ordering::Relaxed));
+    Some(region.first + index)
+}
+
+/// Makes a frame free in its bitmap.
+///
+/// # Panics
+///
+/// For one that is free there, or of no region.
+fn put_back(frame: u64) {
+    let Some((region, index)) = find(frame) else { panic!("frame {frame:#x} was freed and is no RAM") };
+    let mut free = region.free.lock();
+    if let Err(error) = free.give(index) {
+        panic!("frame {frame:#x} was freed and is free: {error}");
     }
-    Some(frame)
+    region.available.store(free.free(), Ordering::Relaxed);
 }
 
 impl Region {
-    fn note_kernels(&self, index: u64, is: bool) {
-        if let Some(word) = self.kernels.get((index / 64) as usize) {
-            let bit = 1 << (index % 64);
-            if is {
-                word.fetch_or(bit, Ordering::Relaxed)
-            } else {
-                word.fetch_and(!bit, Ordering::Relaxed)
-            };
-        }
-    }
-
     fn is_kernels(&self, index: u64) -> bool {
-        let word = self.kernels.get((index / 64) as usize).map_or(0, |word| word.load(Ordering::Relaxed));
-        word >> (index % 64) & 1 != 0
+        self.marks.get(index as usize).is_some_and(|mark| mark.load(Ordering::Relaxed) == KERNELS)
     }
 }
 
@@ -168,15 +211,16 @@ impl Region {
 /// For a frame that is not out: the caller freed it twice or never had it, and whatever it is used for by now must
 /// not be damaged any further.
 pub(super) unsafe fn give(first: Frame, count: u64) {
-    for number in first.number()..first.number() + count {
-        let Some((region, index)) = find(number) else { panic!("frame {number:#x} was freed and is no RAM") };
-        assert!(index >= region.metadata, "frame {number:#x} was freed and holds the records of its region");
-        region.note_kernels(index, false);
-        let mut free = region.free.lock();
-        if let Err(error) = free.give(index) {
-            panic!("frame {number:#x} was freed and is free: {error}");
+    for frame in first.number()..first.number() + count {
+        let Some((region, index)) = find(frame) else { panic!("frame {frame:#x} was freed and is no RAM") };
+        assert!(index >= region.metadata, "frame {frame:#x} was freed and holds the records of its region");
+        let Some(mark) = region.marks.get(index as usize) else { continue };
+        assert!(mark.swap(FREE, Ordering::Relaxed) != FREE, "frame {frame:#x} was freed and is free");
+        if count == 1 {
+            stash::give(Spare { frame, mark }, |spare| put_back(spare.frame));
+        } else {
+            put_back(frame);
         }
-        region.available.store(free.free(), Ordering::Relaxed);
     }
 }
 
@@ -223,17 +267,20 @@ pub(crate) fn counts() -> FrameCounts {
             counts.kernel_pages += u64::from(recorded == FrameUse::Page && region.is_kernels(index));
         }
     }
+    counts.free += stash::count();
     counts
 }
 
 /// How many frames are taken, metadata included. O(regions).
 pub(crate) fn in_use() -> u64 {
-    regions().map(|region| region.records.len() as u64 - region.available.load(Ordering::Relaxed)).sum()
+    let of_bitmaps: u64 =
+        regions().map(|region| region.records.len() as u64 - region.available.load(Ordering::Relaxed)).sum();
+    of_bitmaps.saturating_sub(stash::count())
 }
 
 /// How many frames are free. O(regions).
 pub(crate) fn available() -> u64 {
-    regions().map(|region| region.available.load(Ordering::Relaxed)).sum()
+    regions().map(|region| region.available.load(Ordering::Relaxed)).sum::<u64>() + stash::count()
 }
 
 /// What a frame of RAM is used for.

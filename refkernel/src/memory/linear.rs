@@ -99,3 +99,31 @@ pub(super) fn space_start() -> u64 {
 pub(crate) fn address(physical: u64) -> u64 {
     BASE.load(Ordering::Relaxed).wrapping_add(physical)
 }
+
+/// Fills a frame with zeros: 16 bytes a store, which is the least that takes neither wider registers nor fast string instructions.
+///
+/// # Safety
+///
+/// The linear map shows the frame, and nobody else uses it.
+#[inline]
+pub(super) unsafe fn clear(frame: u64) {
+    let start = address(frame << 12);
+    // SAFETY: the 4096 bytes from `start`, which is aligned to as many, are the caller's alone; 4 rounds of 64 stores of 16 bytes write just these.
+    unsafe {
+        core::arch::asm!(
+            "pxor {zero}, {zero}",
+            "2:",
+            ".set clear_at, 0",
+            ".rept 64",
+            "movaps [{at} + clear_at], {zero}",
+            ".set clear_at, clear_at + 16",
+            ".endr",
+            "add {at}, 1024",
+            "test {at:e}, 4095",
+            "jnz 2b",
+            zero = out(xmm_reg) _,
+            at = inout(reg) start => _,
+            options(nostack),
+        );
+    }
+}

@@ -19,24 +19,26 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use x86_64::instructions::interrupts;
 
 /// Turns interrupts off for one more lock.
+///
+/// A processor that holds a lock has interrupts off; so where the count is zero they may be on, and an interrupt, or a move to another
+/// processor, between the look and `cli` finds the count as it was: every lock that was taken meanwhile was given back, and a thread goes on only
+/// where none is held.
 #[inline]
 fn enter() {
-    let were_on = interrupts::are_enabled();
-    interrupts::disable();
-    // Only this CPU writes its record, and nothing interrupts it here.
-    let held = local::locks_held();
-    local::set_locks_held(held + 1);
-    if held == 0 {
+    if local::locks_held() == 0 {
+        let were_on = interrupts::are_enabled();
+        if were_on {
+            interrupts::disable();
+        }
         local::set_interrupts_before(were_on);
     }
+    local::count_lock();
 }
 
 /// One lock less; after the last one interrupts are as they were.
 #[inline]
 fn leave() {
-    let held = local::locks_held();
-    local::set_locks_held(held.wrapping_sub(1));
-    if held == 1 && local::interrupts_before() {
+    if local::uncount_lock() && local::interrupts_before() {
         interrupts::enable();
     }
 }

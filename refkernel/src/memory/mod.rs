@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`platform`] | the library's traits, implemented |
 //! | [`frames`] | which frame is whose |
+//! | [`stash`] | a few free frames at each processor's hand |
 //! | [`linear`] | RAM at one offset |
 //! | [`lock`] | the lock that keeps interrupts off |
 //! | [`shootdown`] | making other processors forget |
@@ -41,6 +42,7 @@ mod lock;
 mod platform;
 pub(crate) mod shootdown;
 pub(crate) mod stacks;
+mod stash;
 pub(crate) mod tests;
 
 pub(crate) use current::{
@@ -68,7 +70,7 @@ use spin::Once;
 use stacks::KernelStack;
 use vmcore::addr::RangeError;
 use vmcore::frame::FrameUse;
-use vmcore::paging::Access;
+use vmcore::paging::{Access, Flush};
 use vmcore::vm_area::AreaError;
 use vmcore::vm_space::{Fault, Resolution, Space, SpaceError};
 use x86_64::registers::model_specific::{Efer, EferFlags};
@@ -306,13 +308,14 @@ pub(crate) fn page_fault(fault: PageFault) -> Result<(), Option<SpaceError>> {
     };
     access.set(Access::USER, fault.user());
     let fault = Fault::new(fault.address, access).present(fault.present());
+    // Completed where it is asked, so that what is handed on is small.
     let ask = || {
         if fault.address.as_u64() < KERNEL_HALF {
-            current::with(|space| space.fault(fault))
+            current::with(|space| space.fault(fault).map(Flush::complete))
         } else if access.contains(Access::USER) {
             None
         } else {
-            kernel_space::if_made().map(|space| frames::for_kernel(|| space.fault(fault)))
+            kernel_space::if_made().map(|space| frames::for_kernel(|| space.fault(fault)).map(Flush::complete))
         }
     };
     let mut outcome = ask();
@@ -327,7 +330,7 @@ pub(crate) fn page_fault(fault: PageFault) -> Result<(), Option<SpaceError>> {
         }
     }
     let decided = match outcome {
-        Some(Ok(flush)) => Ok(Answered::Resolved(flush.complete())),
+        Some(Ok(resolution)) => Ok(Answered::Resolved(resolution)),
         Some(Err(SpaceError::Retry(_))) if access.contains(Access::USER) => Ok(Answered::Repeated),
         Some(Err(error)) => Err(Some(error)),
         None => Err(None),
