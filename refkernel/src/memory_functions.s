@@ -20,11 +20,34 @@ kernel_memcpy:
     add rdi, 64
     sub rdx, 64
     jmp 2b
-3:  mov rcx, rdx
-    shr rcx, 3
-    rep movsq
-    mov ecx, edx
-    and ecx, 7
+# Fewer than 64 bytes are left. From 8 on: the last ones once more, which overlap what is copied. All is loaded before anything is stored, since
+# memmove comes here too.
+3:  cmp rdx, 16
+    jb 4f
+    cmp rdx, 32
+    jbe 6f
+    movups xmm0, [rsi]
+    movups xmm1, [rsi + 16]
+    movups xmm2, [rsi + rdx - 32]
+    movups xmm3, [rsi + rdx - 16]
+    movups [rdi], xmm0
+    movups [rdi + 16], xmm1
+    movups [rdi + rdx - 32], xmm2
+    movups [rdi + rdx - 16], xmm3
+    ret
+6:  movups xmm0, [rsi]
+    movups xmm1, [rsi + rdx - 16]
+    movups [rdi], xmm0
+    movups [rdi + rdx - 16], xmm1
+    ret
+4:  cmp rdx, 8
+    jb 5f
+    mov rcx, [rsi]
+    mov r8, [rsi + rdx - 8]
+    mov [rdi], rcx
+    mov [rdi + rdx - 8], r8
+    ret
+5:  mov rcx, rdx
     rep movsb
     ret
 # memmove(rdi to, rsi from, rdx count) -> rax = to. Backward where the target begins inside of the source.

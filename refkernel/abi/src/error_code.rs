@@ -150,6 +150,7 @@ const ERROR_LAST: u64 = (-4095_i64) as u64;
 /// Packs an answer into `rax`. A value must not lie in the last 4,095 numbers, where errors are: no handle, address or
 /// length of this kernel does.
 #[must_use]
+#[inline]
 pub fn encode_result(result: SystemResult) -> u64 {
     match result {
         Ok(value) => {
@@ -166,12 +167,16 @@ pub fn encode_result(result: SystemResult) -> u64 {
 ///
 /// The error that the register carries. A number that this version does not know is [`ErrorCode::NotSupported`]: it came
 /// from another kernel than the one that the program was built for.
+#[inline]
 pub fn decode_result(register: u64) -> SystemResult {
-    if register < ERROR_LAST {
-        return Ok(register);
-    }
+    if register < ERROR_LAST { Ok(register) } else { Err(decode_error(register)) }
+}
+
+#[cold]
+#[inline(never)]
+fn decode_error(register: u64) -> ErrorCode {
     let number = u16::try_from(register.wrapping_neg()).unwrap_or(u16::MAX);
-    Err(ErrorCode::from_number(number).unwrap_or(ErrorCode::NotSupported))
+    ErrorCode::from_number(number).unwrap_or(ErrorCode::NotSupported)
 }
 
 #[cfg(test)]

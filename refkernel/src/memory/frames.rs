@@ -122,7 +122,7 @@ pub(super) fn record(frame: Frame) -> Option<&'static FrameMeta> {
 }
 
 /// Takes frames for the library: one out of this processor's stash, or a run, which is searched for.
-#[inline]
+#[inline(always)]
 pub(super) fn take(request: FrameRequest) -> Option<Frame> {
     let kernels = request.purpose == FrameUse::Page && FOR_KERNEL.here().load(Ordering::Relaxed);
     let mark = if kernels { KERNELS } else { TAKEN };
@@ -134,15 +134,15 @@ pub(super) fn take(request: FrameRequest) -> Option<Frame> {
         take_run(request, mark)?
     };
     if request.zeroed {
-        for frame in first..first + request.count {
-            // SAFETY: the frame was just taken from the free ones, so nobody else uses it, and the linear map shows it.
-            unsafe { linear::clear(frame) };
-        }
+        // SAFETY: the frames were just taken from the free ones, so nobody else uses them, and the linear map shows them.
+        unsafe { linear::clear(first, request.count) };
     }
     Some(Frame::new(first))
 }
 
 /// Takes free frames out of the first bitmap that has any, and says how many. O(levels) and a few steps for each.
+#[cold]
+#[inline(never)]
 fn refill(places: &mut [Option<Spare>]) -> usize {
     regions()
         .filter(|region| region.available.load(Ordering::Relaxed) != 0)
@@ -162,6 +162,7 @@ fn refill(places: &mut [Option<Spare>]) -> usize {
 }
 
 /// Takes a run, and gives the number of its first frame. What keeps it apart may lie in stashes.
+#[inline(never)]
 fn take_run(request: FrameRequest, mark: u8) -> Option<u64> {
     let search = || {
         regions().filter(|region| region.available.load(Ordering::Relaxed) >= request.count).find_map(|region| {

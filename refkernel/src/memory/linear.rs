@@ -100,15 +100,17 @@ pub(crate) fn address(physical: u64) -> u64 {
     BASE.load(Ordering::Relaxed).wrapping_add(physical)
 }
 
-/// Fills a frame with zeros: 16 bytes a store, which is the least that takes neither wider registers nor fast string instructions.
+/// Fills frames with zeros: 16 bytes a store, which is the least that takes neither wider registers nor fast string instructions.
 ///
 /// # Safety
 ///
-/// The linear map shows the frame, and nobody else uses it.
+/// The linear map shows the `count` frames from `first` on (at least one), and nobody else uses them.
 #[inline]
-pub(super) unsafe fn clear(frame: u64) {
-    let start = address(frame << 12);
-    // SAFETY: the 4096 bytes from `start`, which is aligned to as many, are the caller's alone; 4 rounds of 64 stores of 16 bytes write just these.
+pub(super) unsafe fn clear(first: u64, count: u64) {
+    let start = address(first << 12);
+    let end = start.wrapping_add(count << 12);
+    // SAFETY: the bytes from `start` to `end` are the caller's alone; both are multiples of 1024, and each round of 64 stores of 16 bytes writes
+    // as many.
     unsafe {
         core::arch::asm!(
             "pxor {zero}, {zero}",
@@ -119,10 +121,11 @@ pub(super) unsafe fn clear(frame: u64) {
             ".set clear_at, clear_at + 16",
             ".endr",
             "add {at}, 1024",
-            "test {at:e}, 4095",
-            "jnz 2b",
+            "cmp {at}, {end}",
+            "jne 2b",
             zero = out(xmm_reg) _,
             at = inout(reg) start => _,
+            end = in(reg) end,
             options(nostack),
         );
     }

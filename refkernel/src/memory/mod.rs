@@ -70,7 +70,7 @@ use spin::Once;
 use stacks::KernelStack;
 use vmcore::addr::RangeError;
 use vmcore::frame::FrameUse;
-use vmcore::paging::{Access, Flush};
+use vmcore::paging::Access;
 use vmcore::vm_area::AreaError;
 use vmcore::vm_space::{Fault, Resolution, Space, SpaceError};
 use x86_64::registers::model_specific::{Efer, EferFlags};
@@ -308,14 +308,13 @@ pub(crate) fn page_fault(fault: PageFault) -> Result<(), Option<SpaceError>> {
     };
     access.set(Access::USER, fault.user());
     let fault = Fault::new(fault.address, access).present(fault.present());
-    // Completed where it is asked, so that what is handed on is small.
     let ask = || {
         if fault.address.as_u64() < KERNEL_HALF {
-            current::with(|space| space.fault(fault).map(Flush::complete))
+            current::with(|space| space.fault_completed(fault))
         } else if access.contains(Access::USER) {
             None
         } else {
-            kernel_space::if_made().map(|space| frames::for_kernel(|| space.fault(fault)).map(Flush::complete))
+            kernel_space::if_made().map(|space| frames::for_kernel(|| space.fault_completed(fault)))
         }
     };
     let mut outcome = ask();

@@ -37,10 +37,12 @@ pub(crate) struct Kernel;
 //   kernel's, which is never demand-paged.
 // - Records lie in an array of each region, one for each frame, and stay.
 unsafe impl Frames for Kernel {
+    #[inline]
     fn allocate_frames(&self, request: FrameRequest) -> Option<Frame> {
         frames::take(request)
     }
 
+    #[inline]
     unsafe fn free_frames(&self, first: Frame, count: u64) {
         // SAFETY: the library's promise is the same.
         unsafe { frames::give(first, count) };

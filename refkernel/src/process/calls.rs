@@ -15,6 +15,7 @@ use refkernel_abi::{
     WRITE_LENGTH_MAX, encode_result,
 };
 use vmcore::addr::PageRange;
+use vmcore::paging::Flush;
 use vmcore::vm_area::{self, Area, AreaError, AreaKind};
 use vmcore::vm_space::{self, Inherit, MapRequest, Place, SpaceError};
 
@@ -206,7 +207,7 @@ fn unmap(address: u64, length: u64) -> SystemResult {
     let (address, length) = user_range(address, length)?;
     current(|process| {
         let range = process.space().range(address, length).map_err(|_| ErrorCode::BadRange)?;
-        retried(|| process.space().unmap(range).map_err(space_error))?.complete();
+        retried(|| process.space().unmap(range).map(Flush::complete).map_err(space_error))?;
         Ok(0)
     })
 }
@@ -215,7 +216,7 @@ fn resize(handle: u64, size: u64) -> SystemResult {
     current(|process| {
         let area = borrowed(process, handle)?;
         let size = area_size(size)?;
-        retried(|| area.resize(size).map_err(area_error))?.complete();
+        retried(|| area.resize(size).map(Flush::complete).map_err(area_error))?;
         Ok(0)
     })
 }
@@ -228,7 +229,7 @@ fn protect(address: u64, length: u64, access: u64) -> SystemResult {
     };
     current(|process| {
         let range = process.space().range(address, length).map_err(|_| ErrorCode::BadRange)?;
-        retried(|| process.space().protect(range, access).map_err(space_error))?.complete();
+        retried(|| process.space().protect(range, access).map(Flush::complete).map_err(space_error))?;
         Ok(0)
     })
 }
@@ -244,7 +245,7 @@ fn advise(address: u64, length: u64, advice: u64) -> SystemResult {
     };
     current(|process| {
         let range = process.space().range(address, length).map_err(|_| ErrorCode::BadRange)?;
-        retried(|| process.space().advise(range, advice).map_err(space_error))?.complete();
+        retried(|| process.space().advise(range, advice).map(Flush::complete).map_err(space_error))?;
         Ok(0)
     })
 }

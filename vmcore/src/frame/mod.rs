@@ -193,6 +193,7 @@ impl fmt::Display for OutOfFrames {
 impl core::error::Error for OutOfFrames {}
 
 /// Takes one frame for `purpose` out of the embedder's and records its use.
+#[inline]
 pub(crate) fn allocate_one<F: Frames>(frames: &F, purpose: FrameUse, zeroed: bool) -> Result<Frame, OutOfFrames> {
     let mut request = FrameRequest::one(purpose);
     request.zeroed = zeroed;

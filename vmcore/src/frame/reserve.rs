@@ -182,6 +182,12 @@ impl<'a, P: Platform> OnePage<'a, P> {
     pub(crate) fn try_take(platform: &'a P) -> Self {
         Self { platform, frame: allocate_one(platform, FrameUse::Page, true).ok() }
     }
+
+    /// Without one.
+    #[inline]
+    pub(crate) const fn none(platform: &'a P) -> Self {
+        Self { platform, frame: None }
+    }
 }
 
 impl<P: Platform> PageSource for OnePage<'_, P> {

@@ -256,20 +256,21 @@ impl<P: Platform, T> Flush<P, T> {
     ///
     /// Call it with no lock held that another CPU may need before it can answer.
     #[inline]
-    pub fn complete(self) -> T {
-        let mut this = ManuallyDrop::new(self);
+    pub fn complete(mut self) -> T {
         // Where it lies: it is large, and most flushes are nothing.
-        let inner = &mut *this.inner;
+        let inner = &mut *self.inner;
         let request = &inner.pending.request;
         if !request.cpus.is_empty() && !request.scope.is_empty() {
             inner.platform.flush(request);
         }
         inner.pending.release(&inner.platform);
-        // SAFETY: `this` is never used or dropped again, so each is taken, or dropped, once; what waited has no destructor.
-        unsafe {
+        // SAFETY: `self` is forgotten, so each is taken, or dropped, once; what waited has no destructor.
+        let value = unsafe {
             ptr::drop_in_place(&raw mut inner.platform);
             ptr::read(&raw const inner.value)
-        }
+        };
+        core::mem::forget(self);
+        value
     }
 
     /// The flush as a value for a queue: whoever takes it out flushes and then says so.

@@ -506,6 +506,12 @@ impl<P: Platform> AreaInner<P> {
         unsafe { state.page_in_leaf(platform, state.key(index), want, source) }
     }
 
+    /// The zero frame, where a look at the page gets that and the area shows it already: so it takes nothing. `None` where there is more to it.
+    #[inline]
+    pub(crate) fn zero_for_look(&self, platform: &P, state: &AreaState<P>, index: u64, want: Want) -> Option<Frame> {
+        if want == Want::Look && self.may_be_shared() { state.zero_for_look(platform, state.key(index)) } else { None }
+    }
+
     /// Whether [`first_refused`](Self::first_refused) says something of the page.
     #[inline(always)]
     pub(crate) fn refuses(&self, state: &AreaState<P>, index: u64) -> bool {

@@ -164,6 +164,17 @@ impl<P: Platform> AreaState<P> {
         Some(Ok(InLeaf { frame: page.frame(), writable: true, made: false }))
     }
 
+    /// The zero frame, if [`page_anywhere`](Self::page_anywhere) would answer a look at the page with it, and the area shows it already.
+    pub(super) fn zero_for_look(&self, platform: &P, index: u64) -> Option<Frame> {
+        if !self.zero_shown() || self.is_overlay() || self.page_is_closed(platform, index) {
+            return None;
+        }
+        match self.tree.get(index) {
+            Some(_) => None,
+            None => platform.machine().zero_frame(),
+        }
+    }
+
     /// [`tracked_page`](Self::tracked_page), wherever it takes something: the whole tree is the caller's.
     #[inline(never)]
     fn page_anywhere(&mut self, platform: &P, index: u64, want: Want, reserve: &mut Reserve<P>) -> Answer {

@@ -76,6 +76,14 @@ enum Attempt {
     Short(Need),
 }
 
+/// What became of a fault by a look.
+enum ByALook {
+    /// It is resolved.
+    Mapped,
+    /// It takes more, or is refused: with the page that is at hand, and what was found if it was looked at.
+    More(Option<Frame>, Option<Result<Looked, SpaceError>>),
+}
+
 /// What an area has for a fault.
 enum Supplied {
     /// The frame, and whether it may be written to.
@@ -117,17 +125,39 @@ impl<P: Platform, M: Mmu> Space<P, M> {
     /// # }
     /// ```
     pub fn fault(&self, fault: Fault) -> Result<Flush<P, Resolution>, SpaceError> {
-        if fault.present {
-            return self.fault_with(fault, None, None);
+        match self.fault_by_a_look(fault) {
+            ByALook::Mapped => Ok(Flush::new(self.platform().clone(), Pending::new(), Resolution::Mapped)),
+            ByALook::More(page, looked) => self.fault_with(fault, page, looked),
         }
-        // Most such faults want a page: with one at hand, one look at window, area and tables is enough. Where it
-        // cannot be had, the look says whether it is needed.
-        let mut page = OnePage::try_take(self.platform());
-        match self.attempt_beside(fault, &mut page, None)? {
-            Looked::Done(Attempt::Done(Resolution::Mapped)) => {
-                Ok(Flush::new(self.platform().clone(), Pending::new(), Resolution::Mapped))
-            }
-            looked => self.fault_with(fault, page.take_page(), Some(looked)),
+    }
+
+    /// As [`fault`](Self::fault), with its flush completed: for who holds no lock that another CPU may need before it can answer. Nearly all
+    /// faults have nothing to flush, and then no flush value is made.
+    ///
+    /// # Errors
+    /// As `fault`.
+    pub fn fault_completed(&self, fault: Fault) -> Result<Resolution, SpaceError> {
+        match self.fault_by_a_look(fault) {
+            ByALook::Mapped => Ok(Resolution::Mapped),
+            ByALook::More(page, looked) => self.fault_with(fault, page, looked).map(Flush::complete),
+        }
+    }
+
+    /// Resolves a fault where one look at window, area and tables is enough, as for most: with a page at hand, if it is a write.
+    /// What reads finds a page more often than it makes one, or the zero frame. Where a page cannot be had, the look says whether it is needed.
+    #[inline]
+    fn fault_by_a_look(&self, fault: Fault) -> ByALook {
+        if fault.present {
+            return ByALook::More(None, None);
+        }
+        let mut page = if fault.access.contains(Access::WRITE) {
+            OnePage::try_take(self.platform())
+        } else {
+            OnePage::none(self.platform())
+        };
+        match self.attempt_beside(fault, &mut page, None) {
+            Ok(Looked::Done(Attempt::Done(Resolution::Mapped))) => ByALook::Mapped,
+            looked => ByALook::More(page.take_page(), Some(looked)),
         }
     }
 
@@ -137,7 +167,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         &self,
         fault: Fault,
         page: Option<Frame>,
-        mut looked: Option<Looked>,
+        mut looked: Option<Result<Looked, SpaceError>>,
     ) -> Result<Flush<P, Resolution>, SpaceError> {
         let platform = self.platform();
         let mut reserve = Reserve::new(platform);
@@ -150,7 +180,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             let attempt = loop {
                 let mut everything = Everything { reserve: &mut reserve, pending: &mut pending };
                 let found = match looked.take() {
-                    Some(found) => found,
+                    Some(found) => found?,
                     None => self.attempt_beside(fault, &mut everything, waiting)?,
                 };
                 match found {

@@ -114,14 +114,17 @@ impl<P: Platform> Supply<P> for OnePage<'_, P> {
     #[inline]
     fn ask(
         &mut self,
-        _: &P,
-        _: NonNull<AreaInner<P>>,
-        _: &mut AreaState<P>,
-        _: (VirtAddr, u64),
-        _: Want,
+        platform: &P,
+        area: NonNull<AreaInner<P>>,
+        state: &mut AreaState<P>,
+        (_, index): (VirtAddr, u64),
+        want: Want,
         _: Option<Frame>,
     ) -> Option<Result<Asked, SpaceError>> {
-        None
+        // SAFETY: the caller names the area whose state it has.
+        let inner = unsafe { area.as_ref() };
+        let zero = inner.zero_for_look(platform, state, index, want)?;
+        Some(Ok(Asked::Page(zero, false)))
     }
 
     fn put_untracked_page(&mut self, _: Frame) {
