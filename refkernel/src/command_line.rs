@@ -10,6 +10,8 @@
 
 use core::fmt;
 
+use refkernel_abi::roles::BenchRole;
+
 /// The most bytes that are looked at.
 pub const LENGTH_MAX: usize = 4096;
 
@@ -66,8 +68,8 @@ pub struct Options<'a> {
     pub hold: bool,
     /// `test`, `test=NAME`. The last one counts.
     pub tests: Tests,
-    /// `bench`: run the bench program.
-    pub bench: bool,
+    /// `bench`, `bench=quick`, `bench=flushes`: run the bench program. The last one counts.
+    pub bench: Option<BenchRole>,
     /// `inspect`: answer a person's questions on the serial line.
     pub inspect: bool,
     /// `seed=N` (decimal, or hexadecimal after `0x`): where random choices start. The last one counts.
@@ -104,7 +106,13 @@ impl<'a> Options<'a> {
         match (name, value) {
             (b"demo", None) => self.demo = true,
             (b"hold", None) => self.hold = true,
-            (b"bench", None) => self.bench = true,
+            (b"bench", _) => {
+                let role = BenchRole::ALL.into_iter().find(|role| role.word().as_bytes() == value.unwrap_or_default());
+                match role {
+                    Some(role) => self.bench = Some(role),
+                    None => self.keep_unknown(word),
+                }
+            }
             (b"inspect", None) => self.inspect = true,
             (b"test", None) => self.tests = Tests::All,
             (b"test", Some(value)) => {
@@ -194,7 +202,7 @@ mod tests {
     #[test]
     fn every_word_is_understood() {
         let options = Options::parse(b"demo hold  bench\tinspect test seed=42");
-        assert!(options.demo && options.hold && options.bench && options.inspect);
+        assert!(options.demo && options.hold && options.bench == Some(BenchRole::All) && options.inspect);
         assert_eq!(options.tests, Tests::All);
         assert_eq!(options.seed, Some(42));
         assert_eq!(options.unknown_count(), 0);

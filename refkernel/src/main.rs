@@ -29,7 +29,8 @@ use programs::Programs;
 use refkernel::archive::Archive;
 use refkernel::boot_info::{BootError, BootInfo, RegionKind};
 use refkernel::command_line::{Options, Tests};
-use refkernel_abi::{ExitCode, program_status, roles};
+use refkernel_abi::roles::{self, BenchRole};
+use refkernel_abi::{ExitCode, program_status};
 
 /// The kernel proper: entered once, on the boot stack, with interrupts off.
 fn kernel_main(info: &'static BootInfo) -> ! {
@@ -51,8 +52,8 @@ fn with_memory(info: &'static BootInfo) -> ! {
         Tests::All => exit(if boot_tests::run(&programs) { ExitCode::Success } else { ExitCode::Failure }),
         Tests::None => {}
     }
-    if options.bench {
-        exit(bench(&programs));
+    if let Some(role) = options.bench {
+        exit(bench(&programs, role));
     }
     if options.inspect {
         inspector::run(info);
@@ -72,8 +73,8 @@ fn with_memory(info: &'static BootInfo) -> ! {
 }
 
 /// Runs the program that measures, which writes its own lines.
-fn bench(programs: &Programs<'_>) -> ExitCode {
-    match programs.run("bench", Start::default()) {
+fn bench(programs: &Programs<'_>, role: BenchRole) -> ExitCode {
+    match programs.run("bench", Start { argument: role.argument(), ..Start::default() }) {
         Ok(ending) if ending.is(roles::Ending::Exits(program_status::SUCCESS)) => ExitCode::Success,
         Ok(ending) => {
             log!("refkernel: the measurement failed: {ending}");

@@ -29,6 +29,7 @@
 
 mod access;
 mod advice;
+mod count;
 mod error_code;
 mod exit_code;
 mod rights;
@@ -38,6 +39,7 @@ mod system_call;
 
 pub use access::Access;
 pub use advice::{Advice, Caching};
+pub use count::Count;
 pub use error_code::{ErrorCode, SystemResult, decode_result, encode_result};
 pub use exit_code::{ExitCode, UnknownExitCode, program_status};
 pub use rights::{HandleKind, Rights};

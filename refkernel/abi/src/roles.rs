@@ -285,6 +285,45 @@ impl CheckRole {
     }
 }
 
+/// What `bench` measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u64)]
+pub enum BenchRole {
+    /// Every operation, often enough for a median.
+    All = 0,
+    /// Every operation, a few times: that it still can.
+    Quick = 1,
+    /// The interrupts that flushes send to other processors: on a machine with several.
+    Flushes = 2,
+}
+
+impl BenchRole {
+    /// Every one of them, in the order of the numbers.
+    pub const ALL: [Self; 3] = [Self::All, Self::Quick, Self::Flushes];
+
+    /// The number that the program is started with.
+    #[must_use]
+    pub const fn argument(self) -> u64 {
+        self as u64
+    }
+
+    /// The one with this number, if there is one.
+    #[must_use]
+    pub fn from_argument(argument: u64) -> Option<Self> {
+        Self::ALL.get(usize::try_from(argument).ok()?).copied()
+    }
+
+    /// The word behind `bench=` on the command line; empty for the one that needs none.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::All => "",
+            Self::Quick => "quick",
+            Self::Flushes => "flushes",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -113,11 +113,19 @@ pub enum SystemCall {
     AddressWait = 25,
     /// `address_wake(address, count)` → how many were woken: at most `count` of those who wait for the word at `address` (a multiple of 4), the first come first. Costs O(log n), and those who wait at places that share its list.
     AddressWake = 26,
+    /// `area_move(address, length, new_length, destination)` → the new address. Shows what the range shows at `destination` (which must be free), or, where that is 0, where it is if `new_length` fits there and
+    /// else where there is room; and gives it another length. Pages and rights go along, nothing is copied, and the old addresses are free when the call returns. What is cut off is unmapped. What is grown
+    /// reads as zero: private memory becomes larger with its window, and of an area that has handles more is shown, as far as it goes.
+    /// The range must be of one window, and end with it if it is to grow. Also `NotMapped`, `Occupied`, `NoRoom`, `OutOfBounds` where such an area ends, `TooLarge`, and `NotSupported` where several windows lie in the range, with nothing changed.
+    /// Costs O(log n, and tables of the range): one entry for each 2 MiB where both places are aligned to it, else one for each page that is there.
+    AreaMove = 27,
+    /// `kernel_count(number)` → the count. How often something has happened since the machine was started, on all processors: one of [`Count`](crate::Count). Also `BadAccess` for another number. O(processors).
+    KernelCount = 28,
 }
 
 impl SystemCall {
     /// Every call, in the order of the numbers.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 29] = [
         Self::Null,
         Self::Write,
         Self::Exit,
@@ -145,6 +153,8 @@ impl SystemCall {
         Self::ChannelReceive,
         Self::AddressWait,
         Self::AddressWake,
+        Self::AreaMove,
+        Self::KernelCount,
     ];
 
     /// The number that goes into `rax`.
@@ -184,6 +194,8 @@ impl SystemCall {
             Self::ChannelReceive => "channel_receive",
             Self::AddressWait => "address_wait",
             Self::AddressWake => "address_wake",
+            Self::AreaMove => "area_move",
+            Self::KernelCount => "kernel_count",
         }
     }
 }

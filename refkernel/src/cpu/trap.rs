@@ -182,6 +182,14 @@ pub(crate) fn faults_answered() -> u64 {
     ANSWERED.load(Ordering::Relaxed)
 }
 
+/// Interrupts of the timers of all processors.
+static TIMER_INTERRUPTS: AtomicU64 = AtomicU64::new(0);
+
+/// How often a processor's timer has interrupted it so far.
+pub(crate) fn timer_interrupts() -> u64 {
+    TIMER_INTERRUPTS.load(Ordering::Relaxed)
+}
+
 /// Every trap, from the stub.
 extern "C" fn trap_dispatch(frame: &mut TrapFrame) {
     if frame.vector >= u64::from(FIRST_INTERRUPT) && interrupt(frame.vector) {
@@ -239,6 +247,7 @@ fn interrupt(vector: u64) -> bool {
             crate::memory::leave_unused();
         }
         Ok(TIMER_VECTOR) => {
+            TIMER_INTERRUPTS.fetch_add(1, Ordering::Relaxed);
             apic::end_of_interrupt();
             scheduler::tick();
         }

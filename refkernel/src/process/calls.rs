@@ -6,18 +6,18 @@
 
 use super::{Entry, Object, Process, current, handle_calls, life_calls};
 use crate::cpu::system_call::Function;
-use crate::cpu::{user, user_copy};
+use crate::cpu::{trap, user, user_copy};
 use crate::devices::serial;
 use crate::memory;
 use refkernel::handles::HandleError;
 use refkernel_abi::{
-    AREA_SIZE_MAX, Access, Advice, ErrorCode, PAGE_SIZE, Rights, SystemCall, SystemResult, USER_END, USER_START,
+    AREA_SIZE_MAX, Access, Advice, Count, ErrorCode, PAGE_SIZE, Rights, SystemCall, SystemResult, USER_END, USER_START,
     WRITE_LENGTH_MAX, encode_result,
 };
 use vmcore::addr::PageRange;
 use vmcore::paging::Flush;
 use vmcore::vm_area::{self, Area, AreaError, AreaKind};
-use vmcore::vm_space::{self, Inherit, MapRequest, Place, SpaceError};
+use vmcore::vm_space::{self, Destination, Inherit, MapRequest, Place, SpaceError};
 
 /// The function behind each system call, by its number.
 pub(crate) static SYSTEM_CALLS: [Function; SystemCall::ALL.len()] = {
@@ -59,6 +59,8 @@ const fn function(call: SystemCall) -> Function {
         SystemCall::ChannelReceive => handle_calls::channel_receive,
         SystemCall::AddressWait => handle_calls::address_wait,
         SystemCall::AddressWake => handle_calls::address_wake,
+        SystemCall::AreaMove => area_move,
+        SystemCall::KernelCount => kernel_count,
     }
 }
 
@@ -105,6 +107,18 @@ extern "C" fn area_protect(address: u64, length: u64, access: u64, _: u64, _: u6
 
 extern "C" fn area_advise(address: u64, length: u64, advice: u64, _: u64, _: u64, _: u64) -> u64 {
     encode_result(advise(address, length, advice))
+}
+
+extern "C" fn area_move(address: u64, length: u64, new_length: u64, destination: u64, _: u64, _: u64) -> u64 {
+    encode_result(move_window((address, length), new_length, destination))
+}
+
+extern "C" fn kernel_count(number: u64, _: u64, _: u64, _: u64, _: u64, _: u64) -> u64 {
+    encode_result(Count::from_number(number).ok_or(ErrorCode::BadAccess).map(|count| match count {
+        Count::Faults => trap::faults_answered(),
+        Count::TimerInterrupts => trap::timer_interrupts(),
+        Count::FlushInterrupts => memory::interrupts_sent(),
+    }))
 }
 
 /// Sends a program's text to the log.
@@ -247,6 +261,27 @@ fn advise(address: u64, length: u64, advice: u64) -> SystemResult {
         let range = process.space().range(address, length).map_err(|_| ErrorCode::BadRange)?;
         retried(|| process.space().advise(range, advice).map(Flush::complete).map_err(space_error))?;
         Ok(0)
+    })
+}
+
+fn move_window((address, length): (u64, u64), new_length: u64, destination: u64) -> SystemResult {
+    let (address, length) = user_range(address, length)?;
+    let new_length = area_size(new_length)?;
+    current(|process| {
+        let range = process.space().range(address, length).map_err(|_| ErrorCode::BadRange)?;
+        let relocate = |destination| {
+            retried(|| process.space().relocate(range, new_length, destination).map_err(space_error))
+                .map(|flush| flush.complete().start().as_u64())
+        };
+        // What a program may have ends before the space does.
+        let in_place = destination == 0 && user_range(address, new_length).is_ok();
+        match in_place.then(|| relocate(Destination::InPlace)) {
+            // What lies behind is taken.
+            None | Some(Err(ErrorCode::Occupied)) => {
+                relocate(Destination::To(place(process, destination, new_length)?))
+            }
+            Some(result) => result,
+        }
     })
 }
 

@@ -14,6 +14,7 @@
 //! | `sharing` | an area that two programs were handed |
 //! | `handles` | rights, and what a process is started with |
 //! | `windows` | private memory, protection, advice |
+//! | `moves` | windows that move and change their length; what the kernel counts |
 //! | `pointers` | bad pointers, for every call that takes one |
 //! | `channels` | messages within one process |
 //! | `between` | messages between threads and processes that wait |
@@ -31,6 +32,7 @@ mod channels;
 mod handles;
 mod life;
 mod memory;
+mod moves;
 mod offences;
 mod physical;
 mod pointers;
@@ -79,7 +81,10 @@ fn main(start: &StartInformation) -> u32 {
         CheckRole::Threads => life::threads(&mut report),
         CheckRole::FaultInThread => life::fault_in_thread(&mut report),
         CheckRole::Handles => handles::check(&mut report),
-        CheckRole::Windows => windows::check(&mut report),
+        CheckRole::Windows => {
+            windows::check(&mut report);
+            moves::check(&mut report);
+        }
         CheckRole::BadPointers => pointers::check(start, &mut report),
         CheckRole::Channels => channels::check(&mut report),
         CheckRole::ChannelsBetween => between::check(&mut report),

@@ -6,7 +6,8 @@ use core::arch::asm;
 use core::sync::atomic::AtomicU32;
 
 use refkernel_abi::{
-    Access, Advice, Caching, ErrorCode, Handle, HandleKind, MESSAGE_HANDLES_MAX, Rights, SystemCall, decode_result,
+    Access, Advice, Caching, Count, ErrorCode, Handle, HandleKind, MESSAGE_HANDLES_MAX, Rights, SystemCall,
+    decode_result,
 };
 
 /// Calls the kernel with any number and any arguments, and gives what it left in `rax`.
@@ -403,4 +404,28 @@ pub fn address_wait(word: &AtomicU32, expected: u32, microseconds: u64) -> Resul
 pub fn address_wake(word: &AtomicU32, count: u64) -> Result<u64, ErrorCode> {
     // SAFETY: the call changes no memory.
     unsafe { call(SystemCall::AddressWake, [word.as_ptr() as u64, count, 0, 0, 0, 0]) }
+}
+
+/// Shows what a range shows at another address, with another length; `destination` 0 leaves it where it is if it can stay there. Gives the new address.
+///
+/// # Errors
+///
+/// See [`SystemCall::AreaMove`].
+///
+/// # Safety
+///
+/// Nothing of the program may use the old addresses any more, but for those that the new ones have among them.
+pub unsafe fn area_move(address: u64, length: u64, new_length: u64, destination: u64) -> Result<u64, ErrorCode> {
+    // SAFETY: the caller's promise.
+    unsafe { call(SystemCall::AreaMove, [address, length, new_length, destination, 0, 0]) }
+}
+
+/// How often something has happened.
+///
+/// # Errors
+///
+/// See [`SystemCall::KernelCount`].
+pub fn kernel_count(count: Count) -> Result<u64, ErrorCode> {
+    // SAFETY: the call changes nothing.
+    unsafe { call(SystemCall::KernelCount, [count.number(), 0, 0, 0, 0, 0]) }
 }
