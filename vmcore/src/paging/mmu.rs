@@ -341,6 +341,14 @@ pub unsafe trait Mmu: Copy + Send + Sync + fmt::Debug {
         if word & self.dirty_modifier() != 0 { access | Access::WRITE } else { access }
     }
 
+    /// The bits of a leaf's word on which its presence, its [access](Self::leaf_access) and what [`replace_access`](Self::replace_access) changes depend;
+    /// `None` if the hardware changes any of them by itself.
+    #[inline]
+    fn access_mask(&self) -> Option<u64> {
+        let format = Self::FORMAT;
+        (self.dirty_modifier() == 0).then_some(format.present | format.leaf.mask())
+    }
+
     /// A leaf's word with other bits of [access](Self::encode_access), all else kept.
     #[inline]
     fn replace_access(&self, word: u64, bits: u64) -> u64 {

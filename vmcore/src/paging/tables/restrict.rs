@@ -78,7 +78,7 @@ impl<M: Mmu> Tables<M> {
             } else if level == 0 {
                 let run = self.singles(&cursor);
                 let (mmu, start) = (self.mmu, cursor.address().as_u64());
-                let change = |_, word| {
+                let change = |word| {
                     if !mmu.is_present(word) {
                         return None;
                     }
@@ -88,9 +88,9 @@ impl<M: Mmu> Tables<M> {
                     }
                     let bits = mmu.encode_access(access & keep);
                     complete &= bits.is_ok();
-                    Some(mmu.replace_access(word, bits.ok()?))
+                    Some(word ^ mmu.replace_access(word, bits.ok()?))
                 };
-                table.update_runs(run, M::FORMAT.global, change, |done, global| {
+                table.flip_runs(mmu, run, mmu.access_mask(), M::FORMAT.global, change, |done, global| {
                     forget.add_run(gather, start, shift, done, global);
                 });
                 cursor.pass(run);

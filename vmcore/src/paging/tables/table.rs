@@ -253,33 +253,121 @@ impl<'a, M: Mmu> Table<'a, M> {
     }
 
     /// Whether an entry of the run is present: the first one's place in it.
-    #[inline]
+    ///
+    /// A function of its own: among others, the loop has too few registers.
+    #[inline(never)]
     pub(super) fn first_present(&self, mmu: M, run: Run) -> Option<usize> {
         let first = run.first & self.mask;
         let count = run.count.min(self.len() - first);
-        // Eight at a time, since the compiler does not join loads of atomics.
-        const STRIDE: usize = 8;
+        // Many at a time, since the compiler does not join loads of atomics.
+        const STRIDE: usize = 16;
         let mut step = 0;
-        while step < count {
-            let part = STRIDE.min(count - step);
-            let mut any = 0;
-            if part == STRIDE {
-                for place in step..step + STRIDE {
-                    // SAFETY: as for `load`; the index was bounded by the table's length above.
-                    any |= unsafe { M::Word::load(self.pointer, first + place) };
-                }
-            } else {
-                any = u64::MAX;
+        while step + STRIDE <= count {
+            // SAFETY: those from `first` to `first + count` lie in the table.
+            if mmu.is_present(unsafe { self.joined::<STRIDE>(first + step) }.0) {
+                break;
             }
-            if mmu.is_present(any) {
-                let present = (step..step + part).find(|place| mmu.is_present(self.load(first + place)));
-                if present.is_some() {
-                    return present;
-                }
-            }
-            step += part;
+            step += STRIDE;
         }
-        None
+        (step..count).find(|place| mmu.is_present(self.load(first + place)))
+    }
+
+    /// What is set in any of `N` entries from `first` on, and what is set in all of them.
+    ///
+    /// # Safety
+    /// They lie in the table.
+    #[inline(always)]
+    unsafe fn joined<const N: usize>(&self, first: usize) -> (u64, u64) {
+        let (mut any, mut all) = (0, u64::MAX);
+        for place in 0..N {
+            // SAFETY: as for `load`, with the caller's promise.
+            let word = unsafe { M::Word::load(self.pointer, first + place) };
+            any |= word;
+            all &= word;
+        }
+        (any, all)
+    }
+
+    /// Exchanges the bits of `flip` in as many entries of a run as agree with `key` in the bits of `alike`, so many at a time, from the first on. Gives how
+    /// many those were, and what is set in any and in all of them.
+    ///
+    /// A function of its own: among others, the loop has too few registers.
+    #[inline(never)]
+    fn flip_alike(&self, run: Run, alike: u64, key: u64, flip: u64) -> (usize, u64, u64) {
+        const STRIDE: usize = 8;
+        let first = run.first & self.mask;
+        let count = run.count.min(self.len() - first);
+        let (mut any, mut all, mut done) = (0, u64::MAX, 0);
+        while done + STRIDE <= count {
+            let at = first + done;
+            // SAFETY: as for `load`; those from `first` to `first + count` lie in the table.
+            let words: [u64; STRIDE] = core::array::from_fn(|place| unsafe { M::Word::load(self.pointer, at + place) });
+            let (or, and) = words.iter().fold((0, u64::MAX), |(or, and), word| (or | word, and & word));
+            if or & alike != key || and & alike != key {
+                break;
+            }
+            for (place, word) in words.iter().enumerate() {
+                // SAFETY: as above.
+                unsafe { M::Word::store(self.pointer, at + place, word ^ flip) };
+            }
+            any |= or;
+            all &= and;
+            done += STRIDE;
+        }
+        (done, any, all)
+    }
+
+    /// Changes entries of a run by exchanging bits: `flip` is given a present word and says which, if any. It may look at the bits of `alike` alone, so that it
+    /// is asked once for all that agree in them; without it, of each entry. Shows each run of entries that were changed, counted from the first one's place,
+    /// with whether any of them said yes to `noted`. What would pass the table's end is left out.
+    ///
+    /// Entries that agree cost a load, a store and a little more, and absent ones a load. What the hardware changes by itself in between is as where one is
+    /// loaded and stored alone.
+    #[inline(always)]
+    pub(super) fn flip_runs(
+        &self,
+        mmu: M,
+        run: Run,
+        alike: Option<u64>,
+        noted: Flag,
+        mut flip: impl FnMut(u64) -> Option<u64>,
+        mut updated: impl FnMut(Run, bool),
+    ) {
+        let first = run.first & self.mask;
+        let count = run.count.min(self.len() - first);
+        let rest = |step| Run { first: first + step, count: count - step };
+        // Entries from `start` to `step` were changed, of which `yes` tells.
+        let (mut start, mut step, mut yes) = (0, 0, 0);
+        while step < count {
+            let word = self.load(first + step);
+            if let Some(bits) = if mmu.is_present(word) { flip(word) } else { None } {
+                let together = alike.map(|alike| self.flip_alike(rest(step), alike, word & alike, bits));
+                if let Some((more, any, all)) = together.filter(|(more, ..)| *more != 0) {
+                    // Of several, one may say yes by a bit that is set, or by one that is clear.
+                    yes |= noted.yes_bit(any) | noted.yes_bit(all);
+                    step += more;
+                } else {
+                    self.store(first + step, word ^ bits);
+                    yes |= noted.yes_bit(word);
+                    step += 1;
+                }
+                continue;
+            }
+            if step > start {
+                updated(Run { first: start, count: step - start }, yes != 0);
+            }
+            step += 1;
+            if !mmu.is_present(word) {
+                match self.first_present(mmu, rest(step)) {
+                    Some(absent) => step += absent,
+                    None => return,
+                }
+            }
+            (start, yes) = (step, 0);
+        }
+        if step > start {
+            updated(Run { first: start, count: step - start }, yes != 0);
+        }
     }
 
     /// Changes the count of live entries and gives the new one.

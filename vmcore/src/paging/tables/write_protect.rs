@@ -123,20 +123,11 @@ impl<M: Mmu> Tables<M> {
                 let run = self.singles(&cursor);
                 let (mmu, start) = (self.mmu, cursor.address().as_u64());
                 let mut inexpressible = None;
-                let forbid = |_, word| {
-                    let access = mmu.leaf_access(word);
-                    if !mmu.is_present(word) || !access.contains(Access::WRITE) {
-                        return None;
-                    }
-                    match mmu.encode_access(access.difference(Access::WRITE)) {
-                        Ok(bits) => Some(mmu.replace_access(word, bits)),
-                        Err(error) => {
-                            inexpressible = Some(error);
-                            None
-                        }
-                    }
+                let forbid = |word| {
+                    let bits = flip_to_forbid(mmu, word).transpose()?;
+                    bits.map_err(|error| inexpressible = Some(error)).ok()
                 };
-                table.update_runs(run, M::FORMAT.global, forbid, |done, global| {
+                table.flip_runs(mmu, run, mmu.access_mask(), M::FORMAT.global, forbid, |done, global| {
                     changed += done.count as u64;
                     forget.add_run(gather, start, shift, done, global);
                 });
@@ -255,7 +246,26 @@ impl<M: Mmu> Tables<M> {
         let shift = self.mmu.level(level).map_or(0, |at| at.shift);
         let base = address.align_down(shift + self.mmu.index_bits(level)).as_u64();
         let without = |leaf: Leaf| leaf.access(leaf.access.difference(Access::WRITE));
-        for index in 0..table.len() {
+        if level == 0 && !self.relies_on_dirty() && !const { M::FORMAT.has_contiguous() } {
+            let mut inexpressible = None;
+            let forbid = |word| {
+                let bits = flip_to_forbid(self.mmu, word).transpose()?;
+                bits.map_err(|error| inexpressible = Some(error)).ok().filter(|_| commit)
+            };
+            let all = Run { first: 0, count: table.len() };
+            let add = |done: Run, _| changed += done.count as u64;
+            table.flip_runs(self.mmu, all, self.mmu.access_mask(), M::FORMAT.global, forbid, add);
+            return inexpressible.map_or(Ok(changed), |error| Err(error.into()));
+        }
+        let mut next = 0;
+        let rest = |next| Run { first: next, count: table.len() - next };
+        // Where little is present, most of it is passed many at a time.
+        while let Some(index) = (next < table.len())
+            .then(|| table.first_present(self.mmu, rest(next)))
+            .flatten()
+            .map(|absent| next + absent)
+        {
+            next = index + 1;
             let here = VirtAddr::new(base + ((index as u64) << shift));
             if let Some(group) = self.group_in(table, level, here) {
                 let first = group.run.first == index;
@@ -296,4 +306,18 @@ impl<M: Mmu> Tables<M> {
         }
         Ok(changed)
     }
+}
+
+/// Which bits of a leaf's word are to be exchanged so that it forbids writing; `None` where nothing is, or it does already.
+///
+/// # Errors
+/// The format cannot express what is left of its access.
+#[inline]
+fn flip_to_forbid<M: Mmu>(mmu: M, word: u64) -> Result<Option<u64>, EncodeError> {
+    let access = mmu.leaf_access(word);
+    if !mmu.is_present(word) || !access.contains(Access::WRITE) {
+        return Ok(None);
+    }
+    let bits = mmu.encode_access(access.difference(Access::WRITE))?;
+    Ok(Some(word ^ mmu.replace_access(word, bits)))
 }
