@@ -130,3 +130,34 @@ pub(super) unsafe fn clear(first: u64, count: u64) {
         );
     }
 }
+
+/// Copies a frame's bytes to another frame.
+///
+/// # Safety
+///
+/// The linear map shows both, which differ, and nobody else uses `to`.
+#[inline]
+pub(super) unsafe fn copy(from: u64, to: u64) {
+    let (from, to) = (address(from << 12), address(to << 12));
+    // SAFETY: the 4096 bytes from `to`, which is aligned to as many, are the caller's alone, and those from `from` may be read: 8 rounds of 32 loads
+    // and stores of 16 bytes.
+    unsafe {
+        core::arch::asm!(
+            "2:",
+            ".set copy_at, 0",
+            ".rept 32",
+            "movaps {bytes}, [{from} + copy_at]",
+            "movaps [{to} + copy_at], {bytes}",
+            ".set copy_at, copy_at + 16",
+            ".endr",
+            "add {from}, 512",
+            "add {to}, 512",
+            "test {to:e}, 4095",
+            "jnz 2b",
+            bytes = out(xmm_reg) _,
+            from = inout(reg) from => _,
+            to = inout(reg) to => _,
+            options(nostack),
+        );
+    }
+}

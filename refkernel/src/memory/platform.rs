@@ -62,6 +62,16 @@ unsafe impl Frames for Kernel {
         frames::record(frame)
     }
 
+    unsafe fn zero_frame(&self, frame: Frame) {
+        // SAFETY: the library's promise is the same, and the frame is RAM.
+        unsafe { linear::clear(frame.number(), 1) };
+    }
+
+    unsafe fn copy_frame(&self, from: Frame, to: Frame) {
+        // SAFETY: as above; both are RAM.
+        unsafe { linear::copy(from.number(), to.number()) };
+    }
+
     // Windows may show what the linear map does not: a screen, devices.
     unsafe fn read_frame(&self, frame: Frame, offset: usize, into: &mut [u8]) -> usize {
         let Some(start) = shown(frame) else { return 0 };
@@ -134,14 +144,13 @@ const SINGLE_PAGES_MAX: u64 = 32;
 /// Makes this processor forget. Intel SDM Vol. 3A, 5.10.4.1: `invlpg` drops the page (global or not) and all cached
 /// upper-level entries; a write to CR3 all but global pages; a change of CR4.PGE everything.
 pub(super) fn forget(scope: &FlushScope) {
-    let scope = scope.widened(SINGLE_PAGES_MAX, Kernel::PAGE_SHIFT);
-    let mut all = scope.is_everything();
-    for entry in scope.entries() {
-        // Without tags a space that is not loaded has left nothing, and one that is has it at these addresses.
-        match entry.range {
-            Some(range) => forget_pages(range),
-            None => all = true,
-        }
+    // Without tags a space that is not loaded has left nothing, and one that is has it at these addresses. So ranges are counted together, whose
+    // they may be.
+    let pages =
+        scope.entries().try_fold(0_u64, |pages, entry| pages.checked_add(entry.range?.pages(Kernel::PAGE_SHIFT)));
+    let all = scope.is_everything() || pages.is_none_or(|pages| pages > SINGLE_PAGES_MAX);
+    if !all {
+        scope.entries().filter_map(|entry| entry.range).for_each(forget_pages);
     }
     if all && scope.globals() {
         forget_everything();

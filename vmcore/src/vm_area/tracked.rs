@@ -338,7 +338,7 @@ impl<P: Platform> AreaState<P> {
     ) -> Result<(Frame, Option<Page>), Answer> {
         let need = self.need_to_copy(index);
         // Gates and nodes may be of one class: it is their sum that must be there.
-        if !reserve.covers(&need) {
+        if !reserve.covers_with_pools(&need) {
             return Err(Answer::Short(need));
         }
         let frame = self.new_page(platform, reserve)?;
@@ -362,6 +362,11 @@ impl<P: Platform> AreaState<P> {
         let frame = platform.machine().need_zero_frame(platform, reserve)?;
         self.marks |= AreaMarks::ZERO_SHOWN;
         Some(frame)
+    }
+
+    /// What it takes at least to put a page into the place of another one.
+    pub(crate) fn need_to_replace() -> Need {
+        Need::pages(1).with_objects::<Gate<P>>(1)
     }
 
     /// What it takes to copy a page.

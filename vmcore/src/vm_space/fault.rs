@@ -175,9 +175,14 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         if let Some(frame) = page {
             reserve.put_page(frame);
         }
+        // Once it was seen that it takes the index exclusively, it is looked at in no other way.
+        let mut exclusive = false;
         let resolution = loop {
             let mut waiting = None;
             let attempt = loop {
+                if exclusive {
+                    break self.attempt(fault, &mut reserve, &mut pending)?;
+                }
                 let mut everything = Everything { reserve: &mut reserve, pending: &mut pending };
                 let found = match looked.take() {
                     Some(found) => found?,
@@ -189,7 +194,13 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                     Looked::Waits(more) => waiting = Some(more),
                     // With everything in hand, nothing lacks.
                     Looked::Lacks => {}
-                    Looked::Exclusive => break self.attempt(fault, &mut reserve, &mut pending)?,
+                    Looked::Exclusive { replaces } => {
+                        exclusive = true;
+                        if replaces {
+                            // Had beforehand, it need not be looked at twice. If it cannot be had, that is told where it turns out to be needed.
+                            let _ = reserve.top_up(&AreaState::<P>::need_to_replace());
+                        }
+                    }
                 }
             };
             match attempt {

@@ -190,9 +190,13 @@ pub(super) enum Looked {
     Lacks,
     /// It takes what is not to be waited for with a slot held.
     Waits(Waiting),
-    /// It takes the index exclusively.
-    Exclusive,
+    /// It takes the index exclusively; and a page that takes the place of another one, if that was seen.
+    Exclusive {
+        replaces: bool,
+    },
 }
+
+const EXCLUSIVE: Looked = Looked::Exclusive { replaces: false };
 
 /// What a fault waits for that holds no slot: it reads the index by the index's lock.
 #[derive(Clone, Copy, Default)]
@@ -224,7 +228,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                 None => return Ok(Looked::Waits(Waiting::default())),
             },
         };
-        let Some(window) = index.find(address).and_then(|slot| slot.window) else { return Ok(Looked::Exclusive) };
+        let Some(window) = index.find(address).and_then(|slot| slot.window) else { return Ok(EXCLUSIVE) };
         // SAFETY: windows in the index are alive while it is held, and so are their areas; they are changed with it held exclusively.
         let (window, area) = unsafe { (window.as_ref(), window.as_ref().area.as_ref()) };
         if window.state == WindowState::Gated {
@@ -232,13 +236,13 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         }
         // Where what is shown is limited, it is counted with the index exclusive.
         if window.marks.contains(WindowMarks::GUARDED) || inner.tally.limits_shown() {
-            return Ok(Looked::Exclusive);
+            return Ok(EXCLUSIVE);
         }
         if !allows(window, fault.access) {
             return Err(SpaceError::Denied { address, wanted: fault.access, allowed: window.access });
         }
         if area.is_fixed() {
-            return Ok(Looked::Exclusive);
+            return Ok(EXCLUSIVE);
         }
         let tables = &inner.leaf_tables;
         let index_in_area = window.area_page(address);
@@ -263,20 +267,23 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             }
             Beside::Taken => return Ok(Looked::Waits(Waiting { met: true, alone: false })),
         };
-        let Some(found) = tables.find(platform, address) else { return Ok(Looked::Exclusive) };
+        let Some(found) = tables.find(platform, address) else { return Ok(EXCLUSIVE) };
         let present = tables.found_leaf(&found);
         if present.is_some_and(|leaf| leaf.access.contains(fault.access.difference(Access::USER))) {
             return Ok(Looked::Done(Attempt::Done(Resolution::Spurious)));
         }
         if window.access.contains(Access::WRITE) && tables.writes_are_forbidden_above(&found) {
-            return Ok(Looked::Exclusive);
+            return Ok(EXCLUSIVE);
         }
         if const { M::FORMAT.break_before_make } && present.is_none() && window.may_be_remembered(&held) {
-            return Ok(Looked::Exclusive);
+            return Ok(EXCLUSIVE);
         }
         let want = wanted(window, area, &held, fault.access);
-        if area.refuses(&held, index_in_area) || held.would_replace(platform, index_in_area, want) {
-            return Ok(Looked::Exclusive);
+        if area.refuses(&held, index_in_area) {
+            return Ok(EXCLUSIVE);
+        }
+        if held.would_replace(platform, index_in_area, want) {
+            return Ok(Looked::Exclusive { replaces: true });
         }
         let shown = present.map(|leaf| leaf.frame);
         // SAFETY: the area is had alone, or beside others with the leaf's lock.
@@ -328,7 +335,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         if area.is_untracked() && present.is_none() {
             supply.put_untracked_page(frame);
         }
-        Ok(Looked::Exclusive)
+        Ok(EXCLUSIVE)
     }
 }
 
