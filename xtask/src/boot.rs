@@ -210,7 +210,9 @@ fn can_show_window(yes: bool) -> bool {
 /// The kernel's command line: without a window nobody could answer a prompt, so the kernel must end by itself.
 fn cmdline(given: &str, headless: bool, picture: bool) -> String {
     let mut words: Vec<&str> = given.split_whitespace().collect();
-    let ends = |word: &&str| matches!(*word, "demo" | "test" | "bench" | "hold") || word.starts_with("test=");
+    let ends = |word: &&str| {
+        matches!(*word, "demo" | "test" | "bench" | "hold") || word.starts_with("test=") || word.starts_with("bench=")
+    };
     if picture {
         for word in ["demo", "hold"] {
             if !words.contains(&word) {

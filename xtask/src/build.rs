@@ -25,6 +25,8 @@ const HOSTED: &str = "x86_64-unknown-linux-gnu";
 pub(crate) enum Guest {
     Kernel,
     Program,
+    /// A program whose source is measured on Linux too, built for that.
+    LinuxProgram,
 }
 
 impl Guest {
@@ -41,7 +43,7 @@ impl Guest {
             // The kernel lives in the topmost 2 GiB.
             Self::Kernel => flags.push("-Ccode-model=kernel"),
             // Programs travel in the boot module, which takes the machine's memory.
-            Self::Program => flags.push("-Cstrip=debuginfo"),
+            Self::Program | Self::LinuxProgram => flags.push("-Cstrip=debuginfo"),
         }
         flags
     }
@@ -50,6 +52,8 @@ impl Guest {
         match self {
             Self::Kernel => "target/kernel",
             Self::Program => "target/programs",
+            // The same package with another feature: it must not take the other one's place.
+            Self::LinuxProgram => "target/linux",
         }
     }
 }
@@ -117,6 +121,17 @@ pub(crate) fn image(workspace: &Workspace, profile: Profile) -> Result<Image> {
     let module = directory.join("module.tar");
     module::write(&module, entries.iter().map(|(name, contents)| (name.clone(), contents.as_slice())))?;
     Ok(Image { kernel, module })
+}
+
+/// Builds the bench program for Linux, and gives its file.
+pub(crate) fn linux_bench(workspace: &Workspace) -> Result<PathBuf> {
+    const NAME: &str = "bench";
+    let target = guest_target()?;
+    let mut command = guest_cargo(&workspace.root, Guest::LinuxProgram, "build", target);
+    command.args(["--package", NAME, "--bin", NAME, "--features", "linux"]);
+    finish(command, Profile::Optimised, "building the program bench for Linux")?;
+    let directory = workspace.root.join(Guest::LinuxProgram.directory());
+    Ok(directory.join(target).join(Profile::Optimised.directory()).join(NAME))
 }
 
 /// A `cargo SUBCOMMAND` for a guest package; the caller names the package.

@@ -69,6 +69,12 @@ pub(crate) fn command() -> Result<()> {
         for member in workspace.program_libraries().chain(workspace.programs()) {
             guest(Guest::Program, &member.name)?;
         }
+        process::run(
+            guest_cargo(root, Guest::LinuxProgram, "clippy", target)
+                .args(["--release", "--package", "bench", "--package", "refkernel-runtime", "--features", "linux"])
+                .args(STRICT),
+            "clippy on the bench program for Linux",
+        )?;
     }
 
     let documented = |arguments: &[&str], what: &str| {

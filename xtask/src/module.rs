@@ -14,6 +14,10 @@ use anyhow::{Context as _, Result};
 /// Writes the archive to `path`; `entries` are names and contents.
 pub(crate) fn write<'a>(path: &Path, entries: impl IntoIterator<Item = (String, &'a [u8])>) -> Result<()> {
     let purpose = || format!("writing the boot module {}", path.display());
+    // A new file: a machine that still runs with the old one, or another name of it, keeps what it has.
+    if path.exists() {
+        std::fs::remove_file(path).with_context(purpose)?;
+    }
     let file = File::create(path).with_context(purpose)?;
     let mut archive = tar::Builder::new(BufWriter::new(file));
     for (name, contents) in entries {

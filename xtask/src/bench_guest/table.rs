@@ -11,13 +11,13 @@ pub(crate) fn table(rows: &[Row], refkernel: &[Figure], linux: Option<&[Figure]>
     for row in rows {
         let (own, other) = (value(row.shows, refkernel), linux.and_then(|linux| value(row.shows, linux)));
         let goal = match row.goal {
-            Goal::AtMost(goal) => Some((format!("≤ {}", number(goal)), own.map(|own| own <= goal))),
+            Goal::AtMost(goal) => Some((format!("≤ {}", number(goal)), reaches(row, refkernel))),
             Goal::HalfOfLinux => {
                 let goal = other.map(|other| (other / 2.0).floor());
                 let text = goal.map_or("≤ Linux / 2".to_owned(), |goal| format!("≤ {}", number(goal)));
                 Some((text, goal.and_then(|goal| own.map(|own| own <= goal))))
             }
-            Goal::MoreThanZero => Some(("> 0".to_owned(), own.map(|own| own > 0.0))),
+            Goal::MoreThanZero => Some(("> 0".to_owned(), reaches(row, refkernel))),
             Goal::None => None,
         };
         let goal = match goal {
@@ -37,6 +37,16 @@ pub(crate) fn table(rows: &[Row], refkernel: &[Figure], linux: Option<&[Figure]>
         ]));
     }
     text
+}
+
+/// Whether a row's goal is reached, where that can be said of these figures alone.
+pub(crate) fn reaches(row: &Row, figures: &[Figure]) -> Option<bool> {
+    let value = value(row.shows, figures)?;
+    match row.goal {
+        Goal::AtMost(goal) => Some(value <= goal),
+        Goal::MoreThanZero => Some(value > 0.0),
+        Goal::HalfOfLinux | Goal::None => None,
+    }
 }
 
 /// One line, its columns under each other.

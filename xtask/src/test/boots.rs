@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use refkernel_abi::ExitCode;
+use refkernel_abi::{ExitCode, roles::BenchRole};
 
 use super::{
     count::Count,
@@ -80,6 +80,14 @@ const BOOTS: &[Boot] = &[
         ..USUAL
     },
     Boot { name: "picture", cmdline: "demo hold", expectation: Expectation::Picture, ..USUAL },
+    Boot { name: "bench-quick", cmdline: "bench=quick", expectation: Expectation::Figures(BenchRole::Quick), ..USUAL },
+    Boot {
+        name: "bench-flushes",
+        cmdline: "bench=flushes",
+        cpus: 2,
+        expectation: Expectation::Figures(BenchRole::Flushes),
+        ..USUAL
+    },
     Boot { name: "panic", cmdline: "test=panic", expectation: Expectation::PanicWithBacktrace, ..USUAL },
     Boot {
         name: "stack-overflow",
@@ -283,7 +291,8 @@ mod tests {
     #[test]
     fn every_boot_ends_by_itself() {
         for boot in BOOTS {
-            let ends = boot.cmdline.split(' ').any(|word| word == "demo" || word.starts_with("test"));
+            let ends = |word: &str| ["demo", "test", "bench"].iter().any(|begin| word.starts_with(begin));
+            let ends = boot.cmdline.split(' ').any(ends);
             assert!(ends, "{}", boot.name);
         }
     }
@@ -292,6 +301,8 @@ mod tests {
     fn every_way_to_end_is_seen() {
         for expectation in [
             Expectation::GuestTests,
+            Expectation::Figures(BenchRole::Quick),
+            Expectation::Figures(BenchRole::Flushes),
             Expectation::Picture,
             Expectation::PanicWithBacktrace,
             Expectation::TripleFault,

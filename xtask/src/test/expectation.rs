@@ -2,10 +2,10 @@
 //!
 //! This is kept apart from running machines, so that it is tested itself: a judge that lets everything pass would make every boot test worthless.
 
-use refkernel_abi::ExitCode;
+use refkernel_abi::{ExitCode, roles::BenchRole};
 
 use super::count::Count;
-use crate::{end::End, qemu::Loader, session::Outcome};
+use crate::{bench_guest, end::End, qemu::Loader, session::Outcome};
 
 /// What a boot must come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub(crate) enum Expectation {
     Success(&'static [&'static str]),
     /// The kernel runs its own tests, all pass, and its closing count agrees with its lines.
     GuestTests,
+    /// The kernel reports success, and its bench program has given every figure of this part.
+    Figures(BenchRole),
     /// The kernel reports success after holding for a picture; the picture is judged apart.
     Picture,
     /// The kernel ends with this report, and each of these texts is in a line of its log.
@@ -53,6 +55,10 @@ pub(crate) fn judge(expectation: Expectation, loader: Loader, outcome: &Outcome)
         Expectation::Success(texts) => {
             ended(&End::Reported(ExitCode::Success))?;
             said(texts)?;
+        }
+        Expectation::Figures(role) => {
+            ended(&End::Reported(ExitCode::Success))?;
+            bench_guest::check(role, lines)?;
         }
         Expectation::Picture => {
             ended(&End::Reported(ExitCode::Success))?;
@@ -197,6 +203,8 @@ mod tests {
             "stack overflow",
             "test a ... ok",
             "1 passed, 0 failed",
+            "bench flush-interrupts-one-cpu: 0 interrupts (768 operations of 16 pages)",
+            "bench flush-interrupts-two-cpus: 9 interrupts (768 operations of 16 pages)",
         ];
         ends().into_iter().filter(|end| judged(expectation, end.clone(), lines).is_ok()).collect()
     }
@@ -205,6 +213,8 @@ mod tests {
     fn each_expectation_accepts_its_own_end_only() {
         assert_eq!(passing(Expectation::Success(&["memory"])), [SUCCESS]);
         assert_eq!(passing(Expectation::GuestTests), [SUCCESS]);
+        assert_eq!(passing(Expectation::Figures(BenchRole::Flushes)), [SUCCESS]);
+        assert_eq!(passing(Expectation::Figures(BenchRole::Quick)), []);
         assert_eq!(passing(Expectation::Picture), [SUCCESS]);
         assert_eq!(
             passing(Expectation::Reports(ExitCode::FatalTrap, &["stack overflow"])),

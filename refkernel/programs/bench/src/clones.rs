@@ -113,6 +113,15 @@ pub(crate) fn measure(bench: Bench) -> Result<(), ErrorCode> {
     made(bench, &copies, "clone-0", || ())?;
     let resident = || write_all(WINDOW, SIZE);
     made(bench, &copies, "clone-4096", resident)?;
+    bench.row(row("clone-first-write", PAGES), |watch, _| {
+        resident();
+        let copy = watch.time(|| {
+            let copy = copies.make(leave);
+            write(WINDOW);
+            copy
+        })?;
+        Copies::end(copy)
+    })?;
     bench.row(row("clone-exit-wait", PAGES), |watch, _| {
         resident();
         watch.time(|| Copies::end(copies.make(leave)?))

@@ -5,7 +5,9 @@
 //! |---|---|
 //! | [`call`] | the system calls |
 //! | [`mod@line`] | a line of text, written with one call |
-//! | `entry` | `_start`, and what happens after a panic |
+//! | `entry` | `_start` |
+//! | `panic` | what happens after a panic |
+//! | `linux` | calls and entry once more, for a program that is measured on Linux too (feature `linux`) |
 //! | `memory` | `memcpy` and its kin, where the target has none |
 //!
 //! A program is
@@ -27,13 +29,21 @@
 #![no_std]
 #![warn(missing_docs)]
 
+#[cfg(not(feature = "linux"))]
 pub mod call;
+#[cfg(not(feature = "linux"))]
 mod entry;
 pub mod line;
+#[cfg(feature = "linux")]
+mod linux;
 #[cfg(not(target_os = "none"))]
 mod memory;
+mod panic;
 
+#[cfg(not(feature = "linux"))]
 pub use entry::{console, registers_at_start};
+#[cfg(feature = "linux")]
+pub use linux::call;
 pub use refkernel_abi::*;
 
 /// Names the function that the program starts with: `fn(&StartInformation) -> u32`, whose result is its
