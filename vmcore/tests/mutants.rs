@@ -4,6 +4,8 @@
 
 #[path = "accounts.rs"]
 mod accounts;
+#[path = "area_edges.rs"]
+mod area_edges;
 #[path = "beside.rs"]
 mod beside;
 #[path = "clone.rs"]
@@ -14,10 +16,14 @@ mod copies;
 mod edges;
 #[path = "exhaustion.rs"]
 mod exhaustion;
+#[path = "foresee.rs"]
+mod foresee;
 #[path = "growing.rs"]
 mod growing;
 #[path = "huge.rs"]
 mod huge;
+#[path = "inspect.rs"]
+mod inspect;
 #[path = "lazily.rs"]
 mod lazily;
 #[path = "leaving.rs"]
@@ -36,6 +42,8 @@ mod outstanding;
 mod overlay;
 #[path = "overlay_model.rs"]
 mod overlay_model;
+#[path = "page_states.rs"]
+mod page_states;
 #[path = "paged.rs"]
 mod paged;
 #[path = "paged_model.rs"]
@@ -44,11 +52,19 @@ mod paged_model;
 mod pins;
 #[path = "posix.rs"]
 mod posix;
+#[path = "posix_exhaustion.rs"]
+mod posix_exhaustion;
 #[path = "posix_model/main.rs"]
 mod posix_model;
 #[path = "protocol.rs"]
 mod protocol;
 #[path = "ring.rs"]
 mod ring;
+#[path = "space_edges.rs"]
+mod space_edges;
+#[path = "table_changes.rs"]
+mod table_changes;
 #[path = "tags.rs"]
 mod tags;
+#[path = "tree_counts.rs"]
+mod tree_counts;

@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -45,7 +45,9 @@ const SLOWEST: Duration = Duration::from_secs(5);
 ///
 /// Installs cargo-mutants if it is not there. Compiles the same share of the mutants every time into one program, and tries each on the tests that come by it. Ends with the share that was caught of
 /// those that compile, and the survivors that `xtask/mutants-explained` does not explain; fails if it is less than 85 %.
-#[derive(Debug, clap::Args)]
+///
+/// While tests are written: `cargo xtask mutants --share all --only page_tree/relocate.rs --tests edges` tries all changes of a file on one file of tests, which takes a minute or two.
+#[derive(Debug, Default, clap::Args)]
 pub(crate) struct Arguments {
     /// Only these modules: page_tree, vm_area, vm_space, paging
     modules: Vec<String>,
@@ -55,6 +57,15 @@ pub(crate) struct Arguments {
     /// The first of them: 0 for the first share, 1 for the next, and so on
     #[arg(long, default_value_t = 0)]
     shift: u32,
+    /// Only those whose name contains one of these texts: a place, a function, a change
+    #[arg(long, num_args = 1.., conflicts_with = "again")]
+    only: Vec<String>,
+    /// Only those that this file names, as a run lists the missed: wherever in their files they stand by now
+    #[arg(long)]
+    again: Option<PathBuf>,
+    /// Only the tests of these files of vmcore/tests, by their names without `.rs`
+    #[arg(long, num_args = 1..)]
+    tests: Vec<String>,
     /// Try so many at a time
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
     jobs: u32,
@@ -142,7 +153,7 @@ pub(crate) fn command(arguments: &Arguments) -> Result<ExitCode> {
 /// Runs a share of all modules, for `cargo xtask verify`. Whether enough was caught, too.
 pub(crate) fn verify(root: &Path, share: Share) -> Result<(Outcome, bool)> {
     setup::ensure_tool(Tool::CargoMutants)?;
-    let arguments = Arguments { modules: Vec::new(), share, shift: 0, jobs: 1, list: false };
+    let arguments = Arguments { share, ..Arguments::default() };
     let (mutants, chosen) = choose(root, &arguments)?;
     let outcomes = run(root, &mutants, &chosen, &arguments)?;
     println!("{}", Table(&outcomes));
@@ -177,8 +188,14 @@ fn choose(root: &Path, arguments: &Arguments) -> Result<(Vec<Mutant>, Vec<usize>
     ensure!(output.status.success(), "listing mutants: {}", String::from_utf8_lossy(&output.stderr));
     let mutants = parse(&output.stdout)?;
     let Share(every) = arguments.share;
+    let again = match &arguments.again {
+        None => None,
+        Some(path) => Some(named(&fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?)),
+    };
     let is_chosen = |mutant: &Mutant| {
-        arguments.modules.is_empty() || arguments.modules.iter().any(|name| name == module_of(&mutant.file))
+        (arguments.modules.is_empty() || arguments.modules.iter().any(|name| name == module_of(&mutant.file)))
+            && (arguments.only.is_empty() || arguments.only.iter().any(|text| mutant.name.contains(text)))
+            && again.as_ref().is_none_or(|names| names.contains(&without_place(&mutant.name)))
     };
     let share = (0..mutants.len()).filter(|position| *position as u32 % every == arguments.shift % every);
     let chosen = share.filter(|position| is_chosen(&mutants[*position])).collect();
@@ -211,11 +228,11 @@ fn module_of(file: &str) -> &'static str {
 /// Tries the chosen mutants.
 fn run(root: &Path, mutants: &[Mutant], chosen: &[usize], arguments: &Arguments) -> Result<Vec<Outcome>> {
     let explained = Explained::read(&root.join("xtask/mutants-explained"))?;
-    let jobs = arguments.jobs as usize;
+    let jobs = arguments.jobs.max(1) as usize;
     let mut tree = Tree::new(root, mutants, chosen)?;
     eprintln!("Compiling {} mutants …", chosen.len());
     let begin = Instant::now();
-    let programs = tree.build(mutants)?;
+    let programs = tree.build(mutants, &arguments.tests)?;
     let directory = root.join("target/mutants/tree/vmcore");
     eprintln!("  {:.0} s. Running the tests without a mutant …", begin.elapsed().as_secs_f64());
     let begin = Instant::now();
@@ -306,6 +323,12 @@ fn without_place(name: &str) -> String {
     format!("{}.rs: {text}", file.trim_start_matches("vmcore/src/"))
 }
 
+/// The names, without places, of a list of mutants that a run ended with.
+fn named(list: &str) -> BTreeSet<String> {
+    let names = list.lines().map(|line| line.strip_prefix("missed: ").unwrap_or(line));
+    names.map(|name| without_place(name.trim_end_matches(" (reached by no test)"))).collect()
+}
+
 /// The modules, then the survivors.
 struct Table<'a>(&'a [Outcome]);
 
@@ -376,6 +399,16 @@ mod tests {
         assert_eq!((outcome.unviable, outcome.untried), (1, 1));
         let text = Table(&[outcome]).to_string();
         assert!(text.contains("50.0") && text.contains("insert (reached by no test)"), "{text}");
+    }
+
+    #[test]
+    fn a_list_names_mutants_wherever_they_stand_by_now() {
+        let name = "page_tree/edit.rs:99:7: replace < with <= in PageTree<V>::insert";
+        let mutant = &parse(LIST.as_bytes()).unwrap()[0];
+        for line in [name.to_owned(), format!("missed: vmcore/src/{name}"), format!("{name} (reached by no test)")] {
+            assert!(named(&format!("first\n{line}\n")).contains(&without_place(&mutant.name)), "{line}");
+        }
+        assert!(!named(&name.replace("<=", ">")).contains(&without_place(&mutant.name)));
     }
 
     #[test]

@@ -131,8 +131,8 @@ impl<V: TreeValue> PageTree<V> {
         needed += NodesNeeded::of_each(2 * Shift::LEVELS);
         needed.add(NodeSize::Small, 2 * leaves);
         needed.add(NodeSize::Medium, leaves.min(moving.keys / 4) + leaves / 3);
-        // A leaf beside a full one is full-sized from the first; so are at most two beside what is there already.
-        let full = leaves.min(moving.keys / 20 + moving.keys / 64 * 2) + leaves / 19;
+        // A leaf beside a full one is full-sized from the first, which are three for 64 keys; so are at most two beside what is there already.
+        let full = leaves.min(moving.keys / 20) + leaves / 19;
         needed.add(NodeSize::Full, full.saturating_add(2 + Shift::LEVELS));
         needed
     }

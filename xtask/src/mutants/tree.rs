@@ -69,11 +69,16 @@ impl Tree {
         self.files.values().flat_map(|(_, sites)| sites.constant.iter().copied())
     }
 
-    /// Compiles the tests, without what does not compile. Their programs.
-    pub(super) fn build(&mut self, mutants: &[Mutant]) -> Result<Vec<PathBuf>> {
+    /// Compiles the tests, or only those of some files of `vmcore/tests`, without what does not compile. Their programs.
+    pub(super) fn build(&mut self, mutants: &[Mutant], only: &[String]) -> Result<Vec<PathBuf>> {
         let check = ["check", "--package", "vmcore", "--features", "sim,posix"];
         self.settle(mutants, &check)?;
-        let test = ["test", "--package", "vmcore", "--no-run", "--lib", "--test=mutants"];
+        let mut test = vec!["test", "--package", "vmcore", "--no-run"];
+        let only: Vec<_> = only.iter().map(|name| format!("--test={name}")).collect();
+        test.extend(only.iter().map(String::as_str));
+        if only.is_empty() {
+            test.extend(["--lib", "--test=mutants"]);
+        }
         let messages = self.settle(mutants, &test)?;
         let programs = messages.iter().filter_map(|message| message["executable"].as_str().map(PathBuf::from));
         Ok(programs.collect())

@@ -15,11 +15,12 @@ use crate::paging::{Access, Entry, Leaf, Mmu, TableError, Tables};
 use super::Gather;
 use super::change::Forget;
 use super::group::Remade;
-use super::live::Slot;
 
 impl<M: Mmu> Tables<M> {
     /// Leaves each leaf in the range only that of its access which `keep` has; larger leaves that the range covers in part are split. What
     /// changes is to be flushed. False if the format cannot say what would be left of some leaf (those stay as they are, and the caller unmaps them).
+    ///
+    /// For tables of spaces: where the hardware's dirty bits are [relied on](super::DirtyBits::Relied), marks could be lost.
     ///
     /// Cost: O(tables and leaves).
     ///
@@ -33,6 +34,7 @@ impl<M: Mmu> Tables<M> {
         spare: &mut FrameList,
         gather: &mut Gather,
     ) -> Result<bool, TableError> {
+        debug_assert!(!self.relies_on_dirty());
         let concerns = |leaf: &Leaf| !keep.contains(leaf.access);
         let needed = self.check_access_change(frames, range, concerns)?;
         if spare.len() < needed {
@@ -55,26 +57,6 @@ impl<M: Mmu> Tables<M> {
                     }
                 }
                 cursor.pass(group.run);
-            } else if level == 0 && self.relies_on_dirty() {
-                let run = self.singles(&cursor);
-                for step in 0..run.count {
-                    let index = run.first + step;
-                    let Entry::Leaf(leaf) = self.decode_at(0, index, table.load(index)) else { continue };
-                    if !concerns(&leaf) {
-                        continue;
-                    }
-                    let start = cursor.address().checked_add((step as u64) << shift).unwrap_or(cursor.address());
-                    let pages = PageRange::from_checked(start, 1 << shift);
-                    if self.mmu.encode_access(leaf.access & keep).is_ok() {
-                        self.rewrite(frames, Slot { table, level, index, pages }, false, |leaf| {
-                            Ok(self.mmu.encode_leaf(0, leaf.access(leaf.access & keep))?)
-                        })?;
-                        forget.add(gather, pages, leaf.global);
-                    } else {
-                        complete = false;
-                    }
-                }
-                cursor.pass(run);
             } else if level == 0 {
                 let run = self.singles(&cursor);
                 let (mmu, start) = (self.mmu, cursor.address().as_u64());

@@ -151,17 +151,8 @@ impl<M: Mmu> Tables<M> {
                 cursor.pass(run);
             } else {
                 match cursor.entry() {
-                    Entry::Table(..) if cursor.is_whole() && self.can_limit_writes(level) => {
-                        let word = table.load(cursor.index());
-                        let limited = self.with_writes(word, false);
-                        if limited != word {
-                            table.store(cursor.index(), limited);
-                            // Pointers to tables are kept with what they let through.
-                            forget.add(gather, cursor.span(), global);
-                            gather.scope.note_tables();
-                            changed += 1;
-                        }
-                    }
+                    // Limited with the others of its run.
+                    Entry::Table(..) if cursor.is_whole() && self.can_limit_writes(level) => {}
                     Entry::Table(frame, _) => {
                         cursor.enter(frame)?;
                         continue;
