@@ -188,9 +188,9 @@ impl<P: Platform> Memory<P> {
         self.follow_stacks(space, start, end);
         let start = self.regions.chain_start(start.saturating_sub(1)).unwrap_or(start).min(start);
         let end = self.regions.chain_end(end).unwrap_or(end).max(end);
-        let (mut next, end) = (start.saturating_sub(1), end.saturating_add(1));
-        while let Some(region) = self.regions.from(next).copied().filter(|region| region.start < end) {
-            next = region.end;
+        let end = end.saturating_add(1);
+        for at in self.regions.positions_from(start.saturating_sub(1)) {
+            let Some(region) = self.regions.nth(at).copied().filter(|region| region.start < end) else { break };
             if region.is_private() && region.line == 0 && Self::was_written(space, &region) {
                 self.regions.note_written(region.start);
             }

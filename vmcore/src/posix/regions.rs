@@ -136,6 +136,16 @@ impl<P: Frames + Clone> Regions<P> {
         self.list.partition_point(|region| region.end <= address)
     }
 
+    /// The positions of the regions that end behind `address`, in order. O(log n).
+    pub(super) fn positions_from(&self, address: u64) -> core::ops::Range<usize> {
+        self.position(address)..self.list.len()
+    }
+
+    /// The region at a position.
+    pub(super) fn nth(&self, position: usize) -> Option<&Region> {
+        self.list.get(position)
+    }
+
     /// The first region that ends behind `address`. O(log n).
     pub(super) fn from(&self, address: u64) -> Option<&Region> {
         self.list.get(self.position(address))

@@ -55,7 +55,7 @@
 //! | [`Space::unmap_and_release`] | system calls | index, area, tables, CPUs | as `unmap`; an object and nodes of cut edges where pages are released | windows, tables, pages |
 //! | [`Space::protect`] | system calls | index, area, tables, CPUs | records and a block of the index where windows are cut, tables where a large leaf is split | windows and tables |
 //! | [`Space::map_many`], [`Space::map_anonymous`] | system calls | as `map` | as `map` for each; an object for the area | as `map` for each |
-//! | [`Space::page_states`] | any but NMI | index, area, tables | no | windows and pages |
+//! | [`Space::page_states`], [`Space::page_sets`] | any but NMI | index, area, tables | no | windows and pages |
 //! | [`Space::read_bytes`] | system calls | index, area, for each page | nodes, to ask for pages of a paged area | bytes |
 //! | [`Space::write_bytes`], [`Space::copy_from`] | system calls | index, area, for each page, of one space after the other; tables and CPUs of spaces that show it | pages that are missing or shared | bytes |
 //! | [`Space::place_at`], [`Space::word_at`] | any but NMI | index, area | of a word: nodes, to ask for a page of a paged area | log windows |
@@ -202,7 +202,7 @@ use self::index::{Index, LeafSizes, Slot, page_size};
 use self::inner::SpaceInner;
 pub use self::limits::{SpaceCounters, SpaceLimit, SpaceLimits};
 pub use self::map::{Inherit, MapRequest, Place};
-pub use self::page_state::PageState;
+pub use self::page_state::{PageSets, PageState};
 pub use self::relocate::Destination;
 #[cfg(feature = "posix")]
 pub(crate) use self::steps::Step;

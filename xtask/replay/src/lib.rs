@@ -9,12 +9,14 @@
 //! | module | what lives there |
 //! |---|---|
 //! | `input` | reading a file, and the words of its lines |
+//! | `call` | what a process does: calls and accesses, as words |
 //! | `world` | the machine, and processes whose accesses fault |
 //! | `random` | recordings of random operations with the full state after each |
 //! | `trace` | recordings of whole programs |
 //! | `pages` | a map from pages to small values |
 //! | `report` | what was compared, and what was different |
 
+mod call;
 mod input;
 mod pages;
 mod random;
@@ -27,6 +29,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
+pub use crate::call::{Call, File};
 pub use crate::report::{Report, rate};
 pub use crate::world::word_of;
 
@@ -45,19 +48,20 @@ impl Recording {
     /// It cannot be read, or is no recording.
     pub fn read(path: &Path) -> Result<Self> {
         let text = input::read(path)?;
-        Self::parse(&text).with_context(|| path.display().to_string())
+        Self::parse(text).with_context(|| path.display().to_string())
     }
 
     /// Takes a recording out of its text.
     ///
     /// # Errors
     /// It is no recording.
-    pub fn parse(text: &str) -> Result<Self> {
+    pub fn parse(text: impl Into<String>) -> Result<Self> {
+        let text = text.into();
         let head = text.lines().next().unwrap_or_default();
         Ok(Self(if head.starts_with("# lxoracle") {
             Kind::Random(random::Recording::parse(text)?)
         } else if head.starts_with("# memtrace") {
-            Kind::Trace(trace::Recording::parse(text)?)
+            Kind::Trace(trace::Recording::parse(&text)?)
         } else {
             let head: String = head.chars().take(40).collect();
             bail!("this is no recording: it begins with {head:?}")
@@ -72,11 +76,20 @@ impl Recording {
         }
     }
 
-    /// Replays it.
+    /// Sets up, on this thread, the machine that it is replayed on.
+    pub fn prepare(&self) {
+        match &self.0 {
+            Kind::Random(recording) => random::prepare(recording),
+            Kind::Trace(recording) => trace::prepare(recording),
+        }
+    }
+
+    /// Replays it. How long that takes is measured without setting up the machine: whoever replayed something as large on this thread before has one.
     ///
     /// # Errors
     /// What the program began with cannot be made.
     pub fn replay(&self) -> Result<Report> {
+        self.prepare();
         let begin = Instant::now();
         let mut report = match &self.0 {
             Kind::Random(recording) => random::replay(recording),

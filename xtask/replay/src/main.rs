@@ -3,10 +3,10 @@
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Barrier, Mutex};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
@@ -45,15 +45,15 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     let begin = Instant::now();
     let files = &arguments.files;
     let mut recordings = Vec::with_capacity(files.len());
-    for recording in on_threads(threads, files.len(), |index| Recording::read(&files[index])) {
+    for recording in on_threads(threads, files.len(), || {}, |index| Recording::read(&files[index])).0 {
         recordings.push(recording?);
     }
     let read = begin.elapsed();
     // The longest first, so that none is left to one thread at the end.
     let mut order: Vec<usize> = (0..files.len()).collect();
     order.sort_by_key(|index| std::cmp::Reverse(recordings[*index].size()));
-    let begin = Instant::now();
-    let found = on_threads(threads, files.len(), |place| -> Result<(usize, Report)> {
+    let prepare = || recordings.iter().for_each(Recording::prepare);
+    let (found, took) = on_threads(threads, files.len(), prepare, |place| -> Result<(usize, Report)> {
         let index = order[place];
         let mut report = Report::default();
         for _ in 0..arguments.rounds {
@@ -61,7 +61,6 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         }
         Ok((index, report))
     });
-    let took = begin.elapsed();
     let mut reports = found.into_iter().collect::<Result<Vec<_>>>()?;
     reports.sort_by_key(|(index, _)| *index);
     let mut all = Report::default();
@@ -90,12 +89,20 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(if all.differences == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Does something for each index below `count`, each on one of the threads; gives what came of them, in order.
-fn on_threads<T: Send>(threads: usize, count: usize, act: impl Fn(usize) -> T + Sync) -> Vec<T> {
-    let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(count)));
-    thread::scope(|scope| {
-        for _ in 0..threads.min(count) {
+/// Does something for each index below `count`, each on one of the threads, when all of those are prepared; gives what came of them, in order, and how long it took.
+fn on_threads<T: Send>(
+    threads: usize,
+    count: usize,
+    prepare: impl Fn() + Sync,
+    act: impl Fn(usize) -> T + Sync,
+) -> (Vec<T>, Duration) {
+    let threads = threads.min(count);
+    let (next, done, ready) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(count)), Barrier::new(threads + 1));
+    let begin = thread::scope(|scope| {
+        for _ in 0..threads {
             scope.spawn(|| {
+                prepare();
+                ready.wait();
                 loop {
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     if index >= count {
@@ -106,8 +113,11 @@ fn on_threads<T: Send>(threads: usize, count: usize, act: impl Fn(usize) -> T + 
                 }
             });
         }
+        ready.wait();
+        Instant::now()
     });
+    let took = begin.elapsed();
     let mut done = done.into_inner().unwrap_or_else(|error| error.into_inner());
     done.sort_by_key(|(index, _)| *index);
-    done.into_iter().map(|(_, result)| result).collect()
+    (done.into_iter().map(|(_, result)| result).collect(), took)
 }

@@ -19,7 +19,7 @@ pub struct Report {
     pub differences: u64,
     /// The first differences in full.
     pub told: Vec<String>,
-    /// How long it took, without reading the recording.
+    /// How long it took, without reading the recording and setting up the machine.
     pub took: Duration,
 }
 

@@ -193,10 +193,18 @@ struct Program<'a> {
     has_heap: bool,
 }
 
+fn world_for(recording: &Recording) -> World {
+    World::new(recording.touched as usize * 2 + 8192, 1)
+}
+
+/// Sets up the machine for a recording.
+pub(crate) fn prepare(recording: &Recording) {
+    world_for(recording);
+}
+
 /// Replays a recording.
 pub(crate) fn replay(recording: &Recording) -> Result<Report> {
-    let frames = usize::try_from(recording.touched)? * 2 + 8192;
-    let world = World::new(frames, 1);
+    let world = world_for(recording);
     let space = Space::user(&world.kernel, ()).context("no frame for a root")?;
     let process = Process::new(&world, space, Memory::new(&world.sim, 0), 0);
     let mut program = Program {

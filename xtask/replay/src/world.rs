@@ -8,7 +8,7 @@ use std::rc::Rc;
 use vmcore::Platform as _;
 use vmcore::addr::VirtAddr;
 use vmcore::paging::{Access, Mmu as _};
-use vmcore::posix::{Memory, Signal};
+use vmcore::posix::{Backing, MapFlags, Memory, Protection, Signal};
 use vmcore::sim::Sim;
 use vmcore::vm_area::{Area, PageRequest};
 use vmcore::vm_space::{Fault, Resolution, Space, SpaceError};
@@ -97,10 +97,39 @@ impl World {
             let is_enough = spare.frames >= frames && spare.sim.cpu_count() >= cpus;
             is_enough && Rc::strong_count(spare) == 1 && spare.is_as_new()
         });
+        let is_new = spare.is_none();
         let machine = spare.unwrap_or_else(|| Rc::new(Machine::new(frames, cpus)));
         SPARE.set(Some(machine.clone()));
         CPU.set(0);
-        Self(machine)
+        let world = Self(machine);
+        if is_new {
+            world.run_a_program();
+        }
+        world
+    }
+
+    /// Runs a program with a few children that touch a few pages each, so that the host has found the first of the machine's memory before anything is measured.
+    fn run_a_program(&self) {
+        const SIZE: u64 = 48 * PAGE;
+        let Ok(space) = Space::user(&self.kernel, ()) else { return };
+        let mut first = Process::new(self, space, Memory::new(&self.sim, 0), 0);
+        let (data, flags) = (Protection::READ | Protection::WRITE, MapFlags::PRIVATE | MapFlags::ANONYMOUS);
+        let Process { space, memory, .. } = &mut first;
+        let Ok(start) = memory.mmap(space, 0, SIZE, data, flags, Backing::Anonymous) else { return first.exit(self) };
+        let mut all = vec![first];
+        for cpu in 0..self.sim.cpu_count().min(6) {
+            let process = &mut all[0];
+            for page in (start..start + SIZE).step_by(PAGE as usize) {
+                process.run();
+                process.store(self, page, page);
+            }
+            if cpu != 0
+                && let Ok((space, memory)) = process.memory.fork(&process.space, ())
+            {
+                all.push(Process::new(self, space, memory, cpu));
+            }
+        }
+        all.into_iter().for_each(|process| process.exit(self));
     }
 }
 

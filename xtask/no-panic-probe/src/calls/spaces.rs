@@ -108,6 +108,7 @@ fn one(space: &Space<Probe>) {
                 let requests = [MapRequest::new(&area), MapRequest::new(&area).populated()];
                 shown(space.map_many(hidden(&requests), hidden(&mut [range; 2])));
                 shown(space.page_states(range, hidden(&mut [PageState::empty(); 2])));
+                shown(space.page_sets(range));
                 for advice in [Advice::Needed, Advice::NotNeeded, Advice::FreeLazily, Advice::Huge] {
                     match space.advise(range, hidden(advice)) {
                         Ok(flush) => finished(flush),
