@@ -72,6 +72,8 @@ pub struct Options<'a> {
     pub bench: Option<BenchRole>,
     /// `inspect`: answer a person's questions on the serial line.
     pub inspect: bool,
+    /// `stress=SECONDS` (`stress` for a few): run the program that makes random operations for so long.
+    pub stress: Option<u16>,
     /// `seed=N` (decimal, or hexadecimal after `0x`): where random choices start. The last one counts.
     pub seed: Option<u64>,
     unknown: [&'a [u8]; UNKNOWN_MAX],
@@ -122,6 +124,11 @@ impl<'a> Options<'a> {
                     None => self.keep_unknown(word),
                 }
             }
+            (b"stress", None) => self.stress = Some(0),
+            (b"stress", Some(value)) => match parse_number(value).and_then(|seconds| u16::try_from(seconds).ok()) {
+                Some(seconds) => self.stress = Some(seconds),
+                None => self.keep_unknown(word),
+            },
             (b"seed", Some(value)) => match parse_number(value) {
                 Some(seed) => self.seed = Some(seed),
                 None => self.keep_unknown(word),
@@ -209,6 +216,16 @@ mod tests {
         for test in EndingTest::ALL {
             let line = format!("test={}", test.name());
             assert_eq!(Options::parse(line.as_bytes()).tests, Tests::Ending(test));
+        }
+    }
+
+    #[test]
+    fn how_long_the_stress_takes() {
+        let stress = |line: &[u8]| Options::parse(line).stress;
+        assert_eq!((stress(b""), stress(b"stress"), stress(b"stress=120 seed=7")), (None, Some(0), Some(120)));
+        for bad in ["stress=", "stress=-1", "stress=65536", "stress=1s"] {
+            assert_eq!(stress(bad.as_bytes()), None, "{bad}");
+            assert_eq!(unknown(bad.as_bytes()), [bad]);
         }
     }
 

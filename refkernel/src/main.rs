@@ -20,6 +20,7 @@ mod memory_functions;
 mod panic;
 mod process;
 mod programs;
+mod stress;
 mod thread;
 
 use boot::layout;
@@ -54,6 +55,9 @@ fn with_memory(info: &'static BootInfo) -> ! {
     }
     if let Some(role) = options.bench {
         exit(bench(&programs, role));
+    }
+    if let Some(seconds) = options.stress {
+        exit(if stress::run(&programs, seconds, options.seed) { ExitCode::Success } else { ExitCode::Failure });
     }
     if options.inspect {
         inspector::run(info);

@@ -211,7 +211,8 @@ fn can_show_window(yes: bool) -> bool {
 fn cmdline(given: &str, headless: bool, picture: bool) -> String {
     let mut words: Vec<&str> = given.split_whitespace().collect();
     let ends = |word: &&str| {
-        matches!(*word, "demo" | "test" | "bench" | "hold") || word.starts_with("test=") || word.starts_with("bench=")
+        matches!(*word, "demo" | "test" | "bench" | "hold" | "stress")
+            || ["test=", "bench=", "stress="].iter().any(|begin| word.starts_with(begin))
     };
     if picture {
         for word in ["demo", "hold"] {
@@ -247,6 +248,7 @@ mod tests {
         assert_eq!(cmdline("seed=7", true, false), "seed=7 demo");
         assert_eq!(cmdline("test", true, false), "test");
         assert_eq!(cmdline("test=panic", true, false), "test=panic");
+        assert_eq!(cmdline("stress=5 seed=7", true, false), "stress=5 seed=7");
         assert_eq!(cmdline("", false, false), "");
     }
 

@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     bench, bench_guest, boot, build, check_mmu, ci, fuzz, gdb, lint, models, mutants, no_panic, oracle, replay, setup,
-    test, verify,
+    stress, test, verify,
 };
 
 #[derive(Debug, Parser)]
@@ -22,6 +22,7 @@ enum Command {
     Boot(boot::Arguments),
     Test(test::Arguments),
     Gdb(gdb::Arguments),
+    Stress(stress::Arguments),
     Bench(bench::Arguments),
     BenchGuest(bench_guest::Arguments),
     CheckMmu(check_mmu::Arguments),
@@ -61,6 +62,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         Command::Boot(arguments) => boot::command(&arguments)?,
         Command::Test(arguments) => return test::command(&arguments),
         Command::Gdb(arguments) => gdb::command(&arguments)?,
+        Command::Stress(arguments) => stress::command(&arguments)?,
         Command::Bench(arguments) => bench::command(&arguments)?,
         Command::BenchGuest(arguments) => bench_guest::command(&arguments)?,
         Command::CheckMmu(arguments) => check_mmu::command(&arguments)?,

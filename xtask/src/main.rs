@@ -43,6 +43,7 @@ mod qmp;
 mod replay;
 mod session;
 mod setup;
+mod stress;
 mod symbols;
 mod test;
 mod verify;

@@ -33,6 +33,7 @@ pub(crate) use outcome::{Outcome, Verdict};
 ///   miri         unit tests of what works with pointers (where Miri is installed)
 ///   loom         what needs no lock, in every order within a bound
 ///   shuttle      the protocol between faults, changes and flushes, in random orders
+///   stress       random operations in the booted kernel, on four CPUs, by processes that are killed and started again
 ///   mutants      a share of the mutants: whether tests notice a change
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
@@ -69,6 +70,9 @@ pub(crate) struct Arguments {
     /// Preemptions of each order that loom tries [default: 3; quick: 2]
     #[arg(long)]
     preemptions: Option<u32>,
+    /// Seconds of random operations in the booted kernel [default: 120; quick: 10]
+    #[arg(long)]
+    seconds: Option<u16>,
     /// Which part of the mutants, as 1/N [default: 1/5; quick: 1/400]
     #[arg(long)]
     share: Option<String>,
@@ -97,6 +101,10 @@ impl Arguments {
 
     fn preemptions(&self) -> u32 {
         self.size(self.preemptions, 3, 2)
+    }
+
+    fn seconds(&self) -> u16 {
+        self.size(self.seconds, 120, 10)
     }
 
     fn share(&self) -> String {
@@ -176,10 +184,10 @@ mod tests {
     #[test]
     fn rows_are_chosen_and_left_out() {
         let all = arguments("verify").rows().unwrap();
-        assert_eq!(all.len(), 9 + fuzz::TARGETS.len());
+        assert_eq!(all.len(), 10 + fuzz::TARGETS.len());
         assert_eq!(arguments("verify --only loom,shuttle").rows().unwrap(), ["loom", "shuttle"]);
         let without = arguments("verify --skip fuzz,mutants").rows().unwrap();
-        assert!(without.iter().all(|row| !row.contains("fuzz") && row != "mutants") && without.len() == 8);
+        assert!(without.iter().all(|row| !row.contains("fuzz") && row != "mutants") && without.len() == 9);
         assert!(arguments("verify --only nothing").rows().is_err());
     }
 

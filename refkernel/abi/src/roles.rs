@@ -53,6 +53,36 @@ pub const DEMO_BAD_ACCESS: u64 = 1;
 /// How that instance must end.
 pub const DEMO_BAD_ACCESS_ENDING: Ending = Ending::Killed(Cause::FaultAt(Attempt::Read, 0x10));
 
+/// What `stress` is started with: for how long, and where its random choices begin.
+///
+/// ```text
+///   63     62..48   47..32    31..0
+///   0      0        seconds   seed
+/// ```
+///
+/// Bit 63 is the program's own, for the processes that it starts itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stress {
+    /// How many seconds; 0 is a few of them.
+    pub seconds: u16,
+    /// The same seed makes the same choices.
+    pub seed: u32,
+}
+
+impl Stress {
+    /// The number that goes into [`StartInformation::argument`](crate::StartInformation::argument).
+    #[must_use]
+    pub const fn argument(self) -> u64 {
+        (self.seconds as u64) << 32 | self.seed as u64
+    }
+
+    /// What a number says.
+    #[must_use]
+    pub const fn from_argument(argument: u64) -> Self {
+        Self { seconds: (argument >> 32) as u16, seed: argument as u32 }
+    }
+}
+
 /// The parts that `check` plays.
 ///
 /// The two about sharing need [`StartInformation::area`](crate::StartInformation::area), the same area for both, the writer first.
@@ -134,11 +164,13 @@ pub enum CheckRole {
     Physical = 34,
     /// Sends messages until there is no memory for one more; needs a machine with little of it left.
     ScarceChannels = 35,
+    /// Makes rings: memory that comes twice in a row.
+    Rings = 36,
 }
 
 impl CheckRole {
     /// Every part, in the order of the numbers.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::Survivor,
         Self::WriteText,
         Self::ExecuteData,
@@ -175,6 +207,7 @@ impl CheckRole {
         Self::AddressWaits,
         Self::Physical,
         Self::ScarceChannels,
+        Self::Rings,
     ];
 
     /// The number that goes into [`StartInformation::argument`](crate::StartInformation::argument).
@@ -207,7 +240,8 @@ impl CheckRole {
             | Self::ChannelsBetween
             | Self::AddressWaits
             | Self::Physical
-            | Self::ScarceChannels => Ending::Exits(crate::program_status::SUCCESS),
+            | Self::ScarceChannels
+            | Self::Rings => Ending::Exits(crate::program_status::SUCCESS),
             Self::FaultInThread => Ending::Killed(Cause::FaultAt(Attempt::Write, 0x10)),
             Self::Panic => Ending::Exits(crate::program_status::PANIC),
             Self::WriteText | Self::WriteReadOnly | Self::OverflowStack | Self::ExhaustMemory => {
@@ -269,6 +303,7 @@ impl CheckRole {
             Self::AddressWaits => "address_waits_are_woken",
             Self::Physical => "device_memory_for_who_has_the_right",
             Self::ScarceChannels => "channels_without_memory_send_all_or_nothing",
+            Self::Rings => "ring_is_one_memory_twice",
         }
     }
 
@@ -329,13 +364,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn time_and_seed_share_a_number() {
+        for stress in [Stress { seconds: 0, seed: 0 }, Stress { seconds: u16::MAX, seed: u32::MAX }] {
+            assert_eq!(Stress::from_argument(stress.argument()), stress);
+            assert_eq!(stress.argument() >> 48, 0);
+        }
+        assert_eq!(Stress { seconds: 120, seed: 7 }.argument(), 0x78_0000_0007);
+    }
+
+    #[test]
     fn numbers_round_trip_and_names_differ() {
         for role in CheckRole::ALL {
             assert_eq!(CheckRole::from_argument(role.argument()), Some(role));
             let same = CheckRole::ALL.iter().filter(|other| other.test_name() == role.test_name());
             assert_eq!(same.count(), 1, "{role:?}");
         }
-        assert_eq!(CheckRole::from_argument(36), None);
+        assert_eq!(CheckRole::from_argument(37), None);
         assert_eq!(CheckRole::from_argument(u64::MAX), None);
     }
 }

@@ -121,11 +121,16 @@ pub enum SystemCall {
     AreaMove = 27,
     /// `kernel_count(number)` → the count. How often something has happened since the machine was started, on all processors: one of [`Count`](crate::Count). Also `BadAccess` for another number. O(processors).
     KernelCount = 28,
+    /// `area_create_ring(size)` → handle. Makes an area whose `size` bytes of memory (a multiple of the page size, not 0, at most half of [`AREA_SIZE_MAX`](crate::AREA_SIZE_MAX)) come twice in
+    /// a row: byte `i` and byte `size + i` of the area are the same. A window of all of it, `2 * size` bytes long, shows a buffer without a wrap: what begins anywhere in the first half can be as long
+    /// as the memory. It reads as zero, and takes no memory for its pages before they are touched. The handle has [`Rights::GIVEN_AREA`](crate::Rights::GIVEN_AREA): a ring keeps its size. Who waits for a
+    /// word in it ([`AddressWait`](Self::AddressWait)) waits for the memory, in whichever half it is looked at. Errors and cost as of [`AreaCreate`](Self::AreaCreate).
+    AreaCreateRing = 29,
 }
 
 impl SystemCall {
     /// Every call, in the order of the numbers.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::Null,
         Self::Write,
         Self::Exit,
@@ -155,6 +160,7 @@ impl SystemCall {
         Self::AddressWake,
         Self::AreaMove,
         Self::KernelCount,
+        Self::AreaCreateRing,
     ];
 
     /// The number that goes into `rax`.
@@ -196,6 +202,7 @@ impl SystemCall {
             Self::AddressWake => "address_wake",
             Self::AreaMove => "area_move",
             Self::KernelCount => "kernel_count",
+            Self::AreaCreateRing => "area_create_ring",
         }
     }
 }
@@ -232,7 +239,7 @@ mod tests {
         for call in SystemCall::ALL {
             assert_eq!(SystemCall::try_from(call.number()), Ok(call));
         }
-        for number in [27, 28, 4096, 1 << 32, 1 << 63, u64::MAX] {
+        for number in [30, 31, 4096, 1 << 32, 1 << 63, u64::MAX] {
             assert_eq!(SystemCall::try_from(number), Err(UnknownSystemCall(number)));
         }
     }

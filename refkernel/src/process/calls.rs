@@ -61,6 +61,7 @@ const fn function(call: SystemCall) -> Function {
         SystemCall::AddressWake => handle_calls::address_wake,
         SystemCall::AreaMove => area_move,
         SystemCall::KernelCount => kernel_count,
+        SystemCall::AreaCreateRing => area_create_ring,
     }
 }
 
@@ -83,6 +84,10 @@ extern "C" fn write(console: u64, address: u64, length: u64, _: u64, _: u64, _: 
 
 extern "C" fn area_create(size: u64, _: u64, _: u64, _: u64, _: u64, _: u64) -> u64 {
     encode_result(create(size))
+}
+
+extern "C" fn area_create_ring(size: u64, _: u64, _: u64, _: u64, _: u64, _: u64) -> u64 {
+    encode_result(create_ring(size))
 }
 
 extern "C" fn area_map(handle: u64, address: u64, offset: u64, length: u64, access: u64, _: u64) -> u64 {
@@ -169,13 +174,26 @@ pub(super) fn insert(process: &Process, entry: Entry) -> SystemResult {
 
 fn create(size: u64) -> SystemResult {
     let size = area_size(size)?;
+    create_kind(AreaKind::Open { size }, Rights::OWN_AREA)
+}
+
+/// Both places of a ring's memory are within the size that an area may have.
+fn create_ring(size: u64) -> SystemResult {
+    let size = area_size(size)?;
+    if size > AREA_SIZE_MAX / 2 {
+        return Err(ErrorCode::TooLarge);
+    }
+    create_kind(AreaKind::Ring { size }, Rights::GIVEN_AREA)
+}
+
+fn create_kind(kind: AreaKind, rights: Rights) -> SystemResult {
     current(|process| {
         // Looked for first: making an area costs more than finding out that it cannot be kept.
         if !process.handles().has_room() {
             return Err(ErrorCode::TooManyHandles);
         }
-        let area = Area::new(&memory::Kernel, AreaKind::Open { size }, ()).map_err(area_error)?;
-        insert(process, Entry::area(&area, Rights::OWN_AREA)?)
+        let area = Area::new(&memory::Kernel, kind, ()).map_err(area_error)?;
+        insert(process, Entry::area(&area, rights)?)
     })
 }
 

@@ -285,6 +285,20 @@ pub(crate) fn initialise() {
     scheduler::start_ticking();
 }
 
+/// Takes what stays of a hundred threads at a time: the tables for their stacks.
+///
+/// # Errors
+///
+/// [`ThreadError::NoStack`].
+pub(crate) fn have_many() -> Result<(), ThreadError> {
+    stacks::have::<100>().map_err(|_| ThreadError::NoStack)
+}
+
+/// Gives up the stacks that wait for threads to come.
+pub(crate) fn give_up_stacks() {
+    stacks::give_up();
+}
+
 /// What a further processor does from its start on: whatever the queue has for it.
 pub(crate) fn run_other() -> ! {
     if let Err(error) = adopt(true) {

@@ -35,3 +35,23 @@ pub(super) fn fill() -> Result<(), MemoryError> {
     }
     Ok(())
 }
+
+/// Gives up those that wait, for whoever counts what is in use: which of them wait, and so which tables and nodes they take, is an accident.
+pub(super) fn give_up() {
+    loop {
+        let waiting = WAITING.lock().iter_mut().find_map(Option::take);
+        if waiting.is_none() {
+            return;
+        }
+        drop(waiting);
+    }
+}
+
+/// Has so many at a time, once, so that the tables for as many are there: those stay.
+pub(super) fn have<const COUNT: usize>() -> Result<(), MemoryError> {
+    let mut stacks = [const { None }; COUNT];
+    for stack in &mut stacks {
+        *stack = Some(KernelStack::new(Purpose::Thread)?);
+    }
+    Ok(())
+}

@@ -56,6 +56,9 @@ const DEMO: &[&str] = &["demo: done", "the program was killed, the kernel goes o
 const DEMO_2_CPUS: &[&str] = &["cpu: 2 of 2 processors run", "demo: done", "physical memory:"];
 const DEMO_4_CPUS: &[&str] = &["cpu: 4 of 4 processors run", "demo: done", "physical memory:"];
 
+/// What random operations say that came to their end. That every frame is back is in the report.
+const STRESS: &[&str] = &["stress: everything was as it must be", "frames: "];
+
 const BOOTS: &[Boot] = &[
     Boot { name: "guest-tests", cmdline: "test", expectation: Expectation::GuestTests, ..USUAL },
     Boot { name: "guest-tests-2-cpus", cmdline: "test", cpus: 2, expectation: Expectation::GuestTests, ..USUAL },
@@ -65,6 +68,21 @@ const BOOTS: &[Boot] = &[
         cmdline: "test",
         memory: Memory(4096),
         expectation: Expectation::GuestTests,
+        ..USUAL
+    },
+    Boot { name: "stress", cmdline: "stress=2 seed=1", expectation: Expectation::Success(STRESS), ..USUAL },
+    Boot {
+        name: "stress-2-cpus",
+        cmdline: "stress=2 seed=2",
+        cpus: 2,
+        expectation: Expectation::Success(STRESS),
+        ..USUAL
+    },
+    Boot {
+        name: "stress-4-cpus",
+        cmdline: "stress=2 seed=3",
+        cpus: 4,
+        expectation: Expectation::Success(STRESS),
         ..USUAL
     },
     Boot { name: "demo", ..USUAL },
@@ -291,7 +309,7 @@ mod tests {
     #[test]
     fn every_boot_ends_by_itself() {
         for boot in BOOTS {
-            let ends = |word: &str| ["demo", "test", "bench"].iter().any(|begin| word.starts_with(begin));
+            let ends = |word: &str| ["demo", "test", "bench", "stress"].iter().any(|begin| word.starts_with(begin));
             let ends = boot.cmdline.split(' ').any(ends);
             assert!(ends, "{}", boot.name);
         }

@@ -22,7 +22,7 @@ const HOST: &str = "x86_64-unknown-linux-gnu";
 pub(super) fn names() -> Vec<String> {
     let mut names = vec!["recordings".to_owned(), "oracle".to_owned()];
     names.extend(TARGETS.iter().map(|(target, _)| format!("fuzz-{target}")));
-    names.extend(["models", "asan", "valgrind", "miri", "loom", "shuttle", "mutants"].map(str::to_owned));
+    names.extend(["models", "asan", "valgrind", "miri", "loom", "shuttle", "stress", "mutants"].map(str::to_owned));
     names
 }
 
@@ -58,6 +58,7 @@ impl<'a> Rows<'a> {
             "miri" => self.miri(row),
             "loom" => self.checker(row, &["--loom", "--preemptions", &self.arguments.preemptions().to_string()]),
             "shuttle" => self.checker(row, &["--shuttle", "--iterations", &self.arguments.iterations().to_string()]),
+            "stress" => self.stress(row),
             "mutants" => self.mutants(),
             _ => self.fuzz(row.trim_start_matches("fuzz-")),
         };
@@ -273,6 +274,21 @@ impl<'a> Rows<'a> {
         let schedules = all.split_ascii_whitespace().next().unwrap_or("0").to_owned();
         let findings = ended.text.matches("found, see below").count() as u64;
         Ok((format!("{schedules} schedules"), self.verdict(row, &ended, findings)))
+    }
+
+    fn stress(&self, row: &str) -> Result<(String, Verdict)> {
+        self.fresh(row);
+        let mut command = self.xtask("stress")?;
+        command.args(["--yes", "--seconds", &self.arguments.seconds().to_string()]);
+        command.args(["--seed", &self.arguments.seed.to_string()]);
+        let ended = self.logged(row, &mut command)?;
+        // The closing lines of the run that counts, which is the last one.
+        let closing = ended.text.lines().rev().find(|line| line.starts_with("stress: ") && line.ends_with(" waits"));
+        let cases = closing.map_or_else(String::new, |line| {
+            let count = |word| sum_before(line, word);
+            format!("{} operations, {} clones", count("operations"), count("clones"))
+        });
+        Ok((cases, self.verdict(row, &ended, 1)))
     }
 
     fn mutants(&self) -> Result<(String, Verdict)> {

@@ -21,6 +21,7 @@
 //! | `waits` | waiting for words in memory |
 //! | `scarce` | messages without memory |
 //! | `physical` | device memory |
+//! | `rings` | memory that comes twice in a row |
 
 #![no_std]
 #![no_main]
@@ -38,6 +39,7 @@ mod physical;
 mod pointers;
 mod registers;
 mod report;
+mod rings;
 mod scarce;
 mod sharing;
 mod waits;
@@ -91,6 +93,7 @@ fn main(start: &StartInformation) -> u32 {
         CheckRole::AddressWaits => waits::check(&mut report),
         CheckRole::ScarceChannels => scarce::check(&mut report),
         CheckRole::Physical => physical::check(start, &mut report),
+        CheckRole::Rings => rings::check(&mut report),
         CheckRole::Panic => panic!("this is the part that panics"),
         offence => {
             offences::commit(offence, start, &mut report);

@@ -431,3 +431,13 @@ pub fn kernel_count(count: Count) -> Result<u64, ErrorCode> {
     // SAFETY: the call changes nothing.
     unsafe { call(SystemCall::KernelCount, [count.number(), 0, 0, 0, 0, 0]) }
 }
+
+/// Makes an area whose `size` bytes of memory come twice in a row.
+///
+/// # Errors
+///
+/// See [`SystemCall::AreaCreateRing`].
+pub fn area_create_ring(size: u64) -> Result<Handle, ErrorCode> {
+    // SAFETY: the call changes no memory that is mapped.
+    unsafe { call(SystemCall::AreaCreateRing, [size, 0, 0, 0, 0, 0]) }.map(Handle)
+}

@@ -1,0 +1,3 @@
+//! Links the program as `refkernel` loads it.
+
+include!("../runtime/link.rs");
