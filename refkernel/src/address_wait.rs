@@ -12,8 +12,8 @@
 //! the other sees who waits. The key is what the memory manager says of the address: a place in an area, which is the same in every process that shows it, and
 //! before and after its page is copied, moved or evicted.
 
-use crate::cpu::user_copy;
 use crate::memory::{InterruptLock, Mutex};
+use crate::pager;
 use crate::process::Process;
 use crate::thread::{self, THREADS_MAX, scheduler, sleep};
 use lock_api::RawMutex;
@@ -72,7 +72,8 @@ pub(crate) fn wait(process: &Process, address: u64, expected: u32, microseconds:
 
 /// Looks at the word, and enters the queue.
 fn begin(process: &Process, place: VirtAddr, expected: u32, thread: u64) -> Result<(Ticket, Key), ErrorCode> {
-    for _ in 0..PATIENCE {
+    let mut patience = PATIENCE;
+    loop {
         let looked = {
             let mut waits = WAITS.lock();
             match process.space().word_at(place) {
@@ -86,15 +87,19 @@ fn begin(process: &Process, place: VirtAddr, expected: u32, thread: u64) -> Resu
             }
         };
         match looked {
-            SpaceError::Retry(_) | SpaceError::Area(AreaError::Retry) => scheduler::yield_now(),
-            // A page that has to be brought: by a fault, which can wait for it.
-            SpaceError::Awaits { .. } => {
-                user_copy::copy_from_user(&mut [0; 4], place.as_u64()).map_err(|_| ErrorCode::BadPointer)?;
+            SpaceError::Retry(_) | SpaceError::Area(AreaError::Retry) if patience > 0 => {
+                patience -= 1;
+                scheduler::yield_now();
+            }
+            SpaceError::Retry(_) | SpaceError::Area(AreaError::Retry) => return Err(ErrorCode::Retry),
+            error @ SpaceError::Awaits { .. } => {
+                if !pager::answer(&error) {
+                    return Err(ErrorCode::OutOfMemory);
+                }
             }
             error => return Err(refusal(error)),
         }
     }
-    Err(ErrorCode::Retry)
 }
 
 /// Wakes at most so many of those who wait for the word's place, and gives how many they were.

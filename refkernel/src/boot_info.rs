@@ -7,6 +7,7 @@
 //! A loader fills it in this order: [`BootInfo::new`], [`MemoryMap::add`] for each region,
 //! [`BootInfo::set_command_line`], `module`, `rsdp`, then [`BootInfo::finish`], and the framebuffer last.
 
+pub mod interrupt_lines;
 pub mod memory_map;
 pub mod processors;
 pub mod pvh;
@@ -264,6 +265,8 @@ pub struct BootInfo {
     pub rsdp: Option<u64>,
     /// The processors, where the loader or the firmware told of them.
     pub processors: Processors,
+    /// Where old devices' interrupts arrive, as far as the firmware told.
+    pub interrupt_lines: interrupt_lines::InterruptLines,
     /// Physical address of the page on which a processor that is started by interrupts begins, where one was claimed.
     startup_page: Option<u64>,
     framebuffer: Option<Framebuffer>,
@@ -285,6 +288,7 @@ impl BootInfo {
             physical_reach,
             rsdp: None,
             processors: Processors::new(),
+            interrupt_lines: interrupt_lines::InterruptLines::new(),
             startup_page: None,
             framebuffer: None,
             command_line: [0; COMMAND_LINE_LENGTH],

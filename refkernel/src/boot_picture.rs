@@ -8,12 +8,10 @@ use crate::devices::serial;
 use crate::log;
 use crate::memory::{self, UserSpace};
 use crate::process::Process;
+use crate::screen;
 use core::fmt::{self, Write};
 use refkernel::boot_info::{BootInfo, RegionKind};
-use refkernel::picture::{
-    AreaKind, Counter, CounterValue, MemoryRange, Picture, ProgramStrip, Residency, Space, Window,
-};
-use refkernel::surface::{Surface, SurfaceError};
+use refkernel::picture::{AreaKind, Counter, CounterValue, MemoryRange, Picture, Residency, Space, Window};
 use refkernel_abi::{Access, PAGE_SIZE};
 use vmcore::Platform;
 use vmcore::addr::VirtAddr;
@@ -21,11 +19,11 @@ use vmcore::frame::FrameUse;
 use vmcore::vm_space::WindowInfo;
 
 /// The most windows of a space that are shown.
-const WINDOWS_MAX: usize = 24;
+pub(crate) const WINDOWS_MAX: usize = 24;
 /// The most spaces beside the kernel's.
 const SPACES_MAX: usize = 3;
 /// The most ranges of memory that are shown.
-const RANGES_MAX: usize = 32;
+pub(crate) const RANGES_MAX: usize = 32;
 /// A window with more pages is not looked at page by page.
 const PAGES_MAX: u64 = 1 << 18;
 
@@ -33,8 +31,6 @@ const PAGES_MAX: u64 = 1 << 18;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub(crate) enum PictureError {
-    /// The framebuffer contradicts itself.
-    Surface(SurfaceError),
     /// The framebuffer is mapped nowhere in the kernel's space, or only in part.
     NotMapped,
 }
@@ -42,7 +38,6 @@ pub(crate) enum PictureError {
 impl fmt::Display for PictureError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Surface(error) => write!(formatter, "the framebuffer cannot be drawn on: {error}"),
             Self::NotMapped => formatter.write_str("the framebuffer is not mapped in the kernel's space"),
         }
     }
@@ -51,7 +46,7 @@ impl fmt::Display for PictureError {
 impl core::error::Error for PictureError {}
 
 /// Draws the picture above the program's rows and writes it to the log. Without a framebuffer it is only written.
-pub(crate) fn show(info: &BootInfo, strip: Option<ProgramStrip>, processes: &[&Process]) -> Result<(), PictureError> {
+pub(crate) fn show(info: &BootInfo, processes: &[&Process]) -> Result<(), PictureError> {
     let mut ranges = [MemoryRange { first_frame: 0, frames: 0 }; RANGES_MAX];
     let ranges = memory_ranges(info, &mut ranges);
 
@@ -64,12 +59,13 @@ pub(crate) fn show(info: &BootInfo, strip: Option<ProgramStrip>, processes: &[&P
     let mut parts = spaces.iter_mut().zip(windows.iter_mut());
     let mut count = 0;
     if let Some((space, room)) = parts.next() {
-        space.windows = list_windows(memory::kernel_space(), room, |info| memory::purpose(info.range.start().as_u64()));
+        space.windows =
+            list_windows(memory::kernel_space(), room, PAGES_MAX, |info| memory::purpose(info.range.start().as_u64()));
         count += 1;
     }
     for ((process, name), (space, room)) in processes.iter().zip(&names).zip(parts) {
         space.name = name.as_str();
-        space.windows = list_windows(process.space(), room, |info| {
+        space.windows = list_windows(process.space(), room, PAGES_MAX, |info| {
             process.label(info.range.start().as_u64()).unwrap_or(match info.kind {
                 Some(vmcore::vm_area::AreaKind::Fixed { .. }) => "screen",
                 _ => "area",
@@ -106,14 +102,14 @@ pub(crate) fn show(info: &BootInfo, strip: Option<ProgramStrip>, processes: &[&P
         spaces,
         counters: &counters,
     };
-    let drawn = draw(info, strip, &picture);
+    let drawn = draw(info, &picture);
     // The log has its own end of lines; the picture's text never fails.
     let _ = picture.write(&mut SerialText);
     drawn
 }
 
-fn draw(info: &BootInfo, strip: Option<ProgramStrip>, picture: &Picture<'_>) -> Result<(), PictureError> {
-    let (Some(framebuffer), Some(area)) = (info.framebuffer(), memory::framebuffer_area()) else {
+fn draw(info: &BootInfo, picture: &Picture<'_>) -> Result<(), PictureError> {
+    let Some(framebuffer) = info.framebuffer() else {
         log!("picture: there is no framebuffer to draw it on");
         return Ok(());
     };
@@ -121,26 +117,15 @@ fn draw(info: &BootInfo, strip: Option<ProgramStrip>, picture: &Picture<'_>) -> 
         log!("picture: the screen's pixels are of a format that is not drawn in");
         return Ok(());
     }
-    let address = memory::framebuffer_address(info).ok_or(PictureError::NotMapped)?;
-    let bytes = u64::from(framebuffer.pitch) * u64::from(framebuffer.height);
-    if framebuffer.physical % PAGE_SIZE + bytes > area.size() {
-        return Err(PictureError::NotMapped);
-    }
-    let first = address as *mut u32;
-    // SAFETY: the window shows the whole framebuffer, for as long as the kernel runs, to be written; nothing else in the
-    // kernel writes to it (the programs that were handed a part of it have ended).
-    let surface = unsafe { Surface::new(first, framebuffer.width, framebuffer.height, framebuffer.pitch) };
-    let mut surface = surface.map_err(PictureError::Surface)?;
-    let height = strip.map_or(framebuffer.height, |strip| strip.first_row);
-    match picture.draw(&mut surface, height) {
-        Ok(()) => Ok(()),
-        Err(never) => match never {},
-    }
+    let layout = screen::layout().ok_or(PictureError::NotMapped)?;
+    let mut brush = screen::show_picture().ok_or(PictureError::NotMapped)?;
+    let Ok(()) = picture.draw(&mut *brush, layout.upper.size.height);
+    Ok(())
 }
 
 /// The machine's memory: what its map calls memory, from address 0 on, small holes included so that rows begin at round addresses;
 /// not what belongs to devices.
-fn memory_ranges<'a>(info: &BootInfo, room: &'a mut [MemoryRange; RANGES_MAX]) -> &'a [MemoryRange] {
+pub(crate) fn memory_ranges<'a>(info: &BootInfo, room: &'a mut [MemoryRange; RANGES_MAX]) -> &'a [MemoryRange] {
     /// The largest hole that is shown: that of the first megabyte.
     const HOLE_MAX: u64 = (512 << 10) / PAGE_SIZE;
     let mut count = 0_usize;
@@ -160,10 +145,11 @@ fn memory_ranges<'a>(info: &BootInfo, room: &'a mut [MemoryRange; RANGES_MAX]) -
     room.get(..count).unwrap_or_default()
 }
 
-/// The windows of a space.
-fn list_windows<'a>(
+/// The windows of a space. In those of at most `pages_max` pages each page is looked at.
+pub(crate) fn list_windows<'a>(
     space: &UserSpace,
     room: &'a mut [Window<'static>; WINDOWS_MAX],
+    pages_max: u64,
     label: impl Fn(&WindowInfo) -> &'static str,
 ) -> &'a [Window<'static>] {
     let mut count = 0;
@@ -174,7 +160,7 @@ fn list_windows<'a>(
             label: label(&info),
             kind: kind(&info),
             access: access(&info),
-            residency: residency(space, &info),
+            residency: residency(space, &info, pages_max),
         };
         count += 1;
     }
@@ -201,14 +187,14 @@ fn access(info: &WindowInfo) -> Option<Access> {
     Access::from_bits(bits)
 }
 
-fn residency(space: &UserSpace, info: &WindowInfo) -> Residency {
+fn residency(space: &UserSpace, info: &WindowInfo, pages_max: u64) -> Residency {
     let pages = info.range.size() / PAGE_SIZE;
     let is_fixed = matches!(info.kind, None | Some(vmcore::vm_area::AreaKind::Fixed { .. }));
     if is_fixed || info.resident_pages == pages {
         return Residency::full(pages);
     }
-    if pages > PAGES_MAX {
-        return Residency::empty(pages);
+    if pages > pages_max {
+        return Residency::even(pages, info.resident_pages);
     }
     let start = info.range.start().as_u64();
     Residency::from_fn(pages, |page| space.frame_at(VirtAddr::new(start + page * PAGE_SIZE)).is_some())
@@ -225,17 +211,17 @@ impl Write for SerialText {
 }
 
 /// A short text, without memory from anywhere; what is longer is cut.
-struct Name {
+pub(crate) struct Name {
     bytes: [u8; 80],
     length: usize,
 }
 
 impl Name {
-    const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { bytes: [0; 80], length: 0 }
     }
 
-    fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         self.bytes.get(..self.length).and_then(|bytes| core::str::from_utf8(bytes).ok()).unwrap_or_default()
     }
 }

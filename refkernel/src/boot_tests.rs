@@ -12,6 +12,7 @@
 use crate::cpu::{others, probe};
 use crate::log;
 use crate::memory::{self, Kernel};
+use crate::pager;
 use crate::process::{self, Ending, LoadError, Start};
 use crate::programs::{ProgramError, Programs};
 use crate::thread;
@@ -136,6 +137,9 @@ pub(crate) fn run(programs: &Programs<'_>) -> bool {
     for (name, test) in TESTS {
         count.note(name, same_frames(|| test(programs)));
     }
+    for (name, test) in pager::tests::ALL {
+        count.note(name, same_frames(|| test(programs)));
+    }
     for (name, test) in FILE_TESTS {
         count.note(name, test(programs));
     }
@@ -153,7 +157,7 @@ fn offers_user_mode_instruction_prevention() -> bool {
 }
 
 /// A test of the whole path.
-type Test = fn(&Programs<'_>) -> Result<(), Failure>;
+pub(crate) type Test = fn(&Programs<'_>) -> Result<(), Failure>;
 
 const TESTS: &[(&str, Test)] = &[
     (CheckRole::ShareWriter.test_name(), area_outlives_its_process),
@@ -180,23 +184,31 @@ const FILE_TESTS: &[(&str, Test)] = &[
 ];
 
 /// Runs a test and counts frames around it.
-fn same_frames(test: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
-    let before = memory::frames_in_use();
+pub(crate) fn same_frames(test: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+    let (before, uses) = (memory::frames_in_use(), memory::frame_counts().by_use);
     test()?;
     let after = memory::frames_in_use();
-    if before == after { Ok(()) } else { Err(Failure::Frames { before, after }) }
+    if before == after {
+        return Ok(());
+    }
+    for ((used, before), after) in FrameUse::ALL.iter().zip(uses).zip(memory::frame_counts().by_use) {
+        if before != after {
+            log!("  {before} frames were {used:?} before and {after} are afterwards");
+        }
+    }
+    Err(Failure::Frames { before, after })
 }
 
-fn require(holds: bool, what: &'static str) -> Result<(), Failure> {
+pub(crate) fn require(holds: bool, what: &'static str) -> Result<(), Failure> {
     if holds { Ok(()) } else { Err(Failure::NotSo(what)) }
 }
 
-fn ended(ending: Ending, must: roles::Ending) -> Result<(), Failure> {
+pub(crate) fn ended(ending: Ending, must: roles::Ending) -> Result<(), Failure> {
     if ending.is(must) { Ok(()) } else { Err(Failure::Ending { must, ending }) }
 }
 
 /// One part of the program `check`.
-fn plays(programs: &Programs<'_>, role: CheckRole) -> Result<(), Failure> {
+pub(crate) fn plays(programs: &Programs<'_>, role: CheckRole) -> Result<(), Failure> {
     ended(check(programs, role)?, role.must())
 }
 
@@ -323,7 +335,7 @@ fn two_spaces(programs: &Programs<'_>) -> Result<(), Failure> {
 }
 
 /// Free memory that is held back, so that little of it is left.
-struct Hoard {
+pub(crate) struct Hoard {
     runs: [(Frame, u64); Self::RUNS_MAX],
     count: usize,
 }
@@ -332,20 +344,32 @@ impl Hoard {
     const RUNS_MAX: usize = 256;
 
     /// Takes all frames that are free (as many runs as there is room for; they are taken from the longest on).
-    fn take() -> Self {
-        let mut hoard = Self { runs: [(Frame::new(0), 0); Self::RUNS_MAX], count: 0 };
-        for length in (0..32).rev().map(|power| 1_u64 << power) {
-            while let Some(slot) = hoard.runs.get_mut(hoard.count) {
-                let Some(first) = Kernel.allocate_frames(FrameRequest::run(FrameUse::Page, length, 0)) else { break };
-                *slot = (first, length);
-                hoard.count += 1;
-            }
-        }
+    pub(crate) fn take() -> Self {
+        let mut hoard = Self::new();
+        hoard.take_more(u64::MAX);
         hoard
     }
 
+    /// Nothing.
+    pub(crate) const fn new() -> Self {
+        Self { runs: [(Frame::new(0), 0); Self::RUNS_MAX], count: 0 }
+    }
+
+    /// Takes so many frames that are free, if there are so many, and room to note them.
+    pub(crate) fn take_more(&mut self, most: u64) {
+        let mut left = most;
+        for length in (0..32).rev().map(|power| 1_u64 << power) {
+            while let Some(slot) = self.runs.get_mut(self.count).filter(|_| length <= left) {
+                let Some(first) = Kernel.allocate_frames(FrameRequest::run(FrameUse::Page, length, 0)) else { break };
+                *slot = (first, length);
+                self.count += 1;
+                left -= length;
+            }
+        }
+    }
+
     /// Gives one frame back; false if there is none left.
-    fn give_one(&mut self) -> bool {
+    pub(crate) fn give_one(&mut self) -> bool {
         let Some((first, length)) = self.runs.iter_mut().find(|(_, length)| *length > 0) else { return false };
         *length -= 1;
         // SAFETY: the frame was allocated by `take` and is given back once; nothing was done with it.
@@ -383,7 +407,7 @@ fn creation_failure(programs: &Programs<'_>) -> Result<(), Failure> {
             return Err(Failure::Frames { before, after: after + given });
         }
         match attempt {
-            Ok(()) => return require(given > 5, "a process takes more than a handful of frames"),
+            Ok(()) => return require(given > 1, "a process takes frames"),
             Err(ProgramError::Refused(_, error)) if is_out_of_frames(&error) => {}
             Err(error) => return Err(error.into()),
         }

@@ -74,6 +74,8 @@ pub struct Options<'a> {
     pub inspect: bool,
     /// `stress=SECONDS` (`stress` for a few): run the program that makes random operations for so long.
     pub stress: Option<u16>,
+    /// `screen=off`: draw no text on the screen, and no view of memory.
+    pub screen_off: bool,
     /// `seed=N` (decimal, or hexadecimal after `0x`): where random choices start. The last one counts.
     pub seed: Option<u64>,
     unknown: [&'a [u8]; UNKNOWN_MAX],
@@ -129,6 +131,7 @@ impl<'a> Options<'a> {
                 Some(seconds) => self.stress = Some(seconds),
                 None => self.keep_unknown(word),
             },
+            (b"screen", Some(b"off")) => self.screen_off = true,
             (b"seed", Some(value)) => match parse_number(value) {
                 Some(seed) => self.seed = Some(seed),
                 None => self.keep_unknown(word),

@@ -77,8 +77,7 @@ pub(crate) fn run(info: &BootInfo, programs: &Programs<'_>) -> Result<(), DemoEr
         let first = works(programs, strip.as_ref())?;
         let second = must_be_killed(programs)?;
         // Drawn while both spaces are alive.
-        let place = strip.as_ref().map(|strip| strip.place);
-        boot_picture::show(info, place, &[&first, &second]).map_err(DemoError::Picture)?;
+        boot_picture::show(info, &[&first, &second]).map_err(DemoError::Picture)?;
     }
     let after = memory::frames_in_use();
     log!("frames: {before} in use before, {after} after");
@@ -111,7 +110,7 @@ fn must_be_killed(programs: &Programs<'_>) -> Result<ProcessRef, DemoError> {
 }
 
 /// The rows of the screen that the program draws on.
-struct Strip {
+pub(crate) struct Strip {
     area: Area<memory::Kernel>,
     place: ProgramStrip,
     width: u32,
@@ -119,14 +118,14 @@ struct Strip {
 }
 
 impl Strip {
-    fn screen(&self) -> Screen<'_> {
+    pub(crate) fn screen(&self) -> Screen<'_> {
         Screen { area: &self.area, width: self.width, height: self.place.rows, pitch: self.pitch }
     }
 }
 
 /// An area of the last rows of the screen, of the framebuffer's memory type; `None` where there is no framebuffer, or none that a
 /// part can be cut off.
-fn screen_strip(info: &BootInfo) -> Option<Strip> {
+pub(crate) fn screen_strip(info: &BootInfo) -> Option<Strip> {
     let framebuffer = info.framebuffer().filter(|framebuffer| framebuffer.is_xrgb())?;
     let Framebuffer { width, height, pitch, .. } = *framebuffer;
     let AreaKind::Fixed { frames, memory } = memory::framebuffer_area()?.kind() else { return None };

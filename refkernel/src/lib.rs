@@ -7,6 +7,7 @@
 //! | [`boot_info`] | what the loader told about the machine |
 //! | [`channels`] | two ends, a bounded queue to either, who waits there |
 //! | [`command_line`] | the words that the kernel was started with |
+//! | [`compressed_store`] | pages that were taken out of memory, compressed |
 //! | [`elf`] | from an ELF file to a plan of what goes where |
 //! | [`handles`] | what a process has, by number |
 //! | [`frame_bitmap`] | which frames of a region are free |
@@ -36,6 +37,7 @@ pub mod archive;
 pub mod boot_info;
 pub mod channels;
 pub mod command_line;
+pub mod compressed_store;
 pub mod elf;
 pub mod frame_bitmap;
 pub mod handles;

@@ -17,9 +17,11 @@ mod ending_tests;
 mod inspector;
 mod memory;
 mod memory_functions;
+mod pager;
 mod panic;
 mod process;
 mod programs;
+mod screen;
 mod stress;
 mod thread;
 
@@ -35,6 +37,7 @@ use refkernel_abi::{ExitCode, program_status};
 
 /// The kernel proper: entered once, on the boot stack, with interrupts off.
 fn kernel_main(info: &'static BootInfo) -> ! {
+    screen::prepare(info);
     log!("refkernel: booted through {}", info.loader);
     let options = Options::parse(info.command_line());
     report(info, &options);
@@ -48,6 +51,10 @@ fn kernel_main(info: &'static BootInfo) -> ! {
 fn with_memory(info: &'static BootInfo) -> ! {
     let options = Options::parse(info.command_line());
     let programs = Programs::of(programs::open(boot::module(info)));
+    pager::initialise();
+    // Nothing runs beside what is measured.
+    let kept_up = !options.screen_off && options.bench.is_none();
+    screen::start(info, kept_up, options.inspect);
     match options.tests {
         Tests::Ending(test) => ending_tests::run(test),
         Tests::All => exit(if boot_tests::run(&programs) { ExitCode::Success } else { ExitCode::Failure }),
@@ -60,6 +67,7 @@ fn with_memory(info: &'static BootInfo) -> ! {
         exit(if stress::run(&programs, seconds, options.seed) { ExitCode::Success } else { ExitCode::Failure });
     }
     if options.inspect {
+        devices::input::begin(info);
         inspector::run(info);
         exit(ExitCode::Success);
     }
@@ -71,6 +79,7 @@ fn with_memory(info: &'static BootInfo) -> ! {
         log!("refkernel: picture ready");
         devices::serial::receive();
     } else if !options.demo {
+        devices::input::begin(info);
         prompt();
     }
     exit(ExitCode::Success)
@@ -91,10 +100,10 @@ fn bench(programs: &Programs<'_>, role: BenchRole) -> ExitCode {
     }
 }
 
-/// Waits for the person at the serial line.
+/// Waits for the person at the serial line or the keyboard.
 fn prompt() {
     log!("refkernel: ready; Enter powers off");
-    while !matches!(devices::serial::receive(), None | Some(b'\r' | b'\n')) {}
+    while devices::input::wait().is_some_and(|typed| !typed.is_enter()) {}
 }
 
 /// Takes the kernel's symbols from the boot module, and says what is wrong with it.

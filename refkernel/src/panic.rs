@@ -21,5 +21,7 @@ fn panic(info: &PanicInfo<'_>) -> ! {
         None => crate::log!("refkernel: panic: {}", info.message()),
     }
     backtrace::print(None, backtrace::frame_pointer());
+    // SAFETY: the other processors were stopped, and this one ends.
+    unsafe { crate::screen::draw_last() };
     exit(ExitCode::Panic);
 }

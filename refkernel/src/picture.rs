@@ -22,18 +22,21 @@
 //! |---|---|
 //! | `cells` | from frames to cells of the map |
 //! | `draw` | the picture as pixels |
+//! | [`live`] | a smaller one that is brought up to date piece by piece |
 //! | `palette` | its colours |
 //! | `text` | the picture as lines of text |
 //! | `units` | numbers as a person reads them |
 
 mod cells;
 mod draw;
+pub mod live;
 mod palette;
 mod text;
 mod units;
 
-use refkernel_abi::{Access, PAGE_SIZE};
+use refkernel_abi::Access;
 
+pub use refkernel_surface::layout::{ProgramStrip, program_strip};
 pub use units::Bytes;
 
 /// What a frame is used for.
@@ -195,6 +198,13 @@ impl Residency {
         Self { shares, count: count as usize, resident }
     }
 
+    /// So many of `pages` pages, nobody has looked which: every share the same.
+    #[must_use]
+    pub fn even(pages: u64, resident: u64) -> Self {
+        let share = (u128::from(resident) * 255).div_ceil(u128::from(pages.max(1))).min(255) as u8;
+        Self { shares: [share; Self::SHARES_MAX], count: pages.min(Self::SHARES_MAX as u64) as usize, resident }
+    }
+
     /// All of `pages` pages.
     #[must_use]
     pub fn full(pages: u64) -> Self {
@@ -305,36 +315,6 @@ impl core::fmt::Debug for Picture<'_> {
             .field("spaces", &self.spaces)
             .finish_non_exhaustive()
     }
-}
-
-/// The rows at the bottom of the screen that a program may draw into.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ProgramStrip {
-    /// The first row; the picture stays above it.
-    pub first_row: u32,
-    /// How many rows.
-    pub rows: u32,
-    /// Where it starts in the framebuffer: a multiple of the page size.
-    pub offset: u64,
-    /// Its bytes, rounded up to whole pages.
-    pub length: u64,
-}
-
-/// Finds rows for a program on a screen of `height` rows that are `pitch` bytes apart. They start on a page, so that a window
-/// onto them shows nothing of the kernel's part; `None` where the pitch allows none in the lower half.
-#[must_use]
-pub fn program_strip(height: u32, pitch: u32) -> Option<ProgramStrip> {
-    let wanted = height - height / 8;
-    let on_a_page = |row: &u32| (u64::from(*row) * u64::from(pitch)).is_multiple_of(PAGE_SIZE);
-    let first_row = (height / 2..=wanted).rev().find(on_a_page)?;
-    let rows = height - first_row;
-    let length = u64::from(rows) * u64::from(pitch);
-    (rows > 0 && pitch > 0).then(|| ProgramStrip {
-        first_row,
-        rows,
-        offset: u64::from(first_row) * u64::from(pitch),
-        length: length.next_multiple_of(PAGE_SIZE),
-    })
 }
 
 #[cfg(test)]

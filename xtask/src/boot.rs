@@ -126,7 +126,7 @@ pub(crate) fn command(arguments: &Arguments) -> Result<()> {
             limits: Limits { total, silence_at_start: SILENCE, silence: watched.then_some(SILENCE) },
             show: true,
             typing,
-            script: piped.then_some(Script { questions: &questions, between: &[] }),
+            script: piped.then_some(Script::new(&questions)),
             picture: picture.as_deref(),
         },
     )?;

@@ -6,8 +6,8 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::{
-    bench, bench_guest, boot, build, check_mmu, ci, fuzz, gdb, lint, models, mutants, no_panic, oracle, replay, setup,
-    stress, test, verify,
+    bench, bench_guest, boot, build, check_mmu, ci, fuzz, gdb, lint, models, mutants, no_panic, oracle, replay,
+    screenshot, setup, stress, test, verify,
 };
 
 #[derive(Debug, Parser)]
@@ -25,6 +25,7 @@ enum Command {
     Stress(stress::Arguments),
     Bench(bench::Arguments),
     BenchGuest(bench_guest::Arguments),
+    Screenshot(screenshot::Arguments),
     CheckMmu(check_mmu::Arguments),
     Fuzz(fuzz::Arguments),
     Models(models::Arguments),
@@ -65,6 +66,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         Command::Stress(arguments) => stress::command(&arguments)?,
         Command::Bench(arguments) => bench::command(&arguments)?,
         Command::BenchGuest(arguments) => bench_guest::command(&arguments)?,
+        Command::Screenshot(arguments) => screenshot::command(&arguments)?,
         Command::CheckMmu(arguments) => check_mmu::command(&arguments)?,
         Command::Fuzz(arguments) => return fuzz::command(&arguments),
         Command::Models(arguments) => return models::command(&arguments),

@@ -81,7 +81,7 @@ pub(crate) fn command(arguments: &Arguments) -> Result<()> {
             limits: Limits { total: None, silence_at_start: BOOT, silence: Some(BOOT) },
             show: false,
             typing: Typing::No,
-            script: Some(Script { questions: &arguments.ask, between: &[(arguments.ask.len(), &attach)] }),
+            script: Some(Script { between: &[(arguments.ask.len(), &attach)], ..Script::new(&arguments.ask) }),
             picture: None,
         },
     )?;

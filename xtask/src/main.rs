@@ -8,7 +8,7 @@
 //! | `build`, `symbols`, `module` | the kernel, its programs, and the boot module that carries them |
 //! | `limine`, `firmware` | a bootable image with the Limine bootloader; firmware for UEFI |
 //! | `qemu`, `qmp`, `session` | the machine's command line, its control channel, and one run of it |
-//! | `boot`, `test`, `gdb`, `bench_guest` | the commands that run the kernel |
+//! | `boot`, `test`, `gdb`, `bench_guest`, `screenshot` | the commands that run the kernel |
 //! | `bench` | page tables, page trees and spaces beside other crates' |
 //! | `check_mmu` | page tables against an emulator's MMU |
 //! | `fuzz` | mutated inputs for the models of the library's tests |
@@ -41,6 +41,7 @@ mod process;
 mod qemu;
 mod qmp;
 mod replay;
+mod screenshot;
 mod session;
 mod setup;
 mod stress;

@@ -23,7 +23,7 @@ pub(crate) enum Message {
     Ready(UnixStream),
     /// The machine goes down, and why: `guest-reset` for a triple fault, `host-ui` for a closed window.
     Shutdown(String),
-    /// The answer to a request: nothing, or why it failed.
+    /// The answer to the request for a picture: nothing, or why it failed.
     Answer(std::result::Result<(), String>),
 }
 
@@ -40,11 +40,53 @@ pub(crate) fn listen(path: &Path, events: Sender<Event>) -> Result<()> {
     Ok(())
 }
 
+/// What marks the request for a picture, and the answer to it.
+const PICTURE: &str = "picture";
+
+/// How long a key is held, and how long nothing is pressed behind it, in milliseconds.
+const HELD: u32 = 5;
+
+/// The keys that are pressed together for a character; `None` for one that no key has. Control characters are letters with Control, except those with a key
+/// of their own.
+fn keys_of(character: char) -> Option<(Option<&'static str>, String)> {
+    const SHIFT: Option<&str> = Some("shift");
+    let plain = |name: &str| Some((None, name.to_owned()));
+    let shifted = |name: &str| Some((SHIFT, name.to_owned()));
+    match character {
+        'a'..='z' | '0'..='9' => plain(&character.to_string()),
+        'A'..='Z' => shifted(&character.to_ascii_lowercase().to_string()),
+        ' ' => plain("spc"),
+        '\n' | '\r' => plain("ret"),
+        '\t' => plain("tab"),
+        '\u{8}' | '\u{7f}' => plain("backspace"),
+        '\u{1}'..='\u{1a}' => Some((Some("ctrl"), char::from(character as u8 + b'a' - 1).to_string())),
+        '-' => plain("minus"),
+        '_' => shifted("minus"),
+        '=' => plain("equal"),
+        '+' => shifted("equal"),
+        '.' => plain("dot"),
+        ',' => plain("comma"),
+        '/' => plain("slash"),
+        ':' => shifted("semicolon"),
+        _ => None,
+    }
+}
+
+/// Types a text at the machine's keyboard, which has the American layout. A character that no key has is left out.
+pub(crate) fn type_text(stream: &mut UnixStream, text: &str) -> std::io::Result<()> {
+    for (with, key) in text.chars().filter_map(keys_of) {
+        let keys: Vec<Value> =
+            with.into_iter().chain([key.as_str()]).map(|name| json!({"type": "qcode", "data": name})).collect();
+        request(stream, &json!({"execute": "send-key", "arguments": {"keys": keys, "hold-time": HELD}}))?;
+    }
+    Ok(())
+}
+
 /// Asks for a picture of the screen.
 pub(crate) fn screendump(stream: &mut UnixStream, file: &Path) -> std::io::Result<()> {
     request(
         stream,
-        &json!({"execute": "screendump", "arguments": {"filename": file.to_string_lossy(), "format": "png"}}),
+        &json!({"execute": "screendump", "id": PICTURE, "arguments": {"filename": file.to_string_lossy(), "format": "png"}}),
     )
 }
 
@@ -66,10 +108,18 @@ fn converse(mut stream: UnixStream, events: &Sender<Event>) -> std::io::Result<(
             let stream = stream.try_clone()?;
             ready = None;
             Message::Ready(stream)
-        } else if value.get("return").is_some() {
-            Message::Answer(Ok(()))
         } else if let Some(error) = value.get("error") {
-            Message::Answer(Err(error["desc"].as_str().unwrap_or("no reason given").to_owned()))
+            let reason = error["desc"].as_str().unwrap_or("no reason given").to_owned();
+            if value["id"] == PICTURE {
+                Message::Answer(Err(reason))
+            } else {
+                if events.send(Event::Message(format!("QEMU refuses: {reason}"))).is_err() {
+                    break;
+                }
+                continue;
+            }
+        } else if value.get("return").is_some() && value["id"] == PICTURE {
+            Message::Answer(Ok(()))
         } else if value["event"] == "SHUTDOWN" {
             Message::Shutdown(value["data"]["reason"].as_str().unwrap_or_default().to_owned())
         } else {
@@ -110,10 +160,24 @@ mod tests {
         };
         screendump(&mut stream, Path::new("/tmp/a.png")).unwrap();
         assert!(sent.next().unwrap().unwrap().contains("\"filename\":\"/tmp/a.png\""));
-        theirs.write_all(b"{\"error\": {\"class\": \"X\", \"desc\": \"no\"}}\nnonsense\n").unwrap();
+        theirs
+            .write_all(
+                b"{\"return\": {}}\n{\"id\": \"picture\", \"error\": {\"class\": \"X\", \"desc\": \"no\"}}\nnonsense\n",
+            )
+            .unwrap();
         assert!(matches!(next(&events), Message::Answer(Err(reason)) if reason == "no"));
         theirs.write_all(b"{\"event\": \"SHUTDOWN\", \"data\": {\"reason\": \"guest-reset\"}}\n").unwrap();
         assert!(matches!(next(&events), Message::Shutdown(reason) if reason == "guest-reset"));
+        type_text(&mut stream, "a:\r\u{3}é").unwrap();
+        let typed: Vec<String> = sent.by_ref().take(4).map(Result::unwrap).collect();
+        let qcodes = |line: &String| {
+            let value: Value = serde_json::from_str(line).unwrap();
+            let keys = value["arguments"]["keys"].as_array().unwrap().clone();
+            keys.iter().map(|key| key["data"].as_str().unwrap().to_owned()).collect::<Vec<_>>().join("-")
+        };
+        assert_eq!(typed.iter().map(qcodes).collect::<Vec<_>>(), ["a", "shift-semicolon", "ret", "ctrl-c"]);
+        theirs.write_all(b"{\"error\": {\"class\": \"X\", \"desc\": \"no such key\"}}\n").unwrap();
+        assert!(matches!(events.recv(), Ok(Event::Message(text)) if text.ends_with("no such key")));
         drop((theirs, sent, stream));
         thread.join().unwrap().unwrap();
     }

@@ -40,6 +40,10 @@ pub(crate) const PROMPT: &str = "vm> ";
 const QUIT: &str = "quit";
 /// How many lines of the log are kept; a kernel that never stops writing must not use up the host's memory.
 const KEPT_LINES: usize = 100_000;
+/// How much of it is kept as it came.
+const KEPT_BYTES: usize = 1 << 22;
+/// Ctrl-C, on the serial line.
+const CONTROL_C: &[u8] = b"\x03";
 /// The longest line that is kept in one piece.
 const LONGEST_LINE: usize = 64 * 1024;
 
@@ -84,7 +88,32 @@ pub(crate) struct Script<'a> {
     pub(crate) questions: &'a [String],
     /// What is done in between, while the machine waits at its prompt: before the question of this number, or behind the last one.
     pub(crate) between: &'a [(usize, &'a dyn Fn())],
+    /// Asked at the machine's keyboard, instead of on the serial line.
+    pub(crate) by_keyboard: bool,
+    /// Pictures of the screen, in order.
+    pub(crate) shots: &'a [Shot<'a>],
 }
+
+impl<'a> Script<'a> {
+    /// Questions on the serial line, and nothing else.
+    pub(crate) fn new(questions: &'a [String]) -> Self {
+        Self { questions, between: &[], by_keyboard: false, shots: &[] }
+    }
+}
+
+/// A picture of the screen in the course of a script.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shot<'a> {
+    /// The number of the question.
+    pub(crate) question: usize,
+    /// So long after the question was asked, while it is answered, which is then ended by Ctrl-C; `None`: before it is asked, at the prompt.
+    pub(crate) after: Option<Duration>,
+    /// Where it goes; an absolute path.
+    pub(crate) file: &'a Path,
+}
+
+/// How long the kernel is given to draw what it has written.
+const DRAWN: Duration = Duration::from_millis(1500);
 
 impl std::fmt::Debug for Script<'_> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -102,8 +131,10 @@ pub(crate) struct Outcome {
     pub(crate) messages: Vec<String>,
     /// From QEMU's start to its end.
     pub(crate) elapsed: Duration,
-    /// Whether the picture that was wished for was taken.
+    /// Whether the pictures that were wished for were taken.
     pub(crate) picture: std::result::Result<(), String>,
+    /// The serial line as it came, from the kernel's first line on, until each picture of the script was asked for.
+    pub(crate) before_shots: Vec<Vec<u8>>,
 }
 
 impl Outcome {
@@ -194,10 +225,14 @@ fn run_command(command: impl FnOnce(&Path) -> Command, wishes: Wishes<'_>) -> Re
         control: None,
         input,
         asked: 0,
+        at_prompt: false,
+        shots: Vec::new(),
+        waits_for_shot: false,
         picture: match wishes.picture {
             None => Picture::Done(Ok(())),
             Some(_) => Picture::Awaited,
         },
+        failed_shot: None,
     };
     let mut heard = start;
     let cut = loop {
@@ -245,9 +280,10 @@ fn run_command(command: impl FnOnce(&Path) -> Command, wishes: Wishes<'_>) -> Re
         end: cut.unwrap_or_else(|| End::of(status, watch.down)),
         lines: watch.log.lines,
         messages: watch.messages,
+        before_shots: watch.shots,
         elapsed,
         picture: match watch.picture {
-            Picture::Done(result) => result,
+            Picture::Done(result) => watch.failed_shot.map_or(result, Err),
             _ => Err(format!("no picture was taken: the line `{PICTURE_READY}` did not come")),
         },
     })
@@ -272,7 +308,14 @@ struct Watch<'a> {
     input: Arc<Mutex<Option<ChildStdin>>>,
     /// How many questions were asked.
     asked: usize,
+    /// The kernel waits for a question that was not asked yet.
+    at_prompt: bool,
+    /// What had come on the serial line before each picture of the script.
+    shots: Vec<Vec<u8>>,
+    waits_for_shot: bool,
     picture: Picture,
+    /// Why a picture of the script was not taken.
+    failed_shot: Option<String>,
 }
 
 impl Watch<'_> {
@@ -286,8 +329,9 @@ impl Watch<'_> {
                     let shown = if self.wishes.typing == Typing::Keys { &bytes } else { text.as_bytes() };
                     let _ = out.write_all(shown).and_then(|()| out.flush());
                 }
-                if let Some(script) = self.wishes.script.filter(|_| self.log.partial == PROMPT.as_bytes()) {
-                    self.ask(script);
+                if self.log.partial == PROMPT.as_bytes() {
+                    self.at_prompt = true;
+                    self.go_on();
                 }
                 if ready && matches!(self.picture, Picture::Awaited) {
                     self.picture = Picture::Ready;
@@ -300,8 +344,22 @@ impl Watch<'_> {
                 }
                 self.messages.push(line);
             }
-            Event::Control(Message::Ready(stream)) => self.control = Some(stream),
+            Event::Control(Message::Ready(stream)) => {
+                self.control = Some(stream);
+                self.go_on();
+            }
             Event::Control(Message::Shutdown(reason)) => self.down = Some(reason),
+            Event::Control(Message::Answer(answer)) if self.waits_for_shot => {
+                self.waits_for_shot = false;
+                if let Err(reason) = answer {
+                    self.failed_shot = Some(format!("QEMU took no picture: {reason}"));
+                }
+                if self.at_prompt {
+                    self.go_on();
+                } else {
+                    self.send(CONTROL_C);
+                }
+            }
             Event::Control(Message::Answer(answer)) => {
                 if matches!(self.picture, Picture::Asked) {
                     self.picture = Picture::Done(answer.map_err(|reason| format!("QEMU took no picture: {reason}")));
@@ -317,6 +375,36 @@ impl Watch<'_> {
         }
     }
 
+    /// Does what comes next at the prompt: a picture, or the next question.
+    fn go_on(&mut self) {
+        let Some(script) = self.wishes.script.filter(|_| self.at_prompt && !self.waits_for_shot) else { return };
+        let needs_control = script.by_keyboard || !script.shots.is_empty();
+        if needs_control && self.control.is_none() {
+            return;
+        }
+        let next = script.shots.get(self.shots.len()).filter(|shot| shot.question == self.asked);
+        if let Some(shot) = next.filter(|shot| shot.after.is_none()) {
+            self.shoot(shot, DRAWN);
+            return;
+        }
+        self.ask(script);
+        if let Some(shot) = next {
+            self.shoot(shot, shot.after.unwrap_or_default());
+        }
+    }
+
+    /// Asks for a picture of the script after a time; what comes meanwhile is dealt with afterwards.
+    fn shoot(&mut self, shot: &Shot<'_>, after: Duration) {
+        thread::sleep(after);
+        self.shots.push(self.log.raw.clone());
+        let asked = self.control.as_mut().map(|control| qmp::screendump(control, shot.file));
+        match asked {
+            Some(Ok(())) => self.waits_for_shot = true,
+            Some(Err(error)) => self.failed_shot = Some(format!("QEMU took no picture: {error}")),
+            None => self.failed_shot = Some("QEMU took no picture: its control channel is closed".into()),
+        }
+    }
+
     /// Asks what comes next.
     fn ask(&mut self, script: Script<'_>) {
         let question = script.questions.get(self.asked).map(String::as_str);
@@ -324,7 +412,15 @@ impl Watch<'_> {
             what();
         }
         self.asked += 1;
-        self.send(format!("{}\r", question.unwrap_or(QUIT)).as_bytes());
+        self.at_prompt = false;
+        let line = format!("{}\r", question.unwrap_or(QUIT));
+        if let Some(control) = self.control.as_mut().filter(|_| script.by_keyboard) {
+            if let Err(error) = qmp::type_text(control, &line) {
+                self.messages.push(format!("nothing can be typed: {error}"));
+            }
+        } else {
+            self.send(line.as_bytes());
+        }
     }
 
     /// Lets a kernel that holds go on.
@@ -347,6 +443,8 @@ struct Log {
     strip: anstream::adapter::StripBytes,
     lines: Vec<String>,
     partial: Vec<u8>,
+    /// What came, from the kernel's first line on.
+    raw: Vec<u8>,
     /// The kernel's first line was there.
     kernel: bool,
 }
@@ -356,6 +454,7 @@ impl Log {
     fn take(&mut self, bytes: &[u8]) -> (String, bool) {
         // Firmware clears the screen and moves the cursor: on a person's terminal that would destroy what is there.
         let mut plain = Vec::with_capacity(bytes.len());
+        self.keep(bytes);
         for part in self.strip.strip_next(bytes) {
             plain.extend(part.iter().filter(|byte| matches!(byte, b'\n' | b'\t' | b' '..=b'~' | 0x80..)));
         }
@@ -369,6 +468,19 @@ impl Log {
             }
         }
         (String::from_utf8_lossy(&plain).into_owned(), ready)
+    }
+
+    /// Keeps what came as it came, from the kernel's first line on.
+    fn keep(&mut self, bytes: &[u8]) {
+        let room = KEPT_BYTES.saturating_sub(self.raw.len()).min(bytes.len());
+        self.raw.extend_from_slice(bytes.get(..room).unwrap_or_default());
+        if !self.raw.starts_with(FIRST_LINE.as_bytes()) {
+            let first = FIRST_LINE.as_bytes();
+            let start = self.raw.windows(first.len()).position(|part| part == first);
+            // Its beginning may be the end of what is there.
+            let start = start.unwrap_or(self.raw.len().saturating_sub(first.len()));
+            self.raw.drain(..start);
+        }
     }
 
     fn end_line(&mut self) -> bool {
@@ -531,6 +643,7 @@ mod tests {
         log.take(b"1mred\r\n> ");
         log.finish();
         assert!(log.kernel);
+        assert_eq!(log.raw, b"refkernel: booted through pvh\r\n\x1b[31mred\r\n> ");
         assert_eq!(log.lines, ["refkernel: booted through pvh", "red", "> "]);
     }
 
@@ -626,8 +739,8 @@ mod tests {
                 show: false,
                 typing: Typing::No,
                 script: Some(Script {
-                    questions: &questions,
                     between: &[(1, &|| done.set(done.get() + 1)), (2, &|| done.set(done.get() * 10))],
+                    ..Script::new(&questions)
                 }),
                 picture: None,
             },

@@ -46,6 +46,9 @@ pub const SPIN: u64 = 1000;
 /// An instance of `check` that another one has started with handles: an end of a channel first, over which it says what it was given and echoes what it gets.
 pub const ECHO: u64 = 1001;
 
+/// An instance of `check` that goes over more memory than the machine has, started by hand: 40 MiB, or as often that as the upper half of the argument says.
+pub const PRESSURE: u64 = 1002;
+
 /// The first instance of `demo`: works, and exits with 0.
 pub const DEMO_WORKS: u64 = 0;
 /// The second instance of `demo`: reads address 0x10 and must be killed.
@@ -166,11 +169,17 @@ pub enum CheckRole {
     ScarceChannels = 35,
     /// Makes rings: memory that comes twice in a row.
     Rings = 36,
+    /// Goes several times over memory that can be swapped; needs a machine with half as much of it left.
+    Pressure = 37,
+    /// Makes calls of every kind while the kernel's memory is taken away and given back.
+    TakenAway = 38,
+    /// The same calls, but it touches none of the memory that it gets: what it has at first is enough for it.
+    TakenAwayUntouched = 39,
 }
 
 impl CheckRole {
     /// Every part, in the order of the numbers.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 40] = [
         Self::Survivor,
         Self::WriteText,
         Self::ExecuteData,
@@ -208,6 +217,9 @@ impl CheckRole {
         Self::Physical,
         Self::ScarceChannels,
         Self::Rings,
+        Self::Pressure,
+        Self::TakenAway,
+        Self::TakenAwayUntouched,
     ];
 
     /// The number that goes into [`StartInformation::argument`](crate::StartInformation::argument).
@@ -241,7 +253,10 @@ impl CheckRole {
             | Self::AddressWaits
             | Self::Physical
             | Self::ScarceChannels
-            | Self::Rings => Ending::Exits(crate::program_status::SUCCESS),
+            | Self::Rings
+            | Self::Pressure
+            | Self::TakenAway
+            | Self::TakenAwayUntouched => Ending::Exits(crate::program_status::SUCCESS),
             Self::FaultInThread => Ending::Killed(Cause::FaultAt(Attempt::Write, 0x10)),
             Self::Panic => Ending::Exits(crate::program_status::PANIC),
             Self::WriteText | Self::WriteReadOnly | Self::OverflowStack | Self::ExhaustMemory => {
@@ -304,6 +319,9 @@ impl CheckRole {
             Self::Physical => "device_memory_for_who_has_the_right",
             Self::ScarceChannels => "channels_without_memory_send_all_or_nothing",
             Self::Rings => "ring_is_one_memory_twice",
+            Self::Pressure => "program_larger_than_memory_completes",
+            Self::TakenAway => "memory_taken_away_is_an_error_to_who_asks",
+            Self::TakenAwayUntouched => "memory_taken_away_is_nothing_to_who_touches_none",
         }
     }
 
@@ -316,7 +334,7 @@ impl CheckRole {
     /// Whether the machine must be short of memory.
     #[must_use]
     pub const fn needs_scarcity(self) -> bool {
-        matches!(self, Self::ScarceChannels)
+        matches!(self, Self::ScarceChannels | Self::Pressure | Self::TakenAway | Self::TakenAwayUntouched)
     }
 }
 
@@ -379,7 +397,7 @@ mod tests {
             let same = CheckRole::ALL.iter().filter(|other| other.test_name() == role.test_name());
             assert_eq!(same.count(), 1, "{role:?}");
         }
-        assert_eq!(CheckRole::from_argument(37), None);
+        assert_eq!(CheckRole::from_argument(40), None);
         assert_eq!(CheckRole::from_argument(u64::MAX), None);
     }
 }

@@ -126,11 +126,15 @@ pub enum SystemCall {
     /// as the memory. It reads as zero, and takes no memory for its pages before they are touched. The handle has [`Rights::GIVEN_AREA`](crate::Rights::GIVEN_AREA): a ring keeps its size. Who waits for a
     /// word in it ([`AddressWait`](Self::AddressWait)) waits for the memory, in whichever half it is looked at. Errors and cost as of [`AreaCreate`](Self::AreaCreate).
     AreaCreateRing = 29,
+    /// `area_create_swappable(size)` → handle. As [`AreaCreate`](Self::AreaCreate), of memory whose pages the kernel may take away when there is none left, those first that were not in use lately: it
+    /// keeps what they hold, compressed, and a page comes back when it is touched. A program never sees that but by the time that it takes. The first touch of a page costs more than
+    /// of other memory. Also `TooMany`: there are 256 such areas at the most.
+    AreaCreateSwappable = 30,
 }
 
 impl SystemCall {
     /// Every call, in the order of the numbers.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::Null,
         Self::Write,
         Self::Exit,
@@ -161,6 +165,7 @@ impl SystemCall {
         Self::AreaMove,
         Self::KernelCount,
         Self::AreaCreateRing,
+        Self::AreaCreateSwappable,
     ];
 
     /// The number that goes into `rax`.
@@ -203,6 +208,7 @@ impl SystemCall {
             Self::AreaMove => "area_move",
             Self::KernelCount => "kernel_count",
             Self::AreaCreateRing => "area_create_ring",
+            Self::AreaCreateSwappable => "area_create_swappable",
         }
     }
 }
@@ -239,7 +245,7 @@ mod tests {
         for call in SystemCall::ALL {
             assert_eq!(SystemCall::try_from(call.number()), Ok(call));
         }
-        for number in [30, 31, 4096, 1 << 32, 1 << 63, u64::MAX] {
+        for number in [31, 32, 4096, 1 << 32, 1 << 63, u64::MAX] {
             assert_eq!(SystemCall::try_from(number), Err(UnknownSystemCall(number)));
         }
     }

@@ -1,4 +1,4 @@
-//! The ACPI table of processors, found from the root pointer through a loader's map of physical memory.
+//! The ACPI table of processors and interrupt controllers, found from the root pointer through a loader's map of physical memory.
 //!
 //! Read while the boot information is made: afterwards nothing of ACPI's is needed, and most of its memory is not in the kernel's own
 //! tables.
@@ -33,7 +33,7 @@ impl AcpiHandler for LoadersMap {
     fn unmap_physical_region<T>(_: &PhysicalMapping<Self, T>) {}
 }
 
-/// Enters the processors of the MADT. Where there is none the kernel runs on the one that it was started on.
+/// Enters the processors of the MADT, and where interrupts of old devices arrive. Where there is none the kernel runs on the one that it was started on.
 pub(super) fn find_processors(info: &mut BootInfo) {
     let Some(root) = info.rsdp else {
         crate::log!("acpi: the loader told no root pointer: further processors are not looked for");
@@ -55,5 +55,6 @@ fn read(map: LoadersMap, root: u64, info: &mut BootInfo) -> Result<(), AcpiError
     let bytes =
         unsafe { core::slice::from_raw_parts(madt.virtual_start().as_ptr().cast::<u8>(), madt.region_length()) };
     info.processors.add_table(bytes);
+    info.interrupt_lines.add_table(bytes);
     Ok(())
 }

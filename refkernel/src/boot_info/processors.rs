@@ -13,7 +13,7 @@
 pub const PROCESSORS_MAX: usize = 64;
 
 /// The fixed part of the MADT.
-const MADT_HEADER: usize = 44;
+pub(super) const MADT_HEADER: usize = 44;
 /// Bit 0 of an entry's flags: the processor can be used. (Bit 1, it could be plugged in later, is not looked at.)
 const ENABLED: u32 = 1;
 /// An xAPIC's broadcast number is no processor's.
@@ -95,13 +95,13 @@ impl Processors {
 }
 
 /// The first entry and what follows it; `None` at the end, and where an entry does not fit.
-fn split_entry(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(super) fn split_entry(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let length = usize::from(*bytes.get(1)?);
     if length < 2 { None } else { bytes.split_at_checked(length) }
 }
 
 /// The little-endian word at an offset.
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
+pub(super) fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
 }
 

@@ -7,12 +7,14 @@ use super::message::Parcel;
 use super::{CHANNELS, Outcome, Receiver, wake};
 use crate::cpu::{clock, user_copy};
 use crate::memory::UserSpace;
+use crate::pager;
 use crate::process::{self, Places, Process, Withdrawn, read_numbers};
 use crate::thread::{self, scheduler, sleep};
 use refkernel::channels::{ChannelError, End, Received, Target};
 use refkernel::wait_queues::{Progress, Ticket};
 use refkernel_abi::{ErrorCode, MESSAGE_HANDLES_MAX, MESSAGE_LENGTH_MAX, PAGE_SIZE};
 use vmcore::addr::VirtAddr;
+use vmcore::frame::OutOfFrames;
 use vmcore::paging::Flush;
 use vmcore::vm_area::AreaError;
 use vmcore::vm_space::{CopyError, SpaceError};
@@ -161,7 +163,8 @@ fn copy(to: &UserSpace, to_address: u64, from: &UserSpace, from_address: u64, le
         if let Err(stopped) = part {
             // The side that is to blame is the one that cannot be read at that place, else the other one.
             let at = place(from_address, done + stopped.done);
-            let readable = from.read_bytes(at, &mut [0]).is_ok();
+            let mut byte = [0];
+            let readable = patiently_read(from, at, &mut byte);
             let blame = if readable {
                 Delivery::Unfit(ErrorCode::BadPointer)
             } else {
@@ -172,6 +175,15 @@ fn copy(to: &UserSpace, to_address: u64, from: &UserSpace, from_address: u64, le
         done += size;
     }
     Ok(())
+}
+
+/// Whether a byte can be read; its page is brought for that.
+fn patiently_read(from: &UserSpace, at: VirtAddr, byte: &mut [u8; 1]) -> bool {
+    let read = || without_interrupts(|| from.read_bytes(at, byte));
+    core::iter::repeat_with(read).take(1000).find_map(|result| match result {
+        Ok(_) => Some(true),
+        Err(CopyError { error, .. }) => (!pager::answer(&error)).then_some(false),
+    }) == Some(true)
 }
 
 /// Makes a copy, from so many bytes on, again while a change is in its way. Interrupts are off for each attempt: a thread is not switched away from while others wait for
@@ -185,6 +197,12 @@ fn patiently(
         match without_interrupts(|| attempt(done).map(Flush::complete)) {
             Err(CopyError { error: SpaceError::Retry(_), done: more }) => done += more,
             Err(CopyError { error: SpaceError::Area(AreaError::Retry), done: more }) => done += more,
+            Err(CopyError { error: error @ SpaceError::Awaits { .. }, done: more }) => {
+                done += more;
+                if !pager::answer(&error) {
+                    return Err(CopyError { error: SpaceError::OutOfFrames(OutOfFrames { wanted: 1 }), done });
+                }
+            }
             Err(CopyError { error, done: more }) => return Err(CopyError { error, done: done + more }),
             Ok(()) => return Ok(()),
         }

@@ -167,6 +167,11 @@ pub(crate) fn own_id() -> u32 {
     if PAGE.load(Ordering::Relaxed) == 0 { id } else { id >> 24 }
 }
 
+/// The number of a processor's controller; `None` where there is none that is used.
+pub(super) fn id_of(cpu: usize) -> Option<u32> {
+    is_present().then(|| IDS.get(cpu).map(|id| id.load(Ordering::Relaxed))).flatten()
+}
+
 /// Whether this kernel's mode can name a controller.
 pub(crate) fn can_name(id: u32) -> bool {
     PAGE.load(Ordering::Relaxed) == 0 || id < 0xff

@@ -7,6 +7,7 @@
 //! | `features`, [`memory_types`] | control registers, PAT and MTRRs: the same on all |
 //! | [`others`] | starting the other processors |
 //! | [`apic`] | interrupts between processors |
+//! | [`io_apic`] | interrupts of devices |
 //! | [`trap`], [`system_call`] | the ways into the kernel |
 //! | [`user`], [`user_copy`] | programs, and their memory |
 
@@ -15,6 +16,7 @@ pub(crate) mod backtrace;
 pub(crate) mod clock;
 mod features;
 mod interrupts;
+pub(crate) mod io_apic;
 pub(crate) mod local;
 pub(crate) mod memory_types;
 pub(crate) mod others;

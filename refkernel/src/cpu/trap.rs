@@ -15,9 +15,10 @@
 //! clear while it runs.
 
 use super::apic::{self, FLUSH_VECTOR, SPURIOUS_VECTOR, TIMER_VECTOR, WAKE_VECTOR};
+use super::io_apic::{KEYBOARD_VECTOR, SERIAL_VECTOR};
 use super::{backtrace, local, probe, segments, stacks, user, user_copy};
 use crate::devices::exit::{exit, stop};
-use crate::devices::serial;
+use crate::devices::{input, serial};
 use crate::log;
 use crate::memory::shootdown;
 use crate::thread::{Thread, scheduler};
@@ -251,6 +252,7 @@ fn interrupt(vector: u64) -> bool {
             apic::end_of_interrupt();
             scheduler::tick();
         }
+        Ok(vector @ (KEYBOARD_VECTOR | SERIAL_VECTOR)) => input::interrupt(vector),
         // It was taken back, and is not to be acknowledged (Intel SDM Vol. 3A, 12.9).
         Ok(SPURIOUS_VECTOR) => {}
         _ => return false,
@@ -320,5 +322,7 @@ fn fatal(frame: &TrapFrame, fault: Option<PageFault>) -> ! {
     if !frame.interrupted_program() {
         backtrace::print(Some(frame.rip), frame.rbp);
     }
+    // SAFETY: the other processors were stopped, and this one ends.
+    unsafe { crate::screen::draw_last() };
     exit(ExitCode::FatalTrap)
 }

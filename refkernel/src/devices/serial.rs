@@ -1,13 +1,18 @@
 //! The serial line: the kernel's log, and a byte at a time from the person at its other end.
 //!
+//! All of it is shown on the screen as well ([`crate::screen`]), if there is one.
+//!
 //! Every line of the log is sent as it is made, so that the last one before a crash has been seen. A machine without
 //! the port loses the log and nothing else: sending gives up on a transmitter that never becomes ready.
 
 use crate::memory::{InterruptLock, Mutex};
+use crate::screen;
 use core::fmt::{self, Write};
 use lock_api::RawMutex;
-use uart_16550::{BaudRate, Config, Uart16550, backend::PioBackend};
+use uart_16550::{BaudRate, Config, Uart16550, backend::PioBackend, spec::registers::IER};
 
+/// Its line of the ISA bus.
+pub(crate) const LINE: u8 = 4;
 /// COM1.
 const PORT: u16 = 0x3f8;
 /// How often a transmitter is asked before its byte is dropped. At 115,200 baud 16 bytes leave in 1.4 ms, and a port
@@ -38,10 +43,24 @@ pub(crate) fn initialise() {
 ///
 /// The holder of the lock must never run again.
 pub(crate) unsafe fn seize() {
+    // SAFETY: by the contract; whoever held the lock of the text has its bytes from here, or draws.
+    unsafe { screen::seize() };
     if SERIAL.is_locked() {
         // SAFETY: by the contract nobody continues in the critical section that is broken into. The device's state is
         // one register write at most behind, which garbles at most one byte.
         unsafe { SERIAL.raw().break_open() };
+    }
+}
+
+/// Whether the machine has one.
+pub(crate) fn is_there() -> bool {
+    SERIAL.lock().is_some()
+}
+
+/// Lets it interrupt as soon as it has a byte, and again for what comes when all was taken.
+pub(crate) fn interrupt_when_something_comes() {
+    if let Some(port) = SERIAL.lock().as_mut() {
+        port.enable_interrupts(IER::DATA_READY);
     }
 }
 
@@ -79,28 +98,27 @@ pub(crate) fn receive() -> Option<u8> {
 /// Sends one line. The newline is added here, so that lines of several writers are not mixed.
 pub(crate) fn line(arguments: fmt::Arguments<'_>) {
     let mut guard = SERIAL.lock();
-    if let Some(port) = guard.as_mut() {
-        let mut sender = Sender(port);
-        // The sender never fails; an error can only come from a `Display` that gives up on itself.
-        let _ = sender.write_fmt(arguments);
-        let _ = sender.write_str("\n");
-    }
+    let mut sender = Sender(guard.as_mut());
+    // The sender never fails; an error can only come from a `Display` that gives up on itself.
+    let _ = sender.write_fmt(arguments);
+    let _ = sender.write_str("\n");
 }
 
 /// Sends bytes as they are: a program's output.
 pub(crate) fn bytes(bytes: &[u8]) {
-    if let Some(port) = SERIAL.lock().as_mut() {
-        Sender(port).send(bytes);
-    }
+    Sender(SERIAL.lock().as_mut()).send(bytes);
 }
 
-struct Sender<'a>(&'a mut Uart16550<PioBackend>);
+/// The line, if there is one, and the screen, with the same in the same order.
+struct Sender<'a>(Option<&'a mut Uart16550<PioBackend>>);
 
 impl Sender<'_> {
     fn send(&mut self, mut bytes: &[u8]) {
+        screen::put(bytes);
+        let Some(port) = self.0.as_mut() else { return };
         let mut patience = PATIENCE;
         while !bytes.is_empty() && patience != 0 {
-            let sent = self.0.send_bytes(bytes);
+            let sent = port.send_bytes(bytes);
             bytes = bytes.get(sent..).unwrap_or_default();
             patience = if sent == 0 { patience - 1 } else { PATIENCE };
         }

@@ -6,6 +6,7 @@ use crate::cpu::{others, trap};
 use crate::memory::frames::{self, FRAME_SIZE};
 use crate::memory::shootdown::bits;
 use crate::memory::{self, Kernel, heap};
+use crate::pager;
 use crate::{process, thread};
 use core::fmt::Write;
 use vmcore::Platform;
@@ -40,6 +41,9 @@ pub(super) fn frames(frame: Option<u64>, out: &mut Out<'_>) -> Result<(), Troubl
         line(name_of(used), count)?;
     }
     line("pages of the kernel's", counts.kernel_pages)?;
+    let swap = pager::swap::counts();
+    line("compressed store", swap.store.pages)?;
+    line("set aside for it", swap.spares)?;
     Ok(())
 }
 
@@ -95,6 +99,18 @@ pub(super) fn stats(out: &mut Out<'_>) -> Result<(), Trouble> {
     line("bytes of the heap in use", used)?;
     line("bytes of the heap mapped", reserved)?;
     line("threads", threads)?;
+    let (evicted, times) = pager::reclaim::evicted();
+    let swap = pager::swap::counts();
+    line("pages taken away", evicted)?;
+    line("times that memory was short", times)?;
+    line("pages brought from programs' files", pager::images::brought())?;
+    line("pages compressed", swap.kept)?;
+    line("pages found to be zero", swap.zero)?;
+    line("pages that do not compress", swap.refused)?;
+    line("pages brought back", swap.brought)?;
+    line("pages in the compressed store", swap.store.entries)?;
+    line("their bytes, compressed", swap.store.bytes)?;
+    line("areas that can be swapped", swap.areas)?;
     writeln!(out, "{:<12} {:>8} {:>12} {:>10} {:>8}", "space", "windows", "bytes", "pages", "tables")?;
     write!(out, "{:<12}", "kernel")?;
     space(out, memory::kernel_space())?;

@@ -1,8 +1,8 @@
-//! The inspector: a person's questions to the running kernel, asked over the serial line.
+//! The inspector: a person's questions to the running kernel, asked over the serial line or at the keyboard, and answered on both the line and the screen.
 //!
 //! | file | what lives there |
 //! |---|---|
-//! | [`terminal`] | bytes from the serial line, lines to it |
+//! | [`terminal`] | what is typed, lines of answers |
 //! | [`subject`] | which space a question is about |
 //! | [`tables`] | what page tables say: `walk`, `entry`, `decode`, `dump`, `explain` |
 //! | [`spaces`] | what they are filled from: `maps`, `area`, `tree` |
@@ -24,6 +24,7 @@ mod terminal;
 
 use crate::boot_picture;
 use crate::cpu::backtrace;
+use crate::devices::input::Typed;
 use crate::process::{Process, ProcessRef};
 use core::fmt::{self, Write};
 use programs::Kept;
@@ -76,7 +77,11 @@ fn next_line(editor: &mut Editor, input: &Input) -> Option<Outcome> {
     editor.begin(&mut out).ok()?;
     loop {
         out.flush();
-        let outcome = editor.take_byte(input.wait()?, &programs, &mut out).ok()?;
+        let outcome = match input.wait()? {
+            Typed::Byte(byte) => editor.take_byte(byte, &programs, &mut out),
+            Typed::Key(key) => editor.take(key, &programs, &mut out),
+        };
+        let outcome = outcome.ok()?;
         if outcome != Outcome::Editing {
             return Some(outcome);
         }
@@ -146,5 +151,5 @@ fn map(info: &BootInfo) -> Result<(), Trouble> {
 }
 
 fn show(info: &BootInfo, processes: &[&Process]) -> Result<(), boot_picture::PictureError> {
-    boot_picture::show(info, None, processes)
+    boot_picture::show(info, processes)
 }

@@ -4,11 +4,15 @@
 
 use super::subject::{self, Trouble};
 use super::terminal::{Input, Out};
+use crate::demo;
+use crate::memory;
 use crate::process::{self, Ending, Process, ProcessRef, Start};
 use crate::programs::{self, ProgramError};
 use core::fmt::Write;
 use refkernel::archive::ProgramName;
 
+/// The programs that are handed their part of the screen.
+const DRAWING: [&str; 2] = ["demo", "draw"];
 /// How many are kept.
 const KEPT: usize = 8;
 
@@ -51,7 +55,9 @@ pub(super) fn run(name: &str, argument: u64, kept: &mut Kept, input: &Input, out
     let file = programs::archive().and_then(|archive| archive.program(name)).ok_or(Trouble::NoProgram)?;
     let full = ProgramName::new(name).ok_or(Trouble::NoProgram)?;
     let slot = kept.0.iter_mut().find(|slot| slot.is_none()).ok_or(Trouble::Full)?;
-    let start = Start { argument, ..Start::default() };
+    let draws = DRAWING.contains(&name);
+    let strip = memory::boot_info().filter(|_| draws).and_then(demo::screen_strip);
+    let start = Start { argument, screen: strip.as_ref().map(demo::Strip::screen), ..Start::default() };
     let process = Process::load(full, file, start).map_err(|error| ProgramError::Refused("asked for", error))?;
     process::start(&process).map_err(|error| ProgramError::NoThread("asked for", error))?;
     let process = slot.insert(process);
@@ -80,5 +86,6 @@ pub(super) fn kill(pid: u64, kept: &mut Kept, out: &mut Out<'_>) -> Result<(), T
         *slot = None;
     }
     drop(process);
+    crate::screen::finish_look();
     Ok(writeln!(out, "process {pid}: {ending}")?)
 }

@@ -1,67 +1,60 @@
-//! The serial line as the inspector uses it: bytes when somebody types, lines of an answer, and Ctrl-C in the middle of one.
+//! The serial line, keyboard and screen as the inspector uses them: keys when somebody types, lines of an answer, and Ctrl-C in the middle of one.
 
-use crate::devices::serial::{self, Received};
+use crate::devices::input::{self, Typed};
+use crate::devices::serial;
+use crate::screen;
 use crate::thread::{scheduler, sleep};
 use core::cell::Cell;
 use core::fmt::{self, Write};
 
-/// Ctrl-C.
-const INTERRUPT: u8 = 3;
-/// How often the line is asked without a pause after something came: what follows closely is not waited for.
-const EAGER: u32 = 2_000;
-/// How long nobody asks the line then, in microseconds: less than it takes at 115,200 baud to fill 16 bytes, but for the tick that ends a wait.
+/// How long somebody who waits for something else sleeps before the next look, in microseconds.
 const PAUSE: u64 = 1_000;
-/// Bytes that are kept while an answer is written.
+/// What was typed while an answer is written is kept, so much of it.
 const AHEAD: usize = 128;
 
 /// What comes in.
 pub(super) struct Input {
-    /// Bytes that came while nobody waited for them.
-    ahead: [Cell<u8>; AHEAD],
+    /// What came while nobody waited for it.
+    ahead: [Cell<Option<Typed>>; AHEAD],
     first: Cell<usize>,
     count: Cell<usize>,
 }
 
 impl Input {
     pub(super) const fn new() -> Self {
-        Self { ahead: [const { Cell::new(0) }; AHEAD], first: Cell::new(0), count: Cell::new(0) }
+        Self { ahead: [const { Cell::new(None) }; AHEAD], first: Cell::new(0), count: Cell::new(0) }
     }
 
-    fn take_kept(&self) -> Option<u8> {
+    fn take_kept(&self) -> Option<Typed> {
         let left = self.count.get().checked_sub(1)?;
-        let byte = self.ahead.get(self.first.get())?.get();
+        let typed = self.ahead.get(self.first.get())?.get();
         self.first.set((self.first.get() + 1) % AHEAD);
         self.count.set(left);
-        Some(byte)
+        typed
     }
 
-    /// Waits for the next byte, other threads running meanwhile; `None` where there is no serial line.
-    pub(super) fn wait(&self) -> Option<u8> {
-        if let Some(byte) = self.take_kept() {
-            return Some(byte);
+    /// Waits for the next key or byte, other threads running meanwhile; `None` where nobody can type. The picture, if it is shown, is put away.
+    pub(super) fn wait(&self) -> Option<Typed> {
+        if let Some(typed) = self.take_kept() {
+            return Some(typed);
         }
-        loop {
-            for _ in 0..EAGER {
-                match serial::poll() {
-                    Received::Byte(byte) => return Some(byte),
-                    Received::Nothing => crate::memory::relax(),
-                    Received::NoPort => return None,
-                }
-            }
-            sleep::sleep_microseconds(PAUSE);
-        }
+        screen::show_cursor(true);
+        let typed = input::wait();
+        screen::show_cursor(false);
+        screen::show_text();
+        typed
     }
 
-    /// Whether Ctrl-C has come. What else has is kept for the next line; where there is no room for it the line is left alone, and holds whoever sends.
+    /// Whether Ctrl-C has come. What else has is kept for the next line; where there is no room for it it is left alone, and holds whoever sends.
     pub(super) fn is_interrupted(&self) -> bool {
         while self.count.get() < AHEAD
-            && let Received::Byte(byte) = serial::poll()
+            && let Some(typed) = input::poll()
         {
-            if byte == INTERRUPT {
+            if typed.is_interrupt() {
                 return true;
             }
             if let Some(slot) = self.ahead.get((self.first.get() + self.count.get()) % AHEAD) {
-                slot.set(byte);
+                slot.set(Some(typed));
                 self.count.set(self.count.get() + 1);
             }
         }

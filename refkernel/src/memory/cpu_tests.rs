@@ -210,9 +210,21 @@ fn unmapped_window_is_gone() -> Result<(), &'static str> {
     Ok(())
 }
 
+/// Whether what is stale was seen in one of a few rounds. One alone does not tell: a turn that ends in it changes the space, and with it the processor forgets.
+fn is_seen_once(round: impl Fn() -> Result<(u64, u64), &'static str>) -> Result<bool, &'static str> {
+    for _ in 0..ROUNDS {
+        if round()?.1 > 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 fn control_of_unmapped_window() -> Result<(), &'static str> {
-    let (_, stale) = window_under_reads(1, true)?;
-    check(stale > 0, "without interrupts the window was gone all the same: the test above shows nothing")
+    check(
+        is_seen_once(|| window_under_reads(1, true))?,
+        "without interrupts the window was gone all the same: the test above shows nothing",
+    )
 }
 
 /// A space with one page, present.
@@ -245,8 +257,10 @@ fn unmapped_user_page_is_gone() -> Result<(), &'static str> {
 }
 
 fn control_of_unmapped_user_page() -> Result<(), &'static str> {
-    let (_, stale) = user_page_under_reads(1, true)?;
-    check(stale > 0, "without interrupts the page was gone all the same: the test above shows nothing")
+    check(
+        is_seen_once(|| user_page_under_reads(1, true))?,
+        "without interrupts the page was gone all the same: the test above shows nothing",
+    )
 }
 
 fn space_of_one_processor_interrupts_nobody() -> Result<(), &'static str> {

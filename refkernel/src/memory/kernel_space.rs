@@ -7,6 +7,7 @@
 //!   STACKS        kernel stacks                    rw-  populated when handed out                 guarded
 //!   FRAMEBUFFER   the screen                       rw-  write-combining                           fixed
 //!   APIC          local interrupt controllers      rw-  uncached                                  fixed
+//!   IO_APIC       the I/O APIC                     rw-  uncached                                  fixed
 //!   the image     text r-x, rodata r--, data rw-                                                  fixed
 //! ```
 //!
@@ -22,7 +23,7 @@ use super::{MemoryError, linear};
 use crate::boot::layout;
 use crate::cpu::apic;
 use core::ops::Range;
-use refkernel::boot_info::{BootInfo, RegionKind};
+use refkernel::boot_info::{BootInfo, PhysicalRange, RegionKind};
 use spin::Once;
 use vmcore::Platform;
 use vmcore::addr::{Frame, FrameRange};
@@ -43,6 +44,9 @@ const STACKS: u64 = crate::cpu::stacks::SLOTS_START;
 pub(super) const FRAMEBUFFER: u64 = 0xffff_ff83_0000_0000;
 /// Where the registers of the local interrupt controllers lie: every processor sees its own at the same address.
 const APIC: u64 = 0xffff_ff85_0000_0000;
+
+/// Where the registers of the I/O APIC lie.
+const IO_APIC: u64 = 0xffff_ff86_0000_0000;
 
 /// Memory for the first windows, at least 24: the space exists before there is a heap to keep them in.
 static WINDOWS: IndexMemory<3> = IndexMemory::new();
@@ -194,7 +198,14 @@ pub(super) fn unmap_boot() -> Result<(), MemoryError> {
 
 /// What a window of the kernel's space is for, by its first address.
 pub(crate) fn purpose(address: u64) -> &'static str {
-    let windows = [(HEAP, "heap"), (HEAP_MAP, "heap map"), (STACKS, "stacks"), (FRAMEBUFFER, "screen"), (APIC, "APIC")];
+    let windows = [
+        (HEAP, "heap"),
+        (HEAP_MAP, "heap map"),
+        (STACKS, "stacks"),
+        (FRAMEBUFFER, "screen"),
+        (APIC, "APIC"),
+        (IO_APIC, "I/O APIC"),
+    ];
     let named = windows.into_iter().find(|(start, _)| *start == address).map(|(_, name)| name);
     let section = || sections().into_iter().find(|(_, part, _)| part.start == address).map(|(name, ..)| name);
     named.or_else(section).unwrap_or("RAM")
@@ -212,6 +223,19 @@ pub(super) fn map_apic() -> Result<(), MemoryError> {
     Ok(())
 }
 
+/// Maps the registers of an I/O APIC, once and for ever; gives where they are.
+///
+/// # Errors
+///
+/// [`MemoryError`].
+pub(crate) fn map_io_apic(physical: u64) -> Result<u64, MemoryError> {
+    let (memory, access) = (MemoryType::Uncached, Access::KERNEL_DATA);
+    let page = physical & !0xfff;
+    // SAFETY: the page holds the registers alone, which the module `io_apic` uses alone; the area is given up here.
+    unsafe { map_fixed(kernel_space(), page..page + 4096, IO_APIC, memory, access) }?;
+    Ok(IO_APIC + (physical & 0xfff))
+}
+
 static FRAMEBUFFER_AREA: Once<Area<Kernel>> = Once::new();
 
 /// The framebuffer, if there is one: a fixed area, write-combining.
@@ -222,13 +246,17 @@ pub(crate) fn framebuffer_area() -> Option<&'static Area<Kernel>> {
 /// Maps the framebuffer for the kernel itself.
 pub(super) fn map_framebuffer(info: &BootInfo) -> Result<(), MemoryError> {
     let Some(range) = info.framebuffer().and_then(|framebuffer| framebuffer.range().ok()) else { return Ok(()) };
-    let physical = range.start()..range.end();
-    let (memory, access) = (MemoryType::WriteCombining, Access::KERNEL_DATA);
-    // SAFETY: the framebuffer holds pixels alone, which whoever has the area may draw; the map of memory keeps it apart
-    // from RAM.
-    let area = unsafe { map_fixed(kernel_space(), physical, FRAMEBUFFER, memory, access) }?;
+    let area = map_screen(range, MemoryType::WriteCombining)?;
     FRAMEBUFFER_AREA.call_once(|| area);
     Ok(())
+}
+
+/// Maps the framebuffer at its place, where it is not yet.
+pub(super) fn map_screen(range: PhysicalRange, memory: MemoryType) -> Result<Area<Kernel>, MemoryError> {
+    let physical = range.start()..range.end();
+    // SAFETY: the framebuffer holds pixels alone, which whoever has the area may draw; the map of memory keeps it apart
+    // from RAM.
+    unsafe { map_fixed(kernel_space(), physical, FRAMEBUFFER, memory, Access::KERNEL_DATA) }
 }
 
 /// Where the kernel sees the framebuffer's first pixel.

@@ -12,6 +12,7 @@
 //! | [`current`] | the user space that runs |
 //! | [`stacks`] | kernel stacks |
 //! | [`heap`] | the kernel heap |
+//! | `framebuffer_speed` | what write-combining is worth |
 //! | [`audit`] | what the live tables say |
 //! | [`tests`] | the same questions as tests |
 //! | [`cpu_tests`] | those where several processors run |
@@ -34,6 +35,7 @@
 pub(crate) mod audit;
 pub(crate) mod cpu_tests;
 mod current;
+mod framebuffer_speed;
 pub(crate) mod frames;
 pub(crate) mod heap;
 mod kernel_space;
@@ -49,7 +51,7 @@ pub(crate) use current::{
     in_space, leave_everywhere, leave_unused, loaded_on, loads as space_loads, loads_on, switch_space,
 };
 pub(crate) use frames::{counts as frame_counts, in_use as frames_in_use};
-pub(crate) use kernel_space::{framebuffer_address, framebuffer_area, kernel_space, purpose};
+pub(crate) use kernel_space::{framebuffer_address, framebuffer_area, kernel_space, map_io_apic, purpose};
 pub(crate) use lock::{InterruptLock, Mutex};
 pub(crate) use platform::Kernel;
 pub(crate) use shootdown::{interrupts_sent, relax};
@@ -60,6 +62,7 @@ use crate::cpu::{self, trap::PageFault};
 use crate::devices::exit::exit;
 use crate::inspector::faults;
 use crate::log;
+use crate::pager;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 use frames::{FRAME_SIZE, Owner};
@@ -210,8 +213,14 @@ extern "C" fn on_own_stack() -> ! {
     take_back(info);
     need("kernel heap", heap::initialise());
     crate::thread::initialise();
+    let uncached = framebuffer_speed::uncached(info);
     if let Err(error) = kernel_space::map_framebuffer(info) {
         log!("framebuffer: not mapped: {error}");
+    }
+    match uncached {
+        Ok(Some(uncached)) if framebuffer_area().is_some() => framebuffer_speed::compare(info, uncached),
+        Ok(_) => {}
+        Err(error) => log!("framebuffer: not measured: {error}"),
     }
     need("sections", audit::section_permissions());
     need("permissions", audit::kernel_half());
@@ -334,6 +343,7 @@ pub(crate) fn page_fault(fault: PageFault) -> Result<(), Option<SpaceError>> {
         Some(Err(error)) => Err(Some(error)),
         None => Err(None),
     };
+    let decided = if pager::concerns(&decided) { pager::take_on(decided, ask) } else { decided };
     if decided.is_err() || faults::are_recorded() {
         faults::record(told, decided);
     }

@@ -41,6 +41,7 @@ pub(crate) const ALL: &[(&str, Test)] = &[
     ("unmap_anonymous_really_unmaps", unmap_anonymous_really_unmaps),
     ("unmap_middle_leaves_neighbours", unmap_middle_leaves_neighbours),
     ("framebuffer_is_write_combining", framebuffer_is_write_combining),
+    ("framebuffer_was_filled_with_both_types", framebuffer_was_filled_with_both_types),
     ("framebuffer_not_aliased_write_through", framebuffer_not_aliased_write_through),
     ("linear_map_is_write_back_and_large", linear_map_is_write_back_and_large),
     ("heap_is_faulted_in_on_demand", heap_is_faulted_in_on_demand),
@@ -249,6 +250,19 @@ fn framebuffer_is_write_combining() -> Result<(), &'static str> {
     let (by_page, _) = audit::framebuffer_type(range);
     check(by_page == Some(CpuMemoryType::WriteCombining), "the entries do not say write-combining")?;
     check(probe::touch(FRAMEBUFFER), "the framebuffer cannot be written")
+}
+
+/// What was measured at boot was what it was called: by the bits of the entries, the page attribute table and the range registers. Times are nobody's promise.
+fn framebuffer_was_filled_with_both_types() -> Result<(), &'static str> {
+    if framebuffer_frames()?.is_none() {
+        return Ok(());
+    }
+    let measured = super::framebuffer_speed::measured().ok_or("nothing was measured")?;
+    let (uncached, combining) = (measured.uncached, measured.combining);
+    check(uncached.by_page == Some(CpuMemoryType::Uncacheable), "the entries did not say uncached")?;
+    check(uncached.effective == Some(CpuMemoryType::Uncacheable), "it was not uncached")?;
+    check(combining.by_page == Some(CpuMemoryType::WriteCombining), "the entries did not say write-combining")?;
+    check(combining.effective == Some(CpuMemoryType::WriteCombining), "it was not write-combining")
 }
 
 /// The framebuffer's frames; `None` for a machine without one.

@@ -2,6 +2,7 @@
 
 use embedded_graphics::pixelcolor::Rgb888;
 use embedded_graphics::prelude::*;
+use refkernel_abi::PAGE_SIZE;
 use refkernel_surface::Surface;
 
 use super::*;

@@ -9,6 +9,7 @@ use crate::cpu::system_call::Function;
 use crate::cpu::{trap, user, user_copy};
 use crate::devices::serial;
 use crate::memory;
+use crate::pager::{reclaim, swap};
 use refkernel::handles::HandleError;
 use refkernel_abi::{
     AREA_SIZE_MAX, Access, Advice, Count, ErrorCode, PAGE_SIZE, Rights, SystemCall, SystemResult, USER_END, USER_START,
@@ -62,6 +63,7 @@ const fn function(call: SystemCall) -> Function {
         SystemCall::AreaMove => area_move,
         SystemCall::KernelCount => kernel_count,
         SystemCall::AreaCreateRing => area_create_ring,
+        SystemCall::AreaCreateSwappable => area_create_swappable,
     }
 }
 
@@ -83,39 +85,43 @@ extern "C" fn write(console: u64, address: u64, length: u64, _: u64, _: u64, _: 
 }
 
 extern "C" fn area_create(size: u64, _: u64, _: u64, _: u64, _: u64, _: u64) -> u64 {
-    encode_result(create(size))
+    encode_result(reclaim::with_room(|| create(size)))
+}
+
+extern "C" fn area_create_swappable(size: u64, _: u64, _: u64, _: u64, _: u64, _: u64) -> u64 {
+    encode_result(reclaim::with_room(|| create_swappable(size)))
 }
 
 extern "C" fn area_create_ring(size: u64, _: u64, _: u64, _: u64, _: u64, _: u64) -> u64 {
-    encode_result(create_ring(size))
+    encode_result(reclaim::with_room(|| create_ring(size)))
 }
 
 extern "C" fn area_map(handle: u64, address: u64, offset: u64, length: u64, access: u64, _: u64) -> u64 {
-    encode_result(map(handle, address, offset, length, access))
+    encode_result(reclaim::with_room(|| map(handle, address, offset, length, access)))
 }
 
 extern "C" fn area_unmap(address: u64, length: u64, _: u64, _: u64, _: u64, _: u64) -> u64 {
-    encode_result(unmap(address, length))
+    encode_result(reclaim::with_room(|| unmap(address, length)))
 }
 
 extern "C" fn area_resize(handle: u64, size: u64, _: u64, _: u64, _: u64, _: u64) -> u64 {
-    encode_result(resize(handle, size))
+    encode_result(reclaim::with_room(|| resize(handle, size)))
 }
 
 extern "C" fn area_create_and_map(size: u64, address: u64, access: u64, _: u64, _: u64, _: u64) -> u64 {
-    encode_result(create_and_map(size, address, access))
+    encode_result(reclaim::with_room(|| create_and_map(size, address, access)))
 }
 
 extern "C" fn area_protect(address: u64, length: u64, access: u64, _: u64, _: u64, _: u64) -> u64 {
-    encode_result(protect(address, length, access))
+    encode_result(reclaim::with_room(|| protect(address, length, access)))
 }
 
 extern "C" fn area_advise(address: u64, length: u64, advice: u64, _: u64, _: u64, _: u64) -> u64 {
-    encode_result(advise(address, length, advice))
+    encode_result(reclaim::with_room(|| advise(address, length, advice)))
 }
 
 extern "C" fn area_move(address: u64, length: u64, new_length: u64, destination: u64, _: u64, _: u64) -> u64 {
-    encode_result(move_window((address, length), new_length, destination))
+    encode_result(reclaim::with_room(|| move_window((address, length), new_length, destination)))
 }
 
 extern "C" fn kernel_count(number: u64, _: u64, _: u64, _: u64, _: u64, _: u64) -> u64 {
@@ -197,6 +203,17 @@ fn create_kind(kind: AreaKind, rights: Rights) -> SystemResult {
     })
 }
 
+fn create_swappable(size: u64) -> SystemResult {
+    let size = area_size(size)?;
+    current(|process| {
+        if !process.handles().has_room() {
+            return Err(ErrorCode::TooManyHandles);
+        }
+        let area = swap::create(size)?;
+        insert(process, Entry::area(&area, Rights::OWN_AREA)?)
+    })
+}
+
 fn create_and_map(size: u64, address: u64, access: u64) -> SystemResult {
     let size = area_size(size)?;
     let access = Access::from_bits(access).ok_or(ErrorCode::BadAccess)?;
@@ -240,6 +257,7 @@ fn unmap(address: u64, length: u64) -> SystemResult {
     current(|process| {
         let range = process.space().range(address, length).map_err(|_| ErrorCode::BadRange)?;
         retried(|| process.space().unmap(range).map(Flush::complete).map_err(space_error))?;
+        swap::sweep();
         Ok(0)
     })
 }
@@ -248,7 +266,8 @@ fn resize(handle: u64, size: u64) -> SystemResult {
     current(|process| {
         let area = borrowed(process, handle)?;
         let size = area_size(size)?;
-        retried(|| area.resize(size).map(Flush::complete).map_err(area_error))?;
+        let resize = || retried(|| area.resize(size).map(Flush::complete).map_err(area_error));
+        swap::resized(&area, size, resize)?;
         Ok(0)
     })
 }
@@ -347,7 +366,7 @@ pub(super) fn handle_error(error: HandleError) -> ErrorCode {
     }
 }
 
-pub(super) fn area_error(error: AreaError) -> ErrorCode {
+pub(crate) fn area_error(error: AreaError) -> ErrorCode {
     match error {
         AreaError::Size(_) => ErrorCode::TooLarge,
         AreaError::Outside { .. } => ErrorCode::OutOfBounds,

@@ -5,6 +5,7 @@
 
 use super::{LoadError, Process, ProcessRef};
 use crate::memory::Mutex;
+use crate::pager::swap::Swept;
 use core::sync::atomic::AtomicU32;
 use x86_64::instructions::interrupts::without_interrupts;
 
@@ -33,6 +34,8 @@ impl Process {
             given: self.given,
             inside: AtomicU32::new(0),
             ending: Mutex::new(None),
+            image: self.image.clone(),
+            _swept: Swept,
         }
         .enlist()
     }

@@ -6,6 +6,7 @@ use super::{Entry, Object, Process, current, physical};
 use crate::address_wait;
 use crate::channel::{self, ChannelEnd, Room};
 use crate::cpu::user_copy;
+use crate::pager::swap;
 use refkernel::channels::End;
 use refkernel_abi::{Caching, ErrorCode, PAGE_SIZE, Rights, SystemResult, encode_result};
 
@@ -14,6 +15,7 @@ pub(super) extern "C" fn handle_close(handle: u64, _: u64, _: u64, _: u64, _: u6
         let entry = process.handles().remove(handle).map_err(handle_error)?;
         // Without the table's lock: the last handle of an area that is mapped nowhere frees its pages.
         drop(entry);
+        swap::sweep();
         Ok(0)
     }))
 }

@@ -6,6 +6,7 @@
 use super::calls::{handle_error, space_error};
 use super::{Ending, Entry, LoadError, Object, Process, ProcessRef, Withdrawn, current, read_numbers, run};
 use crate::cpu::{user, user_copy};
+use crate::pager::reclaim;
 use crate::programs;
 use crate::thread::{ThreadError, scheduler, sleep};
 use refkernel::archive::ProgramName;
@@ -17,9 +18,9 @@ use vmcore::vm_area::AreaError;
 use x86_64::instructions::interrupts;
 
 /// Answers a call with interrupts on, and ends the thread if it was told to meanwhile: nothing of the call's is alive by then.
-pub(super) fn answered(call: impl FnOnce() -> SystemResult) -> u64 {
+pub(super) fn answered(call: impl FnMut() -> SystemResult) -> u64 {
     interrupts::enable();
-    let result = encode_result(call());
+    let result = encode_result(reclaim::with_room(call));
     interrupts::disable();
     if scheduler::current().is_some_and(|thread| thread.is_killed()) {
         user::kill(user::Killed::ByOrder);

@@ -3,19 +3,21 @@
 //! ```text
 //!   USER_START                                                              USER_END
 //!   |....[text r-x][rodata r--][data rw-]......................[guard|stack rw-|guard]
-//!          an area each, filled from the file                   ^ one window, copied for a copy of the process
-//!                                                                 start information at the top of the stack
+//!          shown by the program's image                         ^ one window, copied for a copy of the process
+//!          (`pager::images`), page by page when touched           start information at the top of the stack
 //! ```
 //!
-//! A segment's area is filled without a window, so the kernel never needs a mapping that the program does not have: text is
+//! Nothing of the file is read here but its headers: all instances of a program show the pages of one image, and text is
 //! not writable anywhere, at no time. A loader that fails drops what it made so far, and with it every frame.
 
 use super::{Entry, Handles, LABELS_MAX, PROCESSES, PROCESSES_MAX, Process, ProcessRef, access, calls};
 use crate::memory::{self, Kernel, Mutex, UserSpace};
+use crate::pager::images;
+use crate::pager::swap::Swept;
 use core::fmt;
 use core::sync::atomic::AtomicU32;
 use refkernel::archive::ProgramName;
-use refkernel::elf::{Plan, Refusal, Segment};
+use refkernel::elf::Refusal;
 use refkernel::handles::HandleError;
 use refkernel_abi::{
     Access, ErrorCode, Handle, HandleKind, KERNEL_ADDRESSES, PAGE_SIZE, Rights, StartInformation, USER_END,
@@ -131,23 +133,22 @@ impl fmt::Display for LoadError {
 impl core::error::Error for LoadError {}
 
 impl Process {
-    /// Loads the program in `file`. Takes frames for what the file holds, for the start information, and for records and the
-    /// root table; everything else comes when it is touched.
+    /// Loads the program in `file`. Takes frames for the start information, for records and the
+    /// root table; everything else, what the file holds included, comes when it is touched.
     ///
     /// # Errors
     ///
     /// [`LoadError`]: the file is not acceptable, or there is not enough memory.
-    pub(crate) fn load(name: ProgramName, file: &[u8], start: Start<'_>) -> Result<ProcessRef, LoadError> {
-        let plan = Plan::new(file)?;
+    pub(crate) fn load(name: ProgramName, file: &'static [u8], start: Start<'_>) -> Result<ProcessRef, LoadError> {
+        let image = images::of(file)?;
         let space = memory::new_user_space()?;
         let mut labels = [(0, ""); LABELS_MAX];
         let mut labelled = labels.iter_mut();
-        for segment in plan.segments() {
-            map_segment(&space, segment)?;
+        image.map(&space, |address, access| {
             if let Some(label) = labelled.next() {
-                *label = (segment.address(), segment_label(segment.access()));
+                *label = (address, segment_label(access));
             }
-        }
+        })?;
 
         let mut handles = Handles::new();
         let information = hand_over(&mut handles, start)?;
@@ -161,7 +162,7 @@ impl Process {
             placement: calls::placement_limits(&space)?,
             space,
             handles: Mutex::new(handles),
-            entry: plan.entry(),
+            entry: image.entry(),
             stack: stack.pointer,
             start_information: stack.pointer,
             kernel: start.kernel,
@@ -169,6 +170,8 @@ impl Process {
             given: information.handles.map(|handle| handle.0),
             inside: AtomicU32::new(0),
             ending: Mutex::new(None),
+            image,
+            _swept: Swept,
         };
         process.enlist()
     }
@@ -188,20 +191,6 @@ fn segment_label(access: Access) -> &'static str {
     } else {
         "rodata"
     }
-}
-
-/// Puts a segment into an area and shows it where the file wants it, with no more than the file's access.
-fn map_segment(space: &UserSpace, segment: &Segment<'_>) -> Result<(), LoadError> {
-    let area = Area::new(&Kernel, AreaKind::Open { size: segment.size() }, ())?;
-    area.write(segment.lead(), segment.data())?.complete();
-    let mut rights = vm_area::Rights::MAP | vm_area::Rights::READ;
-    rights.set(vm_area::Rights::WRITE, segment.access().contains(Access::WRITE));
-    rights.set(vm_area::Rights::EXECUTE, segment.access().contains(Access::EXECUTE));
-    let area = area.handle(rights)?;
-    // What a program cannot change is shared with its copies.
-    let inherit = if segment.access().contains(Access::WRITE) { Inherit::Copy } else { Inherit::Share };
-    space.map(&MapRequest::new(&area).at(segment.address()).access(access(segment.access())).inherit(inherit))?;
-    Ok(())
 }
 
 /// Gives the process its handles, and tells it of them.

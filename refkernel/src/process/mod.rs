@@ -34,7 +34,7 @@ mod objects;
 mod physical;
 mod run;
 
-pub(crate) use calls::{SYSTEM_CALLS, unknown_call};
+pub(crate) use calls::{SYSTEM_CALLS, area_error, unknown_call};
 pub(crate) use ending::Ending;
 pub(crate) use load::{LoadError, Screen, Start};
 pub(crate) use moving::{Entries, Places, Withdrawn, end_of, read_numbers};
@@ -42,6 +42,8 @@ use objects::{Entry, Object};
 pub(crate) use run::{end, ending, run, start, threads};
 
 use crate::memory::{self, Mutex, UserSpace};
+use crate::pager::images::ImageRef;
+use crate::pager::swap::Swept;
 use crate::thread::scheduler;
 use core::fmt;
 use core::ops::DerefMut;
@@ -69,7 +71,7 @@ pub(crate) fn by_number(number: u64) -> Option<ProcessRef> {
 }
 
 /// The most windows that a loader labels.
-const LABELS_MAX: usize = refkernel::elf::SEGMENTS_MAX + 1;
+const LABELS_MAX: usize = 2 * refkernel::elf::SEGMENTS_MAX + 1;
 
 /// A program that is loaded.
 pub(crate) struct Process {
@@ -90,6 +92,10 @@ pub(crate) struct Process {
     ending: Mutex<Option<Ending>>,
     /// Threads that are in the program, or on their way into it.
     inside: AtomicU32,
+    /// Where the pages of its program come from. Dropped behind the space, which shows them.
+    image: ImageRef,
+    /// Dropped behind the space and the handles, which may have been the last that had memory that can be swapped.
+    _swept: Swept,
 }
 
 impl Process {
@@ -142,6 +148,11 @@ pub(crate) fn all() -> impl Iterator<Item = ProcessRef> {
     PROCESSES.iter()
 }
 
+/// How many processes there are.
+pub(crate) fn count() -> usize {
+    PROCESSES.len()
+}
+
 /// What a person calls a process by: its place, counted from one, which another has after it.
 pub(crate) fn pid(process: &ProcessRef) -> u64 {
     process.place() as u64 + 1
@@ -171,7 +182,7 @@ fn current<R>(
 }
 
 /// The memory manager's word for a program's access.
-fn access(access: Access) -> vmcore::paging::Access {
+pub(crate) fn access(access: Access) -> vmcore::paging::Access {
     let mut result = vmcore::paging::Access::USER;
     for (asked, granted) in [
         (Access::READ, vmcore::paging::Access::READ),

@@ -82,7 +82,7 @@ pub const COMMANDS: &[Question] = {
             "run",
             &[Program, Number],
             "PROGRAM [ARGUMENT]",
-            "starts a program and waits for its end; Ctrl-C lets it go on alone",
+            "starts a program and waits for its end, or for Ctrl-C",
         ),
         question("kill", &[Number], "PID", "ends a process and gives up what it has"),
         question("quit", &[], "", "powers off"),

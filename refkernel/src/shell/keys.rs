@@ -110,7 +110,7 @@ impl Decoder {
 }
 
 /// The key of a byte that stands alone.
-fn control(byte: u8) -> Option<Key> {
+pub(super) fn control(byte: u8) -> Option<Key> {
     Some(match byte {
         b' '..=b'~' => Key::Character(byte),
         b'\r' | b'\n' => Key::Enter,

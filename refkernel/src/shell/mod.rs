@@ -7,6 +7,7 @@
 //!
 //! | file | what lives there |
 //! |---|---|
+//! | [`keyboard`] | from the codes of a keyboard to keys |
 //! | [`keys`] | from bytes, as terminals send them, to keys |
 //! | [`mod@line`] | the line that is being written, as a terminal shows it |
 //! | [`history`] | lines of before |
@@ -18,5 +19,6 @@
 pub mod command;
 pub mod complete;
 pub mod history;
+pub mod keyboard;
 pub mod keys;
 pub mod line;

@@ -216,6 +216,16 @@ pub(crate) fn spawn(
     Ok(thread)
 }
 
+/// Starts a thread of the kernel's that never ends, on any processor. As many stacks as before wait for the next threads.
+///
+/// # Errors
+///
+/// [`ThreadError`].
+pub(crate) fn spawn_for_ever(function: fn(Arguments), arguments: Arguments) -> Result<(), ThreadError> {
+    spawn(function, arguments, u64::MAX, 0)?;
+    stacks::fill().map_err(|_| ThreadError::NoStack)
+}
+
 /// Lets the thread with a number go on, if it waits and is still there. Not with a lock held: the thread may be over as soon as it was woken, and this the last that knew of it.
 pub(crate) fn wake(number: u64) {
     if let Some(thread) = THREADS.get(number) {

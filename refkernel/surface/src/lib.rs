@@ -6,12 +6,20 @@
 //!           |<------------- pitch ------------->|      0x00RRGGBB, little-endian
 //! ```
 //!
+//! | module | what lives there |
+//! |---|---|
+//! | [`layout`] | who gets which rectangle of the screen |
+//! | [`text`] | characters in memory, and on a surface what has changed of them |
+//!
 //! # Invariants
 //!
 //! `width * 4 <= pitch`, and `height * pitch` bytes fit the address space. Nothing outside the pixels is ever written: what is drawn elsewhere is cut off.
 
 #![no_std]
 #![warn(missing_docs)]
+
+pub mod layout;
+pub mod text;
 
 use core::convert::Infallible;
 use core::fmt;
@@ -166,6 +174,25 @@ impl DrawTarget for Surface<'_> {
         Ok(())
     }
 
+    // Whole rows at a time: what is write-combining is written in the order of its addresses.
+    fn fill_contiguous<I>(&mut self, area: &Rectangle, colors: I) -> Result<(), Infallible>
+    where
+        I: IntoIterator<Item = Rgb888>,
+    {
+        if area.intersection(&self.bounding_box()) != *area {
+            return self.draw_iter(area.points().zip(colors).map(|(point, color)| Pixel(point, color)));
+        }
+        let mut colors = colors.into_iter();
+        for y in area.rows() {
+            for x in area.columns() {
+                let Some(color) = colors.next() else { return Ok(()) };
+                // SAFETY: the area is within the bounding box, which holds only points from (0, 0) up to its size.
+                unsafe { self.put(x as usize, y as usize, color) };
+            }
+        }
+        Ok(())
+    }
+
     fn fill_solid(&mut self, area: &Rectangle, color: Rgb888) -> Result<(), Infallible> {
         let inside = area.intersection(&self.bounding_box());
         for y in inside.rows() {
@@ -198,6 +225,25 @@ mod tests {
         assert_eq!(memory[8 + 2], 0x0001_0203);
         assert_eq!(memory[3 * 8 + 5], 0x00ff_0000);
         assert_eq!(memory.iter().filter(|pixel| **pixel != 0).count(), 2);
+    }
+
+    #[test]
+    fn colors_in_a_row_land_row_by_row() {
+        let inside = Rectangle::new(Point::new(1, 1), Size::new(3, 2));
+        let across = Rectangle::new(Point::new(4, 2), Size::new(3, 4));
+        for area in [inside, across] {
+            // One colour less than there are pixels: the last one stays.
+            let count = area.size.width * area.size.height - 1;
+            let colors = || (1..=count).map(|blue| Rgb888::new(0, 0, blue as u8));
+            let mut memory = vec![0; 8 * 4];
+            let mut surface = Surface::over(&mut memory, 6, 4, 32).unwrap();
+            surface.fill_contiguous(&area, colors()).unwrap();
+            let mut other = vec![0; 8 * 4];
+            let mut pixels = Surface::over(&mut other, 6, 4, 32).unwrap();
+            pixels.draw_iter(area.points().zip(colors()).map(|(point, color)| Pixel(point, color))).unwrap();
+            assert_eq!(memory, other);
+            assert_ne!(memory, [0; 32]);
+        }
     }
 
     #[test]

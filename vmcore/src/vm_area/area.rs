@@ -216,6 +216,14 @@ impl<P: Platform> Area<P> {
         state.view_count() + state.count_overlays().1
     }
 
+    /// How many handles of the area there are, this one included; private views of a paged area ([`overlay`](Self::overlay)), which keep it as a handle does, count
+    /// as one each. With this handle alone, and no [window](Self::windows), nobody reaches the area any more but its holder. Others may be made and dropped
+    /// meanwhile. O(private views).
+    pub fn handles(&self) -> usize {
+        let state = self.inner().lock(&self.platform);
+        self.inner().handle_count(&state)
+    }
+
     /// The frame that holds the page at `offset` bytes; `None` if it is not resident or not tracked. Of a [private view](Self::overlay), the frame that shows:
     /// a copy's, or the paged area's.
     pub fn frame_at(&self, offset: u64) -> Option<Frame> {

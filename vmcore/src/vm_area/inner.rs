@@ -379,6 +379,15 @@ impl<P: Platform> AreaInner<P> {
         matches!(self.tag(), Tag::Open | Tag::Private | Tag::Overlay)
     }
 
+    /// How many references are no window's, and of nothing that waits for a flush.
+    pub(super) fn handle_count(&self, state: &AreaState<P>) -> usize {
+        let rest = state.rest();
+        (self.references.load(Ordering::Acquire))
+            .saturating_sub(rest.view_count as usize)
+            .saturating_sub(rest.returning as usize)
+            .saturating_sub(rest.gate_count as usize)
+    }
+
     /// Whether anything but windows, and what waits for a flush, refers to the area. May say so of a window that is just being released.
     pub(crate) fn has_handles(&self, state: &AreaState<P>) -> bool {
         let rest = state.rest();

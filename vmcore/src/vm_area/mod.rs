@@ -26,6 +26,7 @@
 //! - The paged area's pages are read-only through a private view of it; one lock guards both ([`Area::overlay`]).
 //! - What the area gave up (by shrinking, by taking a section back) is not handed out again before the flush of it is acknowledged.
 
+mod accessed;
 mod account;
 mod area;
 mod contents;

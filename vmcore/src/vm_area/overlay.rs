@@ -318,6 +318,10 @@ impl<P: Platform> AreaState<P> {
         let (first, count) = change.pages();
         self.each_overlay(|overlay, state| {
             let Some((first, count)) = overlay.over(first, count) else { return };
+            if let ViewChange::TakeAccessed { into, .. } = change {
+                let into = into.lowered(overlay.offset);
+                return state.change_places(platform, ViewChange::TakeAccessed { first, count, into }, pending);
+            }
             state.change_places(platform, change.at(first, count), pending);
             if state.is_unsettled_itself() {
                 // A copy took the place of a page, and that flush is outstanding: what the caller is told is to be true of that page too.

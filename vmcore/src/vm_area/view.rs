@@ -13,6 +13,8 @@
 use core::cell::Cell;
 use core::ptr::NonNull;
 
+use super::accessed::AccessedPages;
+
 use crate::paging::{Deferred, Pending, Release, Released};
 use crate::platform::Platform;
 
@@ -41,15 +43,25 @@ pub(crate) enum ViewChange {
         /// How many pages.
         count: u64,
     },
+    /// Take the hardware's accessed marks back from the pages, and note which had one. Nothing is to be flushed for that: it is a hint.
+    TakeAccessed {
+        /// The first page's index in the area.
+        first: u64,
+        /// How many pages.
+        count: u64,
+        /// Where they are noted.
+        into: AccessedPages,
+    },
 }
 
 impl ViewChange {
     /// The pages that it concerns: the first and how many.
     pub(crate) const fn pages(self) -> (u64, u64) {
         match self {
-            Self::Unmap { first, count } | Self::Forget { first, count } | Self::WriteProtect { first, count } => {
-                (first, count)
-            }
+            Self::Unmap { first, count }
+            | Self::Forget { first, count }
+            | Self::WriteProtect { first, count }
+            | Self::TakeAccessed { first, count, .. } => (first, count),
         }
     }
 
@@ -59,6 +71,7 @@ impl ViewChange {
             Self::Unmap { .. } => Self::Unmap { first, count },
             Self::Forget { .. } => Self::Forget { first, count },
             Self::WriteProtect { .. } => Self::WriteProtect { first, count },
+            Self::TakeAccessed { into, .. } => Self::TakeAccessed { first, count, into },
         }
     }
 }

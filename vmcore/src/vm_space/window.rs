@@ -31,7 +31,7 @@ use core::ptr::NonNull;
 
 use crate::addr::{PageRange, VirtAddr};
 use crate::frame::Reserve;
-use crate::paging::{Access, Deferred, Gather, Mmu, Pending, Release, ReleaseStep, Released};
+use crate::paging::{Access, Deferred, Gather, Marks, Mmu, Pending, Release, ReleaseStep, Released};
 use crate::platform::Platform;
 use crate::vm_area::{AreaInner, AreaState, View, ViewChange, Viewer, release_area};
 use crate::vm_space::Inherit;
@@ -482,6 +482,18 @@ impl<P: Platform, M: Mmu> Window<P, M> {
         let space = unsafe { window.space().as_ref() };
         let (first, count) = change.pages();
         let Some(range) = window.shown(first, count) else { return };
+        if let ViewChange::TakeAccessed { into, .. } = change {
+            if !window.marks.contains(WindowMarks::SUCCEEDED) {
+                let mut tables = space.tables.lock(platform);
+                let noted = |pages: PageRange, _| {
+                    // SAFETY: it came with the change that is carried out here.
+                    unsafe { into.note(window.area_page(pages.start()), pages.pages(P::PAGE_SHIFT)) }
+                };
+                // A hint: what was taken back is not flushed. Tables that are somebody else's say nothing.
+                let _ = tables.take_marks(platform, range, Marks::ACCESSED, &mut Gather::default(), noted);
+            }
+            return;
+        }
         let mut gather = Gather::default();
         {
             let mut tables = space.tables.lock(platform);

@@ -12,7 +12,7 @@ use refkernel_abi::{ExitCode, roles::BenchRole};
 use super::{
     count::Count,
     expectation::{Expectation, judge},
-    inspector, picture,
+    inspector, picture, screen,
 };
 use crate::{
     boot,
@@ -221,8 +221,24 @@ pub(crate) fn run(workspace: &Workspace, limine: Option<&Path>, name: Option<&st
             }
         }
     }
+    for (test, cpus) in SCREEN.iter().filter(|(test, _)| name.is_none_or(|name| test.contains(name))) {
+        match screen::run(&image, *cpus, &logs, show) {
+            Ok((answers, lines)) => {
+                write_lines(&logs, test, &lines)?;
+                println!("boot {test} ... ok ({answers} questions typed)");
+                count.passed += 1;
+            }
+            Err(error) => {
+                println!("boot {test} ... FAILED: {error:#}");
+                count.failed += 1;
+            }
+        }
+    }
     Ok(count)
 }
+
+/// Machines at whose keyboard questions are typed, by name: how many processors each has.
+const SCREEN: [(&str, u8); 2] = [("screen-and-keyboard", 1), ("screen-and-keyboard-4-cpus", 4)];
 
 /// Machines whose kernel is asked questions, by name: how many processors each has.
 const INSPECTOR: [(&str, u8); 2] = [("inspector", 1), ("inspector-4-cpus", 4)];

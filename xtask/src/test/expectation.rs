@@ -167,6 +167,7 @@ mod tests {
             messages: Vec::new(),
             elapsed: Duration::from_secs(1),
             picture: Ok(()),
+            before_shots: Vec::new(),
         }
     }
 

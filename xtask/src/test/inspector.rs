@@ -163,6 +163,7 @@ fn questions(kernel: &[Segment], program: &[Segment]) -> Vec<String> {
         "frames",
         "tlb",
         "stats",
+        "map",
         "run demo 1",
         "faults",
         "explain 0x10 in 2",
@@ -224,8 +225,8 @@ pub(crate) fn run(root: &Path, image: &Image, cpus: u8, show: bool) -> Result<(u
             show,
             typing: Typing::No,
             script: Some(Script {
-                questions: &questions,
                 between: &[(first, &ask_before), (questions.len(), &ask_after)],
+                ..Script::new(&questions)
             }),
             picture: None,
         },
@@ -362,6 +363,11 @@ fn check(answers: &Answers, kernel: &[Segment], program: &[Segment], cpus: u8) -
     frames_add_up(answers.to("frames")?)?;
     answers.have("stats", "page faults answered")?;
     answers.have("stats", "process 1")?;
+    answers.have("map", "physical memory: ")?;
+    answers.have("map", "  map, a letter per ")?;
+    answers.have("map", "space kernel: ")?;
+    answers.have("map", "space check (16): ")?;
+    the_map_adds_up(answers.to("map")?)?;
     answers.have("run demo 1", "it was killed for an access (Read) at 0x10")?;
     answers.have("faults", "program: read at 0x10: not present, by the instruction at 0x4")?;
     answers.have("faults", "refused: nothing is mapped at 0x10")?;
@@ -384,6 +390,30 @@ fn check(answers: &Answers, kernel: &[Segment], program: &[Segment], cpus: u8) -
     let (_, completed) = completed.context("not asked")?;
     ensure!(completed.first().is_some_and(|line| line.starts_with("all ")), "`fra` and Tab: {completed:?}");
     answers.are("quit now", &["`now` is too much: write `quit` alone".to_owned()])
+}
+
+/// Requires that the picture in letters has one for each use that it counts, and about as many letters as it has memory.
+fn the_map_adds_up(answer: &[String]) -> Result<()> {
+    let head = answer.iter().position(|line| line.starts_with("  map, a letter per ")).context("no map")?;
+    let (legend, rest) = answer.split_at(head);
+    let letters: String = rest
+        .iter()
+        .skip(1)
+        .map_while(|line| line.strip_prefix("  0x").and_then(|line| line.split_once(' ')))
+        .map(|(_, letters)| letters)
+        .collect();
+    ensure!(letters.len() > 256, "the map has {} letters", letters.len());
+    let known: String =
+        legend.iter().filter(|line| line.contains(" frames ")).filter_map(|line| line.chars().nth(2)).collect();
+    for letter in ['.', 'K', 'U', 'F'] {
+        ensure!(
+            known.contains(letter) && letters.contains(letter),
+            "`{letter}` is not on the map, or not explained: {letters}"
+        );
+    }
+    let stray = letters.chars().find(|letter| !known.contains(*letter) && *letter != '-');
+    ensure!(stray.is_none(), "`{stray:?}` is on the map and not explained");
+    Ok(())
 }
 
 /// How a window of a whole number of pages begins.

@@ -22,6 +22,8 @@
 //! | `scarce` | messages without memory |
 //! | `physical` | device memory |
 //! | `rings` | memory that comes twice in a row |
+//! | `pressure` | more memory than there is |
+//! | `taken_away` | every kind of call while memory goes and comes back |
 
 #![no_std]
 #![no_main]
@@ -37,11 +39,13 @@ mod moves;
 mod offences;
 mod physical;
 mod pointers;
+mod pressure;
 mod registers;
 mod report;
 mod rings;
 mod scarce;
 mod sharing;
+mod taken_away;
 mod waits;
 mod windows;
 
@@ -60,6 +64,9 @@ fn main(start: &StartInformation) -> u32 {
     }
     if start.argument == roles::ECHO {
         return between::echo(start);
+    }
+    if start.argument & 0xffff_ffff == roles::PRESSURE {
+        return pressure::by_hand(start);
     }
     let Some(role) = CheckRole::from_argument(start.argument) else {
         say!("check: there is no part {}", start.argument);
@@ -94,6 +101,9 @@ fn main(start: &StartInformation) -> u32 {
         CheckRole::ScarceChannels => scarce::check(&mut report),
         CheckRole::Physical => physical::check(start, &mut report),
         CheckRole::Rings => rings::check(&mut report),
+        CheckRole::Pressure => pressure::check(&mut report),
+        CheckRole::TakenAway => taken_away::check(true, &mut report),
+        CheckRole::TakenAwayUntouched => taken_away::check(false, &mut report),
         CheckRole::Panic => panic!("this is the part that panics"),
         offence => {
             offences::commit(offence, start, &mut report);

@@ -112,6 +112,16 @@ pub fn area_create(size: u64) -> Result<Handle, ErrorCode> {
     unsafe { call(SystemCall::AreaCreate, [size, 0, 0, 0, 0, 0]) }.map(Handle)
 }
 
+/// Makes an area of `size` zero bytes whose pages the kernel may take away and bring back.
+///
+/// # Errors
+///
+/// See [`SystemCall::AreaCreateSwappable`].
+pub fn area_create_swappable(size: u64) -> Result<Handle, ErrorCode> {
+    // SAFETY: the call changes no memory that is mapped.
+    unsafe { call(SystemCall::AreaCreateSwappable, [size, 0, 0, 0, 0, 0]) }.map(Handle)
+}
+
 /// Maps `length` bytes of an area from `offset` on, at `address` or (0) where there is room, and gives
 /// the address.
 ///
