@@ -36,6 +36,11 @@ impl WaitKey for Key {
 /// Who waits: numbers of threads.
 static WAITS: Mutex<WaitQueues<Key, u64, (), THREADS_MAX>> = Mutex::const_new(InterruptLock::INIT, WaitQueues::new());
 
+/// How many threads wait. O(places).
+pub(crate) fn waiting() -> usize {
+    WAITS.lock().len()
+}
+
 /// Checks the address of a word.
 fn check(address: u64) -> Result<VirtAddr, ErrorCode> {
     if !address.is_multiple_of(4) {

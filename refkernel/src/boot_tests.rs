@@ -6,10 +6,11 @@
 //! N passed, M failed
 //! ```
 //!
-//! Every test that runs a program also counts frames: as many are in use afterwards as were before. A line `test NAME ...` is
+//! Every test that runs a program also counts frames, processes, channels and waiting threads: there are as many afterwards as before. A line `test NAME ...` is
 //! printed when the test has ended, since programs write lines of their own.
 
 use crate::cpu::{others, probe};
+use crate::leftovers::Leftovers;
 use crate::log;
 use crate::memory::{self, Kernel};
 use crate::pager;
@@ -50,6 +51,13 @@ pub(crate) enum Failure {
         /// In use afterwards.
         after: u64,
     },
+    /// There are processes, channels or waiting threads that were not there before, or the other way round.
+    Leftovers {
+        /// There before.
+        before: Leftovers,
+        /// There afterwards.
+        after: Leftovers,
+    },
     /// An area could not be made.
     Area(AreaError),
     /// A file that must be refused was refused for another reason, or not at all.
@@ -82,6 +90,7 @@ impl fmt::Display for Failure {
             Self::Frames { before, after } => {
                 write!(formatter, "{before} frames were in use before and {after} are afterwards")
             }
+            Self::Leftovers { before, after } => write!(formatter, "before there were {before}, afterwards {after}"),
             Self::Area(error) => error.fmt(formatter),
             Self::Refusal(Ok(())) => formatter.write_str("a file that must be refused was loaded"),
             Self::Refusal(Err(error)) => write!(formatter, "refused for another reason: {error}"),
@@ -183,11 +192,15 @@ const FILE_TESTS: &[(&str, Test)] = &[
     ("program_missing_is_refused", program_missing),
 ];
 
-/// Runs a test and counts frames around it.
+/// Runs a test and counts frames around it, and what else a process can leave.
 pub(crate) fn same_frames(test: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
-    let (before, uses) = (memory::frames_in_use(), memory::frame_counts().by_use);
+    let (frames, uses, leftovers) = (memory::frames_in_use(), memory::frame_counts().by_use, Leftovers::now());
     test()?;
-    let after = memory::frames_in_use();
+    let (before, after) = (leftovers, Leftovers::now());
+    if before != after {
+        return Err(Failure::Leftovers { before, after });
+    }
+    let (before, after) = (frames, memory::frames_in_use());
     if before == after {
         return Ok(());
     }
@@ -208,7 +221,7 @@ pub(crate) fn ended(ending: Ending, must: roles::Ending) -> Result<(), Failure> 
 }
 
 /// One part of the program `check`.
-pub(crate) fn plays(programs: &Programs<'_>, role: CheckRole) -> Result<(), Failure> {
+fn plays(programs: &Programs<'_>, role: CheckRole) -> Result<(), Failure> {
     ended(check(programs, role)?, role.must())
 }
 

@@ -110,9 +110,10 @@ impl<'a> Options<'a> {
         match (name, value) {
             (b"demo", None) => self.demo = true,
             (b"hold", None) => self.hold = true,
-            (b"bench", _) => {
-                let role = BenchRole::ALL.into_iter().find(|role| role.word().as_bytes() == value.unwrap_or_default());
-                match role {
+            (b"bench", None) => self.bench = Some(BenchRole::All),
+            (b"bench", Some(value)) => {
+                let mut roles = BenchRole::ALL.into_iter().filter(|role| !role.word().is_empty());
+                match roles.find(|role| role.word().as_bytes() == value) {
                     Some(role) => self.bench = Some(role),
                     None => self.keep_unknown(word),
                 }
@@ -219,6 +220,14 @@ mod tests {
         for test in EndingTest::ALL {
             let line = format!("test={}", test.name());
             assert_eq!(Options::parse(line.as_bytes()).tests, Tests::Ending(test));
+        }
+        for role in [BenchRole::Quick, BenchRole::Flushes] {
+            let line = format!("bench bench={}", role.word());
+            assert_eq!(Options::parse(line.as_bytes()).bench, Some(role));
+        }
+        for bad in ["bench=", "bench=all", "bench=quick,flushes"] {
+            assert_eq!(Options::parse(bad.as_bytes()).bench, None);
+            assert_eq!(unknown(bad.as_bytes()), [bad]);
         }
     }
 

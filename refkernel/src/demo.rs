@@ -1,17 +1,18 @@
-//! The demo: a program that works, one that must be killed, and the picture of what that left in memory.
+//! The demo: `init` and what it starts, among that a program that works and one that must be killed, and the picture of what those left in memory.
 
 use crate::boot_picture::{self, PictureError};
+use crate::devices::input;
 use crate::log;
 use crate::memory;
 use crate::process::{self, Ending, ProcessRef, Screen, Start};
 use crate::programs::{ProgramError, Programs};
-use crate::thread::ThreadError;
+use crate::thread::{ThreadError, sleep};
 use core::fmt;
 use refkernel::boot_info::{BootInfo, Framebuffer};
 use refkernel::picture::{ProgramStrip, program_strip};
 use refkernel_abi::{PAGE_SIZE, program_status, roles};
 use vmcore::addr::FrameRange;
-use vmcore::vm_area::{Area, AreaKind};
+use vmcore::vm_area::{Area, AreaError, AreaKind};
 
 /// What went wrong with the demo.
 #[derive(Clone, Copy, Debug)]
@@ -21,13 +22,19 @@ pub(crate) enum DemoError {
     Program(ProgramError),
     /// There was no thread for one.
     Thread(ThreadError),
-    /// An instance ended in another way than it had to.
+    /// A program ended in another way than it had to.
     Ending {
+        /// Which.
+        name: &'static str,
         /// The argument of the instance.
         argument: u64,
         /// How it ended.
         ending: Ending,
     },
+    /// A process that was to be shown is not there.
+    Gone(u64),
+    /// The page that the kernel shares with `init` cannot be used.
+    Page(AreaError),
     /// The picture could not be drawn.
     Picture(PictureError),
     /// Frames are in use that were not before.
@@ -45,6 +52,12 @@ impl From<ThreadError> for DemoError {
     }
 }
 
+impl From<AreaError> for DemoError {
+    fn from(error: AreaError) -> Self {
+        Self::Page(error)
+    }
+}
+
 impl From<ProgramError> for DemoError {
     fn from(error: ProgramError) -> Self {
         Self::Program(error)
@@ -56,9 +69,11 @@ impl fmt::Display for DemoError {
         match self {
             Self::Program(error) => error.fmt(formatter),
             Self::Thread(error) => error.fmt(formatter),
-            Self::Ending { argument, ending } => {
-                write!(formatter, "instance {argument} of demo ended as it must not: {ending}")
+            Self::Ending { name, argument, ending } => {
+                write!(formatter, "instance {argument} of {name} ended as it must not: {ending}")
             }
+            Self::Gone(instance) => write!(formatter, "instance {instance} of demo is not there to be shown"),
+            Self::Page(error) => write!(formatter, "the page for init: {error}"),
             Self::Picture(error) => error.fmt(formatter),
             Self::Frames { before, after } => {
                 write!(formatter, "{before} frames were in use before and {after} are afterwards")
@@ -69,43 +84,92 @@ impl fmt::Display for DemoError {
 
 impl core::error::Error for DemoError {}
 
-/// The demo from its start to its end. Where everything is gone again, as many frames are in use as before.
-pub(crate) fn run(info: &BootInfo, programs: &Programs<'_>) -> Result<(), DemoError> {
+/// How often the page is looked at, in microseconds.
+const LOOK: u64 = 2000;
+
+/// The demo from its start to its end; where a person has `watched`, Enter ends it. Where everything is gone again, as many frames are in use as before.
+pub(crate) fn run(info: &BootInfo, programs: &Programs<'_>, watched: bool) -> Result<(), DemoError> {
     let before = memory::frames_in_use();
     {
         let strip = screen_strip(info);
-        let first = works(programs, strip.as_ref())?;
-        let second = must_be_killed(programs)?;
-        // Drawn while both spaces are alive.
-        boot_picture::show(info, &[&first, &second]).map_err(DemoError::Picture)?;
+        let page = Area::new(&memory::Kernel, AreaKind::Open { size: PAGE_SIZE }, ())?;
+        let argument = if watched { roles::INIT_WATCHED } else { roles::INIT_ALONE };
+        let start = Start {
+            argument,
+            area: Some(&page),
+            screen: strip.as_ref().map(Strip::screen),
+            physical: true,
+            ..Start::default()
+        };
+        let init = programs.load("init", start)?;
+        process::start(&init)?;
+        if is_ready(&init, &page)? {
+            show(info)?;
+            page.write(0, &roles::INIT_DRAWN.to_le_bytes())?.complete();
+        }
+        if watched {
+            input::begin(info);
+            log!("refkernel: ready; Enter powers off");
+            wait_for_enter();
+            end_all();
+        }
+        let ending = process::wait(&init).unwrap_or(Ending::Killed);
+        if !watched && !ending.is(roles::Ending::Exits(program_status::SUCCESS)) {
+            return Err(DemoError::Ending { name: "init", argument, ending });
+        }
     }
     let after = memory::frames_in_use();
     log!("frames: {before} in use before, {after} after");
     if before == after { Ok(()) } else { Err(DemoError::Frames { before, after }) }
 }
 
-/// The instance that works. Its process is kept, so that its space can be looked at.
-fn works(programs: &Programs<'_>, strip: Option<&Strip>) -> Result<ProcessRef, DemoError> {
-    let argument = roles::DEMO_WORKS;
-    let process = programs.load("demo", Start { argument, screen: strip.map(Strip::screen), ..Start::default() })?;
-    let ending = process::run(&process)?;
-    if ending.is(roles::Ending::Exits(program_status::SUCCESS)) {
-        Ok(process)
-    } else {
-        Err(DemoError::Ending { argument, ending })
+/// Waits until `init` says that there is something to be shown; false if it ends before.
+fn is_ready(init: &ProcessRef, page: &Area<memory::Kernel>) -> Result<bool, DemoError> {
+    while process::threads(init) != 0 {
+        let mut word = [0; 8];
+        page.read(0, &mut word)?;
+        if u64::from_le_bytes(word) == roles::INIT_READY {
+            return Ok(true);
+        }
+        sleep::sleep_microseconds(LOOK);
     }
+    Ok(false)
 }
 
-/// The instance that makes a bad access. Its process is kept as well.
-fn must_be_killed(programs: &Programs<'_>) -> Result<ProcessRef, DemoError> {
-    let argument = roles::DEMO_BAD_ACCESS;
-    let process = programs.load("demo", Start { argument, ..Start::default() })?;
-    let ending = process::run(&process)?;
-    if ending.is(roles::DEMO_BAD_ACCESS_ENDING) {
-        log!("refkernel: the program was killed, the kernel goes on");
-        Ok(process)
-    } else {
-        Err(DemoError::Ending { argument, ending })
+/// Draws the picture while the spaces of both instances of `demo` are alive, which `init` has handles of.
+fn show(info: &BootInfo) -> Result<(), DemoError> {
+    let instance = |argument: u64| {
+        process::all().find(|process| process.is_instance("demo", argument)).ok_or(DemoError::Gone(argument))
+    };
+    let (works, killed) = (instance(roles::DEMO_WORKS)?, instance(roles::DEMO_BAD_ACCESS)?);
+    for (process, argument, must) in [
+        (&works, roles::DEMO_WORKS, roles::Ending::Exits(program_status::SUCCESS)),
+        (&killed, roles::DEMO_BAD_ACCESS, roles::DEMO_BAD_ACCESS_ENDING),
+    ] {
+        match process::ending(process) {
+            Some(ending) if ending.is(must) => {}
+            ending => {
+                let ending = ending.unwrap_or(Ending::Killed);
+                return Err(DemoError::Ending { name: "demo", argument, ending });
+            }
+        }
+    }
+    log!("refkernel: the program was killed, the kernel goes on");
+    boot_picture::show(info, &[&works, &killed]).map_err(DemoError::Picture)
+}
+
+/// Waits for the person at the serial line or the keyboard, while programs go on.
+fn wait_for_enter() {
+    while input::wait().is_some_and(|typed| !typed.is_enter()) {}
+}
+
+/// Ends every process, and waits until all have.
+fn end_all() {
+    for process in process::all() {
+        process::end(&process, Ending::Killed);
+    }
+    while process::all().any(|process| process::threads(&process) != 0) {
+        sleep::sleep_microseconds(LOOK);
     }
 }
 
@@ -118,6 +182,7 @@ pub(crate) struct Strip {
 }
 
 impl Strip {
+    /// As a program is handed it.
     pub(crate) fn screen(&self) -> Screen<'_> {
         Screen { area: &self.area, width: self.width, height: self.place.rows, pitch: self.pitch }
     }

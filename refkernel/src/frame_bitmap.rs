@@ -150,12 +150,22 @@ impl<'a> FrameBitmap<'a> {
     ///
     /// [`NotTaken`] for one that is free already or not in the region.
     pub fn give(&mut self, frame: u64) -> Result<(), NotTaken> {
-        if frame >= self.frames || self.is_free(frame) {
-            return Err(NotTaken(frame));
-        }
+        let bit = 1 << (frame % 64);
+        // Level 0 begins the words.
+        let word = self.words.get_mut((frame / 64) as usize).filter(|word| frame < self.frames && **word & bit == 0);
+        let word = word.ok_or(NotTaken(frame))?;
+        let was_empty = *word == 0;
+        *word |= bit;
         self.free += 1;
-        let mut index = frame;
-        for level in 0..self.levels {
+        if was_empty {
+            self.note_not_empty(frame / 64);
+        }
+        Ok(())
+    }
+
+    /// Notes above level 0 that a word of it is not zero any more.
+    fn note_not_empty(&mut self, mut index: u64) {
+        for level in 1..self.levels {
             let Some(word) = self.word_mut(level, index / 64) else { break };
             let was_empty = *word == 0;
             *word |= 1 << (index % 64);
@@ -164,7 +174,6 @@ impl<'a> FrameBitmap<'a> {
             }
             index /= 64;
         }
-        Ok(())
     }
 
     /// Makes a free frame taken.

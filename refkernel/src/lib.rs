@@ -17,7 +17,7 @@
 //! | [`shell`] | the prompt of the inspector |
 //! | [`symbols`] | names for addresses |
 //! | [`wait_queues`] | who waits for what, first come first served |
-//! | [`surface`] | drawing on the memory of a framebuffer |
+//! | [`surface`] | drawing on the memory of a framebuffer, text on it, and who gets which part of the screen |
 
 #![cfg_attr(not(test), no_std)]
 #![warn(missing_docs)]

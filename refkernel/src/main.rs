@@ -15,6 +15,7 @@ mod demo;
 mod devices;
 mod ending_tests;
 mod inspector;
+mod leftovers;
 mod memory;
 mod memory_functions;
 mod pager;
@@ -71,16 +72,14 @@ fn with_memory(info: &'static BootInfo) -> ! {
         inspector::run(info);
         exit(ExitCode::Success);
     }
-    if let Err(error) = demo::run(info, &programs) {
+    let watched = !options.demo && !options.hold;
+    if let Err(error) = demo::run(info, &programs, watched) {
         log!("refkernel: the demo failed: {error}");
         exit(ExitCode::Failure);
     }
     if options.hold {
         log!("refkernel: picture ready");
         devices::serial::receive();
-    } else if !options.demo {
-        devices::input::begin(info);
-        prompt();
     }
     exit(ExitCode::Success)
 }
@@ -98,12 +97,6 @@ fn bench(programs: &Programs<'_>, role: BenchRole) -> ExitCode {
             ExitCode::Failure
         }
     }
-}
-
-/// Waits for the person at the serial line or the keyboard.
-fn prompt() {
-    log!("refkernel: ready; Enter powers off");
-    while devices::input::wait().is_some_and(|typed| !typed.is_enter()) {}
 }
 
 /// Takes the kernel's symbols from the boot module, and says what is wrong with it.

@@ -2,6 +2,7 @@
 //!
 //! What the kernel keeps for good once it was needed (its heap's pages, tables for its stacks) is there after a short first run, which is not counted.
 
+use crate::leftovers::Leftovers;
 use crate::log;
 use crate::memory::{self, Kernel, frames};
 use crate::process::{self, Start};
@@ -109,11 +110,12 @@ fn once(programs: &Programs<'_>, stress: Stress) -> bool {
         sleep::sleep_microseconds(10_000);
     }
     settle();
-    for left in process::all() {
-        log!("refkernel: {} is still there", &*left);
+    let left = Leftovers::now();
+    if left != Leftovers::default() {
+        log!("refkernel: stress has left {left}");
     }
     if !ending.is(roles::Ending::Exits(program_status::SUCCESS)) {
         log!("refkernel: stress failed: {ending}");
     }
-    ending.is(roles::Ending::Exits(program_status::SUCCESS)) && process::all().next().is_none()
+    ending.is(roles::Ending::Exits(program_status::SUCCESS)) && left == Leftovers::default()
 }

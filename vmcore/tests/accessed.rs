@@ -15,9 +15,9 @@ const PAGES: u64 = 100;
 
 /// Makes a CPU forget everything, so that it marks what it uses anew.
 fn forget(world: &World, cpu: usize, space: &Space<Sim>) {
+    // Without tags a CPU that loads another root forgets what it knows by this one.
     world.leave(cpu, space);
     world.enter(cpu, space);
-    world.sim.flush_everything(cpu);
 }
 
 fn supply_all(area: &Area<Sim>) {

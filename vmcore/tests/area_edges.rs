@@ -55,9 +55,20 @@ fn a_page_that_is_waited_for_is_read_after_the_answer() {
     assert_eq!(area.read(5 * PAGE, &mut byte), Err(AreaError::Failed(5 * PAGE)));
     assert_eq!(area.write(5 * PAGE + 9, &[1]).map(|flush| flush.complete()), Err(AreaError::Failed(5 * PAGE)));
     area.retry(5 * PAGE, PAGE).unwrap();
+    // The same through a private view, which begins with page 2.
+    let view = area.overlay(2 * PAGE, 6 * PAGE).unwrap();
+    let request = match view.read(3 * PAGE, &mut byte) {
+        Err(AreaError::Awaits(PageWait::Request(request))) => request,
+        other => panic!("{other:?} instead of a request"),
+    };
+    assert_eq!(view.read(3 * PAGE + 7, &mut byte), Err(AreaError::Awaits(PageWait::Wait(request.token))));
+    area.fail(request.token, 5 * PAGE, PAGE).unwrap();
+    assert_eq!(view.read(3 * PAGE, &mut byte), Err(AreaError::Failed(3 * PAGE)));
+    area.retry(5 * PAGE, PAGE).unwrap();
     supply_all(&area);
     assert_eq!((area.read(5 * PAGE, &mut byte), byte), (Ok(()), [5]));
-    drop(area);
+    assert_eq!((view.read(3 * PAGE, &mut byte), byte), (Ok(()), [5]));
+    drop((area, view));
     world.finish();
 }
 
@@ -146,6 +157,7 @@ fn a_block_is_brought_together_beside_others() {
             drop(area.pin(page * PAGE, PAGE).unwrap().complete());
         }
         assert_eq!(area.pin((first + 500) * PAGE, 100 * PAGE).map(drop), Err(AreaError::Retry));
+        assert_eq!(area.allocate(first * PAGE, PAGE, 0).map(drop), Err(AreaError::Retry), "absent, and about to come");
         assert_eq!(flush.complete(), 1);
         // All of the block is there, and charged.
         assert_eq!((area.resident_pages(), account.charged()), (512 + 3, 512 + 3));
@@ -157,6 +169,13 @@ fn a_block_is_brought_together_beside_others() {
             let expected = if resident.contains(&page) { page } else { 0 };
             assert_eq!(u64::from_ne_bytes(bytes), expected, "{page}");
         }
+        // Nobody else's pages are charged.
+        let other = world.open(1024);
+        for page in 0..1024 {
+            other.write(page * PAGE, &[1]).unwrap().complete();
+        }
+        drop(other);
+        assert_eq!(account.charged(), 512 + 3);
         drop((space, area));
         assert_eq!(account.charged(), 0);
         drop(account);

@@ -50,6 +50,8 @@ mod paged;
 mod paged_model;
 #[path = "pins.rs"]
 mod pins;
+#[path = "platform_edges.rs"]
+mod platform_edges;
 #[path = "posix.rs"]
 mod posix;
 #[path = "posix_exhaustion.rs"]

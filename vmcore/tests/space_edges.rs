@@ -208,7 +208,7 @@ fn a_shared_large_page_is_not_written_by_who_only_read_it() {
 fn a_large_page_that_is_only_read_is_clean() {
     let world = World::of(Sim::builder().frames(4096));
     let (space, area) = huge_scene(&world, 1);
-    let others = [world.user(), world.user()];
+    let others = [world.user(), world.user(), world.user()];
     for other in &others {
         other.map(&MapRequest::new(&area).at(GIB).access(USER_WRITE)).unwrap();
         other.advise(range(GIB, LARGE), Advice::Huge).unwrap().complete();
@@ -217,10 +217,13 @@ fn a_large_page_that_is_only_read_is_clean() {
     touch(&world.sim, 0, &space, GIB, USER_READ).unwrap();
     assert_eq!(leaf(&space, GIB), Some((LARGE, false)));
     // Read by another window, it is as clean as before.
-    for other in &others {
+    for other in &others[..2] {
         other.fault(Fault::new(GIB + PAGE, USER_READ)).unwrap().complete();
         assert_eq!(leaf(other, GIB), Some((LARGE, false)));
     }
+    // One fault is enough for who writes to it.
+    others[2].fault(Fault::new(GIB + PAGE, USER_WRITE)).unwrap().complete();
+    assert_eq!(leaf(&others[2], GIB), Some((LARGE, true)));
     store(&world.sim, 0, &space, GIB + 9 * PAGE, 1).unwrap();
     assert_eq!(leaf(&space, GIB), Some((LARGE, true)));
     world.leave(0, &space);
@@ -345,6 +348,32 @@ fn a_large_page_that_is_unwanted_is_taken_apart_by_the_first_write() {
     ends(world, (space, area));
 }
 
+/// A large page of which a part was given up goes page by page, and its frames make another one: each is counted for what it is.
+#[test]
+fn a_large_page_that_was_taken_apart_is_made_again() {
+    let world = World::of(Sim::builder().frames(1800));
+    let space = world.user();
+    world.enter(0, &space);
+    let mut frames = Vec::new();
+    for round in 0..8 {
+        space.map_anonymous(LARGE, Place::At(GIB), USER_WRITE, Inherit::Copy, 0).unwrap();
+        space.advise(range(GIB, LARGE), Advice::Huge).unwrap().complete();
+        store(&world.sim, 0, &space, GIB, round).unwrap();
+        assert_eq!(leaf(&space, GIB), Some((LARGE, true)), "{round}");
+        frames.extend(space.frame_at(at(GIB)));
+        for page in [0, 70, 511] {
+            space.advise(range(GIB + page * PAGE, PAGE), Advice::NotNeeded).unwrap().complete();
+            assert_eq!(load(&world.sim, 0, &space, GIB + page * PAGE), Ok(0));
+        }
+        space.unmap_and_release(range(GIB, LARGE)).unwrap().complete();
+    }
+    frames.sort_unstable();
+    frames.dedup();
+    assert!(frames.len() <= 3, "there are three places for it");
+    world.leave(0, &space);
+    ends(world, space);
+}
+
 /// The kernel's index begins in memory that it was lent, and goes on in frames.
 #[test]
 fn a_lent_index_grows_into_frames() {
@@ -444,7 +473,7 @@ fn random_places_are_where_the_entropy_says() {
     // Where something is, the next gap above; where there is none, the lowest.
     let taken = space.map(&MapRequest::new(&area).at(GIB + 50 * PAGE)).unwrap();
     let request = |entropy| MapRequest::new(&area).place(Place::Random { entropy, within: Some(within) });
-    let entropy = |page: u64| (((u128::from(page) << 64) + 96) / 97) as u64;
+    let entropy = |page: u64| (u128::from(page) << 64).div_ceil(97) as u64;
     let found = space.map(&request(entropy(43))).unwrap();
     assert_eq!(found.start().as_u64(), GIB + 54 * PAGE);
     space.unmap(found).unwrap().complete();
@@ -627,8 +656,15 @@ fn a_part_is_released_and_its_neighbour_is_not() {
     assert_eq!(pages_of(&world), before - 2);
     space.unmap_and_release(range(GIB + 100 * PAGE, 420 * PAGE)).unwrap().complete();
     assert_eq!(shared.resident_pages(), 8);
-    assert_eq!(pages_of(&world), before - 2 - (104..512).step_by(13).count() as u64);
-    for page in [0, 39, 91] {
+    // The same where what stays comes first.
+    let first = world.open(8);
+    common::map(&space, &first, GIB - 8 * PAGE, 0, 8);
+    first.write(PAGE, &[1]).unwrap().complete();
+    space.unmap_and_release(range(GIB - 8 * PAGE, 10 * PAGE)).unwrap().complete();
+    assert_eq!(first.resident_pages(), 1);
+    drop(first);
+    assert_eq!(pages_of(&world), before - 3 - (104..512).step_by(13).count() as u64);
+    for page in [39, 91] {
         assert_eq!(load(&world.sim, 0, &space, GIB + page * PAGE), Ok(page));
     }
     world.leave(0, &space);
@@ -724,9 +760,9 @@ fn a_childs_first_read_shows_what_is_beside() {
     for (has_table, is_limited) in [(false, false), (true, false), (false, true), (true, true)] {
         let world = World::new(1);
         let space = world.user();
-        space.map_anonymous(64 * PAGE, Place::At(GIB), USER_WRITE, Inherit::Copy, 0).unwrap();
+        space.map_anonymous(128 * PAGE, Place::At(GIB), USER_WRITE, Inherit::Copy, 0).unwrap();
         world.enter(0, &space);
-        for page in 2..10 {
+        for page in (2..50).chain(66..80) {
             store(&world.sim, 0, &space, GIB + page * PAGE, page).unwrap();
         }
         let child = space.try_clone(()).unwrap().complete();
@@ -736,13 +772,14 @@ fn a_childs_first_read_shows_what_is_beside() {
         world.leave(0, &space);
         world.enter(0, &child);
         if has_table {
-            store(&world.sim, 0, &child, GIB + 40 * PAGE, 40).unwrap();
-            assert_eq!(shown(&child, GIB, 64), [40], "what is made is shown alone");
+            store(&world.sim, 0, &child, GIB + 60 * PAGE, 60).unwrap();
+            store(&world.sim, 0, &child, GIB + 100 * PAGE, 100).unwrap();
+            assert_eq!(shown(&child, GIB, 128), [60, 100], "what is made is shown alone");
         }
         assert_eq!(load(&world.sim, 0, &child, GIB + 5 * PAGE), Ok(5));
-        let expected: Vec<_> = if is_limited { 5..6 } else { 2..10 }.collect();
-        assert_eq!(shown(&child, GIB, 20), expected, "{has_table} {is_limited}");
-        for page in 2..10 {
+        let expected: Vec<_> = if is_limited { 5..6 } else { 2..50 }.collect();
+        assert_eq!(shown(&child, GIB, 60), expected, "{has_table} {is_limited}");
+        for page in 2..50 {
             assert_eq!(load(&world.sim, 0, &child, GIB + page * PAGE), Ok(page));
             assert_eq!(leaf(&child, GIB + page * PAGE), Some((PAGE, false)));
         }
@@ -754,36 +791,44 @@ fn a_childs_first_read_shows_what_is_beside() {
 /// Of two windows onto an area that shares pages with a child's, what one has made its own may be written through the other at once, and nothing else.
 #[test]
 fn neighbours_that_are_shared_are_shown_for_reading() {
-    let world = World::new(1);
-    let space = world.user();
-    let area = world.open(16);
-    let request = MapRequest::new(&area).access(USER_WRITE).inherit(Inherit::Copy);
-    space.map(&request.at(GIB)).unwrap();
-    world.enter(0, &space);
-    for page in 0..16 {
-        store(&world.sim, 0, &space, GIB + page * PAGE, page).unwrap();
+    // Of a packed node and of one that is not, and where each page is looked at by itself.
+    for (pages, is_ring) in [(16, false), (64, false), (64, true)] {
+        let world = World::new(1);
+        let space = world.user();
+        let kind = if is_ring { AreaKind::Ring { size: pages * PAGE } } else { AreaKind::Open { size: pages * PAGE } };
+        let area = common::area(&world.sim, kind).unwrap();
+        let map = |start| {
+            let request = MapRequest::new(&area).at(start).size(pages * PAGE).access(USER_WRITE).inherit(Inherit::Copy);
+            space.map(&request).unwrap();
+        };
+        map(GIB);
+        world.enter(0, &space);
+        for page in 0..pages {
+            store(&world.sim, 0, &space, GIB + page * PAGE, page).unwrap();
+        }
+        let child = space.try_clone(()).unwrap().complete();
+        // The leaf of the tree is the parent's own from here on, as these pages are, and no others.
+        for page in [3, 11] {
+            store(&world.sim, 0, &space, GIB + page * PAGE, 100 + page).unwrap();
+        }
+        map(2 * GIB);
+        assert_eq!(load(&world.sim, 0, &space, 2 * GIB), Ok(0));
+        for page in 0..pages {
+            let own = page == 3 || page == 11;
+            assert_eq!(leaf(&space, 2 * GIB + page * PAGE), Some((PAGE, own)), "{page} of {pages}");
+        }
+        for page in 0..pages {
+            store(&world.sim, 0, &space, 2 * GIB + page * PAGE, 200 + page).unwrap();
+            assert_eq!(load(&world.sim, 0, &space, GIB + page * PAGE), Ok(200 + page));
+        }
+        world.leave(0, &space);
+        world.enter(0, &child);
+        for page in 0..pages {
+            assert_eq!(load(&world.sim, 0, &child, GIB + page * PAGE), Ok(page));
+        }
+        world.leave(0, &child);
+        ends(world, (space, child, area));
     }
-    let child = space.try_clone(()).unwrap().complete();
-    // The leaf of the tree is the parent's own from here on, as these pages are, and no others.
-    for page in [3, 11] {
-        store(&world.sim, 0, &space, GIB + page * PAGE, 100 + page).unwrap();
-    }
-    let request = MapRequest::new(&area).access(USER_WRITE).inherit(Inherit::Copy);
-    space.map(&request.at(2 * GIB)).unwrap();
-    assert_eq!(load(&world.sim, 0, &space, 2 * GIB), Ok(0));
-    for page in 0..16 {
-        let own = page == 3 || page == 11;
-        assert_eq!(leaf(&space, 2 * GIB + page * PAGE), Some((PAGE, own)), "{page}");
-        store(&world.sim, 0, &space, 2 * GIB + page * PAGE, 200 + page).unwrap();
-        assert_eq!(load(&world.sim, 0, &space, GIB + page * PAGE), Ok(200 + page));
-    }
-    world.leave(0, &space);
-    world.enter(0, &child);
-    for page in 0..16 {
-        assert_eq!(load(&world.sim, 0, &child, GIB + page * PAGE), Ok(page));
-    }
-    world.leave(0, &child);
-    ends(world, (space, child, area));
 }
 
 /// What nobody shares any more is written where it is.

@@ -111,12 +111,12 @@ impl Outcome {
         100.0 * f64::from(self.caught) / f64::from(self.viable().max(1))
     }
 
-    fn count(&mut self, mutant: &Mutant, end: Ended, explained: &Explained) {
+    fn count(&mut self, (mutant, nth): (&Mutant, usize), end: Ended, explained: &Explained) {
         match end {
             Ended::Caught => self.caught += 1,
             Ended::Unviable => self.unviable += 1,
             Ended::Untried => self.untried += 1,
-            Ended::Missed | Ended::Unreached if explained.covers(&mutant.name) => self.explained += 1,
+            Ended::Missed | Ended::Unreached if explained.covers(&mutant.name, nth) => self.explained += 1,
             Ended::Missed => self.survivors.push(mutant.name.clone()),
             Ended::Unreached => self.survivors.push(format!("{} (reached by no test)", mutant.name)),
         }
@@ -281,10 +281,11 @@ fn run(root: &Path, mutants: &[Mutant], chosen: &[usize], arguments: &Arguments)
     })?;
     ends.extend(tried);
     let mut outcomes = MODULES.map(|module| Outcome { module, ..Outcome::default() });
+    let ordinals = ordinals(mutants);
     for (position, end) in ends {
         let mutant = &mutants[position];
         if let Some(outcome) = outcomes.iter_mut().find(|outcome| outcome.module == module_of(&mutant.file)) {
-            outcome.count(mutant, end, &explained);
+            outcome.count((mutant, ordinals[position]), end, &explained);
         }
     }
     Ok(outcomes
@@ -296,7 +297,7 @@ fn run(root: &Path, mutants: &[Mutant], chosen: &[usize], arguments: &Arguments)
 /// Survivors that change nothing that can be observed.
 #[derive(Debug, Default)]
 struct Explained {
-    /// Names of mutants, without line and column.
+    /// Names of mutants, without line and column; where several have the same, perhaps with which of them it is.
     names: BTreeSet<String>,
 }
 
@@ -311,9 +312,24 @@ impl Explained {
         Self { names: text.lines().filter(|line| line.starts_with(' ')).map(|line| line.trim().to_owned()).collect() }
     }
 
-    fn covers(&self, name: &str) -> bool {
-        self.names.contains(&without_place(name))
+    fn covers(&self, name: &str, nth: usize) -> bool {
+        let name = without_place(name);
+        self.names.contains(&format!("{name} ({nth})")) || self.names.contains(&name)
     }
+}
+
+/// Of each mutant, the how manieth of that name it is in its file, from the top and from 1.
+fn ordinals(mutants: &[Mutant]) -> Vec<usize> {
+    let names: Vec<_> = mutants.iter().map(|mutant| without_place(&mutant.name)).collect();
+    let mut sorted: Vec<_> = (0..mutants.len()).collect();
+    sorted.sort_by_key(|position| (&names[*position], mutants[*position].start));
+    let mut ordinals = vec![1; mutants.len()];
+    for pair in sorted.windows(2) {
+        if names[pair[0]] == names[pair[1]] {
+            ordinals[pair[1]] = ordinals[pair[0]] + 1;
+        }
+    }
+    ordinals
 }
 
 /// `vmcore/src/a.rs:1:2: replace …` without its line and column, which change with every edit above.
@@ -393,12 +409,25 @@ mod tests {
             (&other, Ended::Unviable),
             (&other, Ended::Untried),
         ] {
-            outcome.count(mutant, end, &explained);
+            outcome.count((mutant, 1), end, &explained);
         }
         assert_eq!((outcome.caught, outcome.viable(), outcome.explained), (2, 4, 1));
         assert_eq!((outcome.unviable, outcome.untried), (1, 1));
         let text = Table(&[outcome]).to_string();
         assert!(text.contains("50.0") && text.contains("insert (reached by no test)"), "{text}");
+    }
+
+    #[test]
+    fn of_namesakes_one_is_explained() {
+        let below = LIST.replace("12:7", "30:7").replace("\"line\": 12", "\"line\": 30");
+        let mutants = [below.as_str(), LIST].map(|list| parse(list.as_bytes()).unwrap().remove(0));
+        let ordinals = ordinals(&mutants);
+        assert_eq!(ordinals, [2, 1]);
+        let name = without_place(&mutants[0].name);
+        for (text, covered) in [(format!(" {name} (2)"), [true, false]), (format!(" {name}"), [true, true])] {
+            let explained = Explained::parse(&text);
+            assert_eq!([0, 1].map(|at| explained.covers(&mutants[at].name, ordinals[at])), covered);
+        }
     }
 
     #[test]

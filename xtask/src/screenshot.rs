@@ -31,8 +31,9 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// Where random choices start: the same picture each time.
 const SEED: &str = "seed=1";
 
-/// What is typed for the picture of the console.
-const TYPED: [&str; 5] = ["run demo", "maps 1", "walk 0x100000000", "explain 0x10 write in 1", "dump 0x100000000+64K"];
+/// What is typed for the picture of the console. Behind Ctrl-L, which clears the screen of what the kernel has said of the machine and of the time.
+const TYPED: [&str; 5] =
+    ["\u{c}run demo", "maps 1", "walk 0x100000000", "explain 0x10 write in 1", "dump 0x100000000+64K"];
 
 /// Take the pictures of the README: the map, the console, and a program's animation
 ///
@@ -102,7 +103,7 @@ fn take(subject: Subject, image: &Image, programs: &[String], picture: &Path) ->
     let questions: Vec<String> = match subject {
         Subject::Map => Vec::new(),
         Subject::Console => TYPED.map(str::to_owned).to_vec(),
-        Subject::Animation => vec![format!("run {}", drawing().context("no program draws")?)],
+        Subject::Animation => vec![format!("\u{c}run {}", drawing().context("no program draws")?)],
     };
     let shot = match subject {
         Subject::Map => None,

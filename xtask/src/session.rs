@@ -226,6 +226,7 @@ fn run_command(command: impl FnOnce(&Path) -> Command, wishes: Wishes<'_>) -> Re
         input,
         asked: 0,
         at_prompt: false,
+        prompt_line: None,
         shots: Vec::new(),
         waits_for_shot: false,
         picture: match wishes.picture {
@@ -310,6 +311,8 @@ struct Watch<'a> {
     asked: usize,
     /// The kernel waits for a question that was not asked yet.
     at_prompt: bool,
+    /// The number of the line that the last prompt was on.
+    prompt_line: Option<usize>,
     /// What had come on the serial line before each picture of the script.
     shots: Vec<Vec<u8>>,
     waits_for_shot: bool,
@@ -329,7 +332,10 @@ impl Watch<'_> {
                     let shown = if self.wishes.typing == Typing::Keys { &bytes } else { text.as_bytes() };
                     let _ = out.write_all(shown).and_then(|()| out.flush());
                 }
-                if self.log.partial == PROMPT.as_bytes() {
+                // What follows on the line of a prompt may be a control of the terminal's: it is the same prompt.
+                let line = self.log.lines.len();
+                if self.log.partial == PROMPT.as_bytes() && self.prompt_line != Some(line) {
+                    self.prompt_line = Some(line);
                     self.at_prompt = true;
                     self.go_on();
                 }

@@ -56,6 +56,57 @@ pub const DEMO_BAD_ACCESS: u64 = 1;
 /// How that instance must end.
 pub const DEMO_BAD_ACCESS_ENDING: Ending = Ending::Killed(Cause::FaultAt(Attempt::Read, 0x10));
 
+/// The part that `init` plays: where nobody watches, it comes to its end by itself.
+pub const INIT_ALONE: u64 = 0;
+/// The part where somebody does: then the animation goes on until everything is ended.
+pub const INIT_WATCHED: u64 = 1;
+
+/// What `init` writes to the first word of the area that it was handed, when all that is to be seen in the picture of memory is there.
+pub const INIT_READY: u64 = 1;
+/// What the kernel writes there when the picture is drawn.
+pub const INIT_DRAWN: u64 = 2;
+
+/// How an argument tells a program of the screen whose area it is handed by another program: in the upper 48 bits, all zero without one. The kernel says it in the
+/// [start information](crate::StartInformation) instead.
+///
+/// ```text
+///   63..48       47..32   31..16   15..0
+///   pitch / 4    height   width    the argument itself
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScreenSize {
+    /// Pixels per row.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+    /// Bytes from one row to the next.
+    pub pitch: u32,
+}
+
+impl ScreenSize {
+    /// The argument with this screen; `None` for sizes that do not fit.
+    #[must_use]
+    pub fn with_argument(self, argument: u16) -> Option<u64> {
+        let fields = [self.pitch / 4, self.height, self.width, argument.into()];
+        let whole = self.pitch % 4 == 0;
+        fields
+            .into_iter()
+            .try_fold(0, |sum, field| Some(sum << 16 | u64::from(u16::try_from(field).ok()?)))
+            .filter(|_| whole)
+    }
+
+    /// The screen of an argument, and the argument itself.
+    #[must_use]
+    pub const fn from_argument(argument: u64) -> (Option<Self>, u16) {
+        let size = Self {
+            width: argument as u32 >> 16,
+            height: (argument >> 32) as u32 & 0xffff,
+            pitch: (argument >> 48) as u32 * 4,
+        };
+        (if size.width == 0 { None } else { Some(size) }, argument as u16)
+    }
+}
+
 /// What `stress` is started with: for how long, and where its random choices begin.
 ///
 /// ```text
@@ -382,6 +433,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_screen_and_an_argument_share_a_number() {
+        let size = ScreenSize { width: 1024, height: 96, pitch: 4096 };
+        let number = size.with_argument(7).unwrap();
+        assert_eq!(ScreenSize::from_argument(number), (Some(size), 7));
+        assert_eq!(ScreenSize::from_argument(u64::from(u16::MAX)), (None, u16::MAX));
+        assert_eq!(ScreenSize { width: 1 << 16, ..size }.with_argument(0), None);
+        assert_eq!(ScreenSize { pitch: 4098, ..size }.with_argument(0), None);
+    }
+
+    #[test]
     fn time_and_seed_share_a_number() {
         for stress in [Stress { seconds: 0, seed: 0 }, Stress { seconds: u16::MAX, seed: u32::MAX }] {
             assert_eq!(Stress::from_argument(stress.argument()), stress);
@@ -399,5 +460,14 @@ mod tests {
         }
         assert_eq!(CheckRole::from_argument(40), None);
         assert_eq!(CheckRole::from_argument(u64::MAX), None);
+    }
+
+    #[test]
+    fn what_bench_measures_has_numbers_and_words() {
+        for role in BenchRole::ALL {
+            assert_eq!(BenchRole::from_argument(role.argument()), Some(role));
+            assert_eq!(BenchRole::ALL.iter().filter(|other| other.word() == role.word()).count(), 1, "{role:?}");
+        }
+        assert_eq!(BenchRole::from_argument(3), None);
     }
 }

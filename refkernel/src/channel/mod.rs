@@ -67,6 +67,12 @@ pub(crate) fn open() -> Option<[ChannelEnd; 2]> {
     Some(ends.map(ChannelEnd))
 }
 
+/// How many channels there are, and how many threads wait at them. O(channels and places).
+pub(crate) fn counts() -> (usize, usize) {
+    let channels = CHANNELS.lock();
+    (channels.len(), channels.waits.len())
+}
+
 impl ChannelEnd {
     /// Which one.
     pub(crate) fn end(&self) -> End {

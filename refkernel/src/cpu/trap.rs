@@ -266,8 +266,11 @@ const fn is_machine_wide(vector: u64) -> bool {
 }
 
 /// Whether the frame could not be moved off the trap stack: then it is fatal, and nothing may trap again.
+///
+/// A program's always is: onto its process's kernel stack, where it has the room that every call begins with.
+#[inline]
 fn on_trap_stack(frame: &TrapFrame) -> bool {
-    segments::trap_stack().contains(&((&raw const *frame) as u64))
+    !frame.interrupted_program() && segments::trap_stack().contains(&((&raw const *frame) as u64))
 }
 
 /// Set by the first report.

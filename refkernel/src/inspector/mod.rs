@@ -35,8 +35,8 @@ use refkernel::shell::line::{Editor, Outcome};
 use subject::Trouble;
 use terminal::{Input, Out};
 
-/// What is written when a question may be asked.
-const PROMPT: &str = "vm> ";
+/// What is written when a question may be asked, in a colour of its own.
+const PROMPT: &str = "\x1b[36mvm> \x1b[0m";
 
 /// Answers questions until there are no more.
 pub(crate) fn run(info: &BootInfo) {

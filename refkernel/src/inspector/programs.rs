@@ -4,7 +4,7 @@
 
 use super::subject::{self, Trouble};
 use super::terminal::{Input, Out};
-use crate::demo;
+use crate::demo::{self, Strip};
 use crate::memory;
 use crate::process::{self, Ending, Process, ProcessRef, Start};
 use crate::programs::{self, ProgramError};
@@ -12,7 +12,7 @@ use core::fmt::Write;
 use refkernel::archive::ProgramName;
 
 /// The programs that are handed their part of the screen.
-const DRAWING: [&str; 2] = ["demo", "draw"];
+const DRAWING: [&str; 3] = ["demo", "draw", "init"];
 /// How many are kept.
 const KEPT: usize = 8;
 
@@ -55,9 +55,10 @@ pub(super) fn run(name: &str, argument: u64, kept: &mut Kept, input: &Input, out
     let file = programs::archive().and_then(|archive| archive.program(name)).ok_or(Trouble::NoProgram)?;
     let full = ProgramName::new(name).ok_or(Trouble::NoProgram)?;
     let slot = kept.0.iter_mut().find(|slot| slot.is_none()).ok_or(Trouble::Full)?;
-    let draws = DRAWING.contains(&name);
-    let strip = memory::boot_info().filter(|_| draws).and_then(demo::screen_strip);
-    let start = Start { argument, screen: strip.as_ref().map(demo::Strip::screen), ..Start::default() };
+    // As the kernel itself would start it: the first process has all that there is, and who draws a part of the screen.
+    let strip = memory::boot_info().filter(|_| DRAWING.contains(&name)).and_then(demo::screen_strip);
+    let screen = strip.as_ref().map(Strip::screen);
+    let start = Start { argument, screen, physical: name == "init", ..Start::default() };
     let process = Process::load(full, file, start).map_err(|error| ProgramError::Refused("asked for", error))?;
     process::start(&process).map_err(|error| ProgramError::NoThread("asked for", error))?;
     let process = slot.insert(process);

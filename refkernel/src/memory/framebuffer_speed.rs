@@ -56,7 +56,7 @@ pub(super) fn compare(info: &BootInfo, uncached: Filled) {
     let measured = MEASURED.call_once(|| Measured { uncached, combining });
     let emulated = CpuId::new().get_hypervisor_info().is_some_and(|info| info.identify() == Hypervisor::QEMU);
     let (combining, uncached) = (measured.combining.microseconds, measured.uncached.microseconds);
-    let remark = if emulated { " (an emulator's times: they say nothing about memory types)" } else { "" };
+    let remark = if emulated { " (emulated: says nothing of memory types)" } else { "" };
     log!("framebuffer: filled in {combining} us write-combining, in {uncached} us uncached{remark}");
 }
 

@@ -173,7 +173,7 @@ fn take_run(request: FrameRequest, mark: u8) -> Option<u64> {
         })
     };
     let (region, index) = search().or_else(|| {
-        stash::empty_all(|spare| put_back(spare.frame));
+        stash::empty_all(put_all_back);
         search()
     })?;
     let marks = region.marks.iter().skip(index as usize).take(request.count as usize);
@@ -187,12 +187,39 @@ fn take_run(request: FrameRequest, mark: u8) -> Option<u64> {
 ///
 /// For one that is free there, or of no region.
 fn put_back(frame: u64) {
-    let Some((region, index)) = find(frame) else { panic!("frame {frame:#x} was freed and is no RAM") };
+    let Some((region, index)) = find(frame) else { refuse(frame, "is no RAM") };
     let mut free = region.free.lock();
-    if let Err(error) = free.give(index) {
-        panic!("frame {frame:#x} was freed and is free: {error}");
-    }
+    put_back_in(region, &mut free, index);
     region.available.store(free.free(), Ordering::Relaxed);
+}
+
+/// The same, with the bitmap at hand, whose count of free frames is the caller's to note.
+fn put_back_in(region: &Region, free: &mut FrameBitmap<'_>, index: u64) {
+    if let Err(error) = free.give(index) {
+        panic!("frame {:#x} was freed and is free: {error}", region.first + index);
+    }
+}
+
+/// Takes all of these out, and makes them free in their bitmaps, each of which is locked once for as many as follow one another.
+#[cold]
+#[inline(never)]
+fn put_all_back(spares: &mut [Option<Spare>]) {
+    let mut spares = spares.iter_mut().filter_map(Option::take).peekable();
+    while let Some(spare) = spares.next() {
+        let Some((region, index)) = find(spare.frame) else {
+            panic!("frame {:#x} was freed and is no RAM", spare.frame)
+        };
+        let mut free = region.free.lock();
+        put_back_in(region, &mut free, index);
+        let index_in = |spare: &Spare| {
+            let index = spare.frame.wrapping_sub(region.first);
+            (index < region.records.len() as u64).then_some(index)
+        };
+        while let Some(spare) = spares.next_if(|spare| index_in(spare).is_some()) {
+            put_back_in(region, &mut free, spare.frame - region.first);
+        }
+        region.available.store(free.free(), Ordering::Relaxed);
+    }
 }
 
 impl Region {
@@ -211,18 +238,48 @@ impl Region {
 ///
 /// For a frame that is not out: the caller freed it twice or never had it, and whatever it is used for by now must
 /// not be damaged any further.
+#[inline]
 pub(super) unsafe fn give(first: Frame, count: u64) {
-    for frame in first.number()..first.number() + count {
-        let Some((region, index)) = find(frame) else { panic!("frame {frame:#x} was freed and is no RAM") };
-        assert!(index >= region.metadata, "frame {frame:#x} was freed and holds the records of its region");
-        let Some(mark) = region.marks.get(index as usize) else { continue };
-        assert!(mark.swap(FREE, Ordering::Relaxed) != FREE, "frame {frame:#x} was freed and is free");
-        if count == 1 {
-            stash::give(Spare { frame, mark }, |spare| put_back(spare.frame));
-        } else {
-            put_back(frame);
+    if count == 1 {
+        give_one(first.number());
+    } else {
+        give_run(first.number(), count);
+    }
+}
+
+#[inline(never)]
+fn give_one(frame: u64) {
+    match mark_free(frame) {
+        Ok(mark) => stash::give(Spare { frame, mark }, put_all_back),
+        Err(why) => refuse(frame, why),
+    }
+}
+
+#[inline(never)]
+fn give_run(first: u64, count: u64) {
+    for frame in first..first + count {
+        match mark_free(frame) {
+            Ok(_) => put_back(frame),
+            Err(why) => refuse(frame, why),
         }
     }
+}
+
+/// Marks a frame that somebody has as free, and gives the mark; or why that cannot be.
+#[inline]
+fn mark_free(frame: u64) -> Result<&'static AtomicU8, &'static str> {
+    let (region, index) = find(frame).ok_or("is no RAM")?;
+    if index < region.metadata {
+        return Err("holds the records of its region");
+    }
+    let mark = region.marks.get(index as usize).ok_or("is no RAM")?;
+    if mark.swap(FREE, Ordering::Relaxed) == FREE { Err("is free") } else { Ok(mark) }
+}
+
+#[cold]
+#[inline(never)]
+fn refuse(frame: u64, why: &str) -> ! {
+    panic!("frame {frame:#x} was freed and {why}")
 }
 
 /// Runs `what` with the pages that it takes counted as the kernel's own.

@@ -283,6 +283,9 @@ pub(crate) fn new_user_space() -> Result<UserSpace, SpaceError> {
     Space::user(kernel_space(), ())
 }
 
+/// The first address of the kernel's half.
+const KERNEL_HALF: u64 = 0xffff_8000_0000_0000;
+
 /// How a page fault was answered: the access may be repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answered {
@@ -303,7 +306,6 @@ pub(crate) enum Answered {
 /// Why the space refuses; `None` if no space was asked: the tables are damaged, a program touched the kernel's half, or no
 /// user space is current.
 pub(crate) fn page_fault(fault: PageFault) -> Result<(), Option<SpaceError>> {
-    const KERNEL_HALF: u64 = 0xffff_8000_0000_0000;
     const KERNEL_PATIENCE: u32 = 1_000_000;
     if fault.reserved() {
         faults::record(fault, Err(None));
@@ -317,15 +319,7 @@ pub(crate) fn page_fault(fault: PageFault) -> Result<(), Option<SpaceError>> {
     };
     access.set(Access::USER, fault.user());
     let fault = Fault::new(fault.address, access).present(fault.present());
-    let ask = || {
-        if fault.address.as_u64() < KERNEL_HALF {
-            current::with(|space| space.fault_completed(fault))
-        } else if access.contains(Access::USER) {
-            None
-        } else {
-            kernel_space::if_made().map(|space| frames::for_kernel(|| space.fault_completed(fault)))
-        }
-    };
+    let ask = || ask(fault);
     let mut outcome = ask();
     if !access.contains(Access::USER) {
         let mut patience = KERNEL_PATIENCE;
@@ -338,16 +332,37 @@ pub(crate) fn page_fault(fault: PageFault) -> Result<(), Option<SpaceError>> {
         }
     }
     let decided = match outcome {
+        Some(Ok(awaits @ (Resolution::Request(_) | Resolution::Wait(_)))) => {
+            take_on(Ok(Answered::Resolved(awaits)), fault)
+        }
         Some(Ok(resolution)) => Ok(Answered::Resolved(resolution)),
         Some(Err(SpaceError::Retry(_))) if access.contains(Access::USER) => Ok(Answered::Repeated),
+        Some(Err(error)) if pager::is_out_of_memory(&error) => take_on(Err(Some(error)), fault),
         Some(Err(error)) => Err(Some(error)),
         None => Err(None),
     };
-    let decided = if pager::concerns(&decided) { pager::take_on(decided, ask) } else { decided };
     if decided.is_err() || faults::are_recorded() {
         faults::record(told, decided);
     }
     decided.map(drop)
+}
+
+/// Asks the space that has the address; `None` if there is none.
+fn ask(fault: Fault) -> Option<Result<Resolution, SpaceError>> {
+    if fault.address.as_u64() < KERNEL_HALF {
+        current::with(|space| space.fault_completed(fault))
+    } else if fault.access.contains(Access::USER) {
+        None
+    } else {
+        kernel_space::if_made().map(|space| frames::for_kernel(|| space.fault_completed(fault)))
+    }
+}
+
+/// Goes on with a fault whose page has to be brought, or for which there is no memory. Apart, so that no other fault pays for it.
+#[cold]
+#[inline(never)]
+fn take_on(first: Result<Answered, Option<SpaceError>>, fault: Fault) -> Result<Answered, Option<SpaceError>> {
+    pager::take_on(first, || ask(fault))
 }
 
 /// What a frame is used for, for the picture.

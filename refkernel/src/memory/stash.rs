@@ -61,15 +61,16 @@ impl Stash {
         spare
     }
 
-    /// Gives one. From a full stash half goes first, each to `give_up`.
+    /// Gives one. From a full stash half goes first, to `give_up`.
     #[inline]
-    fn give(&self, spare: Spare, give_up: impl FnMut(Spare)) {
+    fn give(&self, spare: Spare, give_up: impl FnOnce(&mut [Option<Spare>])) {
         let mut spares = self.spares.lock();
         let mut count = self.count.load(Ordering::Relaxed);
         if count >= CAPACITY {
-            // Those that have lain there longest.
-            spares.iter_mut().take(BATCH).filter_map(Option::take).for_each(give_up);
-            spares.rotate_left(BATCH);
+            // Those that were given last are in the cache.
+            let (oldest, latest) = spares.split_at_mut(BATCH);
+            give_up(oldest);
+            oldest.swap_with_slice(latest);
             count -= BATCH;
         }
         if let Some(place) = spares.get_mut(count) {
@@ -79,10 +80,10 @@ impl Stash {
     }
 
     /// Gives all of it up.
-    fn empty(&self, give_up: impl FnMut(Spare)) {
+    fn empty(&self, give_up: impl FnOnce(&mut [Option<Spare>])) {
         let mut spares = self.spares.lock();
         self.count.store(0, Ordering::Relaxed);
-        spares.iter_mut().filter_map(Option::take).for_each(give_up);
+        give_up(&mut *spares);
     }
 }
 
@@ -98,14 +99,14 @@ fn take_anywhere() -> Option<Spare> {
     STASHES.iter().filter(|stash| stash.count.load(Ordering::Relaxed) != 0).find_map(|stash| stash.take(|_| 0))
 }
 
-/// Gives a frame to this processor's stash; what has no room there goes to `give_up`.
+/// Gives a frame to this processor's stash; what has no room there goes to `give_up`, which leaves nothing in the places.
 #[inline]
-pub(super) fn give(spare: Spare, give_up: impl FnMut(Spare)) {
+pub(super) fn give(spare: Spare, give_up: impl FnOnce(&mut [Option<Spare>])) {
     STASHES.here().give(spare, give_up);
 }
 
-/// Gives up what lies in any stash.
-pub(super) fn empty_all(mut give_up: impl FnMut(Spare)) {
+/// Gives up what lies in any stash: `give_up` leaves nothing in the places.
+pub(super) fn empty_all(mut give_up: impl FnMut(&mut [Option<Spare>])) {
     STASHES.iter().for_each(|stash| stash.empty(&mut give_up));
 }
 

@@ -38,17 +38,9 @@ pub(crate) fn initialise() {
     swap::initialise();
 }
 
-/// Whether a fault that was answered so has to be taken on here.
-#[inline]
-pub(crate) fn concerns(decided: &Result<Answered, Option<SpaceError>>) -> bool {
-    match decided {
-        Ok(answered) => matches!(answered, Answered::Resolved(Resolution::Request(_) | Resolution::Wait(_))),
-        Err(error) => is_out_of_memory(error),
-    }
-}
-
-fn is_out_of_memory(error: &Option<SpaceError>) -> bool {
-    matches!(error, Some(SpaceError::OutOfFrames(_) | SpaceError::Area(AreaError::OutOfFrames(_))))
+/// Whether an access was refused for want of memory, of which there may be some if it is taken from others.
+pub(crate) const fn is_out_of_memory(error: &SpaceError) -> bool {
+    matches!(error, SpaceError::OutOfFrames(_) | SpaceError::Area(AreaError::OutOfFrames(_)))
 }
 
 /// How often the kernel waits for a page that another processor is bringing, which takes the copy of a page.
@@ -70,7 +62,7 @@ pub(crate) fn take_on(
         match decided {
             Ok(Answered::Resolved(Resolution::Request(request))) => bring(&request).map_err(Some)?,
             Ok(Answered::Resolved(Resolution::Wait(_)) | Answered::Repeated) => memory::relax(),
-            Err(error) if is_out_of_memory(&error) && reclaim::some() => {}
+            Err(Some(error)) if is_out_of_memory(&error) && reclaim::some() => {}
             _ => return decided,
         }
         decided = match ask() {

@@ -27,7 +27,7 @@ const CHUNK: u64 = 64 * PAGE_SIZE;
 const GOAL: u64 = 64;
 
 /// Pages of each segment of a program that stay.
-const IMAGE_PAGES: u64 = 8;
+const IMAGE_PAGES: u64 = 16;
 
 /// How often one need has memory taken away for it: another may be faster to use it.
 const PATIENCE: u32 = 64;

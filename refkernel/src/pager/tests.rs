@@ -1,7 +1,7 @@
 //! What must be true of pages that come and go, asked in the machine.
 
 use super::{images, reclaim, swap};
-use crate::boot_tests::{Failure, Hoard, Test, ended, plays, require};
+use crate::boot_tests::{Failure, Hoard, Test, ended, require};
 use crate::log;
 use crate::memory::{self, frames};
 use crate::process::{self, Ending, ProcessRef, Start};
@@ -90,9 +90,11 @@ fn instances_share_their_text(programs: &Programs<'_>) -> Result<(), Failure> {
 
 /// Clean pages are given up when memory is short, and whoever needs them again brings them again.
 fn text_goes_and_comes_back(programs: &Programs<'_>) -> Result<(), Failure> {
-    let role = CheckRole::Survivor;
-    let process = load(programs, role)?;
-    ended(run(&process)?, role.must())?;
+    let roles = [CheckRole::Survivor, CheckRole::Channels, CheckRole::Windows, CheckRole::Threads];
+    let process = load(programs, CheckRole::LeaveEverything)?;
+    for role in roles {
+        plays(programs, role)?;
+    }
     let (_, text) = text_of(&process).ok_or(Failure::NotSo("a program has text"))?;
     let (before, brought) = (text.resident_pages(), images::brought());
     while reclaim::some() {}
@@ -100,11 +102,13 @@ fn text_goes_and_comes_back(programs: &Programs<'_>) -> Result<(), Failure> {
     while reclaim::some() {}
     let left = text.resident_pages();
     require(left < before, "text is given up")?;
-    let again = load(programs, role)?;
-    ended(run(&again)?, role.must())?;
+    for role in roles {
+        plays(programs, role)?;
+    }
     let brought = images::brought() - brought;
     require(brought >= before - left, "and brought again")?;
     log!("  of {before} pages of text {left} were left, and {brought} of the program were brought again");
+    drop(process);
     Ok(())
 }
 
@@ -112,6 +116,11 @@ fn text_goes_and_comes_back(programs: &Programs<'_>) -> Result<(), Failure> {
 const BESIDES: u64 = 96;
 /// Half of the memory that the program goes over.
 const HALF: u64 = 256;
+
+/// One part of the program, with the addresses that it is to be told.
+fn plays(programs: &Programs<'_>, role: CheckRole) -> Result<(), Failure> {
+    ended(run(&load(programs, role)?)?, role.must())
+}
 
 /// A program whose memory is twice what there is goes over it in several orders, and finds everything as it was.
 fn pressure(programs: &Programs<'_>) -> Result<(), Failure> {

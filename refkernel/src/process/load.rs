@@ -158,7 +158,8 @@ impl Process {
         }
         let process = Self {
             name,
-            instance: start.argument,
+            // Above that programs keep what else they tell one another.
+            instance: start.argument & 0xffff,
             placement: calls::placement_limits(&space)?,
             space,
             handles: Mutex::new(handles),

@@ -39,7 +39,7 @@ pub(crate) use ending::Ending;
 pub(crate) use load::{LoadError, Screen, Start};
 pub(crate) use moving::{Entries, Places, Withdrawn, end_of, read_numbers};
 use objects::{Entry, Object};
-pub(crate) use run::{end, ending, run, start, threads};
+pub(crate) use run::{end, ending, run, start, threads, wait};
 
 use crate::memory::{self, Mutex, UserSpace};
 use crate::pager::images::ImageRef;
@@ -102,6 +102,11 @@ impl Process {
     /// Its addresses.
     pub(crate) fn space(&self) -> &UserSpace {
         &self.space
+    }
+
+    /// Whether it is this instance of a program.
+    pub(crate) fn is_instance(&self, name: &str, instance: u64) -> bool {
+        self.name.as_str() == name && self.instance == instance
     }
 
     /// What a person calls the window at `address`, if the loader made it.

@@ -30,6 +30,8 @@ pub(super) fn glyphs() -> &'static Glyphs {
 
 /// Gives the text its size.
 pub(super) fn prepare(layout: &Layout) {
+    // Not when it is too late to wait for whoever else makes them.
+    glyphs();
     let (columns, rows) = layout.console_cells();
     TERMINAL.lock().resize(columns, rows);
 }

@@ -128,6 +128,8 @@ mod tests {
             if let Some(program) = layout.program {
                 assert_eq!(program.first_row, layout.upper.size.height);
                 assert_eq!(program.first_row + program.rows, height);
+                assert_eq!(program.offset, u64::from(program.first_row) * u64::from(width * 4));
+                assert!(program.offset.is_multiple_of(PAGE_SIZE) && program.length.is_multiple_of(PAGE_SIZE));
             }
         }
     }

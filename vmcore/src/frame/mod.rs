@@ -211,6 +211,21 @@ pub(crate) fn allocate_one<F: Frames>(frames: &F, purpose: FrameUse, zeroed: boo
 /// Nothing refers to the frame any more.
 pub(crate) unsafe fn free_one<F: Frames>(frames: &F, frame: Frame, purpose: FrameUse) -> Result<(), WrongUse> {
     let meta = frames.frame_meta(frame).ok_or(WrongUse { frame, recorded: FrameUse::Free, expected: purpose })?;
+    // SAFETY: the caller's promise.
+    unsafe { free_one_of(frames, meta, frame, purpose) }
+}
+
+/// The same, with the frame's record at hand.
+///
+/// # Safety
+/// As for [`free_one`]; the record is the frame's.
+#[inline]
+pub(crate) unsafe fn free_one_of<F: Frames>(
+    frames: &F,
+    meta: &FrameMeta,
+    frame: Frame,
+    purpose: FrameUse,
+) -> Result<(), WrongUse> {
     meta.end(frame, purpose)?;
     // SAFETY: the frame was allocated one by one by `allocate_one` (its recorded use says so), and the caller vouches
     // that nothing refers to it.

@@ -51,7 +51,7 @@ pub(crate) struct Need {
     pub(crate) pages: u64,
     /// Blocks: runs of zeroed frames for pages. One that cannot be had is no error: see [`Reserve::may_have_blocks`].
     pub(crate) blocks: u64,
-    objects: [usize; CLASSES],
+    objects: [u32; CLASSES],
     /// Of which classes there are any.
     classes: Classes,
 }
@@ -68,7 +68,8 @@ impl Need {
     #[inline]
     fn add_to_class(&mut self, class: usize, count: usize) {
         if let Some(objects) = self.objects.get_mut(class) {
-            *objects = objects.saturating_add(count);
+            // More than that is refused: no pool can have as many.
+            *objects = objects.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
             self.classes.insert(class);
         }
     }
@@ -81,7 +82,7 @@ impl Need {
     /// How many objects of each class, where there are any.
     #[inline]
     fn objects(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
-        self.classes.iter().filter_map(|class| Some((class, *self.objects.get(class)?)))
+        self.classes.iter().filter_map(|class| Some((class, *self.objects.get(class)? as usize)))
     }
 
     /// `count` zeroed frames for pages.

@@ -122,6 +122,14 @@ fn check(region: &Region, advice: Advice) -> Result<(), Errno> {
         Advice::DontNeed | Advice::Free if flags.contains(RegionFlags::SEALED) => Err(Errno::Permission),
         Advice::DontNeed | Advice::Free | Advice::Cold if flags.contains(RegionFlags::LOCKED) => Err(Errno::Invalid),
         Advice::Free if !region.is_anonymous_private() => Err(Errno::Invalid),
+        // What a child does not get, or gets as zeros, is as good as discarded: of what may not be written to, that is refused.
+        Advice::DontFork | Advice::WipeOnFork
+            if flags.contains(RegionFlags::SEALED)
+                && region.is_anonymous_private()
+                && !region.protection.contains(Protection::WRITE) =>
+        {
+            Err(Errno::Permission)
+        }
         Advice::WipeOnFork if !region.is_anonymous_private() => Err(Errno::Invalid),
         Advice::GuardInstall | Advice::GuardRemove if flags.contains(RegionFlags::SEALED) => Err(Errno::Permission),
         Advice::GuardInstall if flags.contains(RegionFlags::LOCKED) => Err(Errno::Invalid),

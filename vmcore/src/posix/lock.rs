@@ -88,8 +88,9 @@ impl<P: Platform> Memory<P> {
     /// Every page that some of the bytes lie in.
     fn around(&mut self, space: &Space<P>, address: u64, length: u64) -> Result<Option<PageRange>, Errno> {
         let start = address & !(Self::PAGE - 1);
-        let length = length.checked_add(address - start).ok_or(Errno::Invalid)?;
-        let range = self.checked(space, start, length)?;
+        // A length that is no number in whole pages is none at all.
+        let length = length.wrapping_add(address - start);
+        let range = self.checked(space, start, Self::whole_pages(length).unwrap_or(0))?;
         if let Some((start, end)) = range.map(bounds) {
             self.follow_stacks(space, start, end);
         }

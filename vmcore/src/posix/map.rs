@@ -35,7 +35,7 @@ impl<P: Platform> Memory<P> {
     /// `mmap`: maps `length` bytes; gives the address.
     ///
     /// # Errors
-    /// As Linux: [`Errno::Invalid`] for a length of 0, an address that is not aligned, neither or both of shared and private, an offset that is not whole pages;
+    /// As Linux: [`Errno::Invalid`] for a length of 0, an address that is not aligned, neither or both of shared and private, an offset that is not whole pages, and a stack that is shared or a file's;
     /// [`Errno::NoMemory`] for addresses that are none or are not free, and when memory runs out; [`Errno::Exists`]; [`Errno::Access`]; [`Errno::Permission`] for the lowest page and for what is sealed.
     /// Nothing was changed.
     pub fn mmap(
@@ -75,10 +75,14 @@ impl<P: Platform> Memory<P> {
         } else {
             self.find_place(space, address, size)?
         };
+        let is_anonymous = flags.contains(MapFlags::ANONYMOUS) || matches!(backing, Backing::Anonymous);
+        if flags.contains(MapFlags::GROWS_DOWN) && (shared || !is_anonymous) {
+            return Err(Errno::Invalid);
+        }
         let mut region = self.new_region(range, protection, shared, flags);
         let locks = region.flags.contains(RegionFlags::LOCKED);
         match backing {
-            _ if flags.contains(MapFlags::ANONYMOUS) => self.map_anonymous(space, range, &mut region)?,
+            _ if is_anonymous => self.map_anonymous(space, range, &mut region)?,
             Backing::Anonymous => self.map_anonymous(space, range, &mut region)?,
             Backing::Area { area, offset } => self.map_area(space, range, &mut region, (area, offset))?,
         }
@@ -181,9 +185,7 @@ impl<P: Platform> Memory<P> {
         region.page = offset >> P::PAGE_SHIFT;
         region.object = core::ptr::from_ref(area.inner()).addr() as u64;
         if region.is_private() && matches!(area.kind(), AreaKind::Paged { .. }) {
-            // What the program writes stays its own. The view is one of all of the file, so that its offsets are the file's also when the mapping grows; past the
-            // end there is nothing to be seen.
-            let view = area.overlay(0, area.size())?;
+            let view = private_view(space, area)?;
             let request = request_for(&view, region, access).offset(offset).size(range.size()).past_end();
             return self.replace(space, range, *region, |reserve| space.map_with(&request, reserve).map(drop));
         }
@@ -219,7 +221,7 @@ impl<P: Platform> Memory<P> {
     }
 
     /// Locks what was just mapped, and has it be there as far as it can be accessed and memory goes.
-    fn lock_new(&mut self, space: &Space<P>, range: PageRange) {
+    pub(super) fn lock_new(&mut self, space: &Space<P>, range: PageRange) {
         // Where not even that can be noted, the pages are there and may go.
         let _ = space.keep_pages(range);
         self.bring_locked(space, range);
@@ -302,6 +304,15 @@ impl<P: Platform> Memory<P> {
         }
         Ok(())
     }
+}
+
+/// What a private mapping of a file shows: what the program writes stays its own. The view is one of all of the file, so that its offsets are the file's also when the mapping
+/// grows, and of all that the file may grow by; past its end there is nothing to be seen.
+pub(super) fn private_view<P: Platform>(space: &Space<P>, area: &Area<P>) -> Result<Area<P>, Errno> {
+    let view = area.overlay(0, area.size())?;
+    let most = space.bounds().size().max(area.size());
+    view.resize(most)?.complete();
+    Ok(view)
 }
 
 /// How far a stack grows at the most, where addresses allow it: 8 MiB.

@@ -200,14 +200,18 @@ impl<P: Platform> Memory<P> {
     /// Has the regions of stacks begin where their windows have come down to.
     fn follow_stacks(&mut self, space: &Space<P>, start: u64, end: u64) {
         let mut next = if self.has_stacks { start } else { return };
+        // Where the region before ends: one window may show several regions, where the format gives more than was asked for.
+        let mut floor = self.regions.last_before(start).map_or(0, |region| region.end);
         while let Some(region) = self.regions.from(next).copied() {
             next = region.end;
             if region.flags.contains(RegionFlags::GROWS_DOWN) {
                 let window = space.window_after(VirtAddr::new(region.start));
-                if let Some(window) = window.filter(|window| window.range.start().as_u64() < region.start) {
-                    self.regions.grow_down(region.start, window.range.start().as_u64());
+                let to = window.map_or(region.start, |window| window.range.start().as_u64().max(floor));
+                if to < region.start {
+                    self.regions.grow_down(region.start, to);
                 }
             }
+            floor = region.end;
             if region.start >= end {
                 // The one behind may have come down into the range; those behind it have not.
                 break;

@@ -28,7 +28,15 @@ impl<P: Platform> Memory<P> {
         let (start, end) = bounds(range);
         self.follow_stacks(space, start, end);
         if !self.regions.covers(start, end) {
-            return Err(Errno::NoMemory);
+            // What is sealed is met before a gap behind it.
+            let mut next = start;
+            let before_the_gap = self.regions.overlapping(start, end).take_while(|region| {
+                let follows = region.start <= next;
+                next = region.end;
+                follows
+            });
+            let sealed = before_the_gap.into_iter().any(|region| region.flags.contains(RegionFlags::SEALED));
+            return Err(if sealed { Errno::Permission } else { Errno::NoMemory });
         }
         let access = self.access(space, protection)?;
         let count = self.regions.overlapping(start, end).count();

@@ -151,6 +151,11 @@ impl<P: Frames + Clone> Regions<P> {
         self.list.get(self.position(address))
     }
 
+    /// The last region that ends at or before `address`. O(log n).
+    pub(super) fn last_before(&self, address: u64) -> Option<&Region> {
+        self.position(address).checked_sub(1).and_then(|at| self.list.get(at))
+    }
+
     /// The region at an address. O(log n).
     pub(super) fn at(&self, address: u64) -> Option<&Region> {
         self.from(address).filter(|region| region.start <= address)

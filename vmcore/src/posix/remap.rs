@@ -10,7 +10,7 @@
 use crate::addr::VirtAddr;
 use crate::frame::Reserve;
 use crate::platform::Platform;
-use crate::posix::map::{at, bounds, request_for};
+use crate::posix::map::{at, bounds, private_view, request_for};
 use crate::posix::regions::{MOST_NEW, Region, RegionFlags};
 use crate::posix::{Errno, Memory, RemapFlags};
 use crate::vm_area::{Area, AreaKind};
@@ -237,8 +237,8 @@ impl<P: Platform> Memory<P> {
             arrives.page = to >> P::PAGE_SHIFT;
         }
         space.move_windows(source, VirtAddr::new(to), moved.keeps_old, reserve)?;
+        let more = arrives.part(to.saturating_add(size), arrives.end, P::PAGE_SHIFT);
         if let Some(area) = added {
-            let more = arrives.part(to.saturating_add(size), arrives.end, P::PAGE_SHIFT);
             self.map_more(space, area, &more, reserve)?;
         }
         self.regions.add(arrives);
@@ -248,7 +248,9 @@ impl<P: Platform> Memory<P> {
         } else {
             self.regions.remove(part.start, part.end);
         }
-        self.lock_if(space, &arrives);
+        if added.is_some() {
+            self.lock_if(space, &more);
+        }
         Ok(())
     }
 
@@ -261,10 +263,10 @@ impl<P: Platform> Memory<P> {
         if region.is_anonymous_private() {
             return self.new_area(space, size);
         }
-        let (area, _) = space.area_at(at(shown))?;
+        let area = space.area_at(at(shown))?;
         // What the program has written to the file's next pages may show elsewhere, where the region was cut: what is added is a view of its own.
         match area.viewed()? {
-            Some(file) if region.is_private() => Ok(file.overlay(0, file.size())?),
+            Some(file) if region.is_private() => private_view(space, &file),
             _ => Ok(area),
         }
     }
@@ -288,13 +290,13 @@ impl<P: Platform> Memory<P> {
         space.map_with(&request.offset(offset).past_end(), reserve).map(drop)
     }
 
-    /// Has what was added to locked memory be there.
-    fn lock_if(&self, space: &Space<P>, region: &Region) {
+    /// Has what was added to locked memory be there, as far as it can be accessed and memory goes.
+    fn lock_if(&mut self, space: &Space<P>, region: &Region) {
         if !region.flags.contains(RegionFlags::LOCKED) {
             return;
         }
         if let Ok(range) = space.range(region.start, region.end - region.start) {
-            let _ = space.lock_pages(range).map(|flush| flush.complete());
+            self.lock_new(space, range);
         }
     }
 }

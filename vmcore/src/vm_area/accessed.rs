@@ -75,10 +75,12 @@ impl<P: Platform> Area<P> {
     /// let area = Area::new(&sim, AreaKind::Open { size: 0x4000 }, Default::default()).unwrap();
     /// let range = space.map(&MapRequest::new(&area).at(0x40_0000).access(Access::USER_DATA)).unwrap();
     /// space.populate(range, Access::WRITE).unwrap().complete();
-    /// sim.run(0, &space.activate(0));
+    /// sim.activate(0, &space.activate(0));
     /// sim.write_u64(0, VirtAddr::new(0x40_2000), true, 1).unwrap();
     /// assert_eq!((area.take_accessed(0), area.take_accessed(0)), (Ok(0b100), Ok(0)));
-    /// # space.deactivate(0);
+    /// # sim.unload(0);
+    /// # // SAFETY: the CPU has no root any more.
+    /// # unsafe { space.deactivate(0) };
     /// # }
     /// ```
     pub fn take_accessed(&self, offset: u64) -> Result<u64, AreaError> {

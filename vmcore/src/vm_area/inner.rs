@@ -63,6 +63,8 @@ pub(crate) struct InLeaf {
     pub(crate) writable: bool,
     /// Whether it was made just now, and is to be counted.
     pub(crate) made: bool,
+    /// Whether it was marked as written to just now.
+    pub(crate) marked: bool,
 }
 
 /// Why a new page was not made.
@@ -649,6 +651,12 @@ impl<P: Platform> AreaState<P> {
 
     pub(crate) fn resident(&self) -> u64 {
         self.tree.len() - self.frameless()
+    }
+
+    /// Whether no page is there, nor below.
+    #[inline]
+    pub(crate) fn holds_nothing(&self) -> bool {
+        self.tree.is_empty() && !self.is_overlay()
     }
 
     /// Counts a page that was made by who has the state alone.

@@ -21,7 +21,7 @@ use core::ptr::NonNull;
 use super::account::uncharge_frame;
 use super::run::{release_run, split_run};
 use crate::addr::Frame;
-use crate::frame::{FrameUse, Need, Reserve, free_one};
+use crate::frame::{FrameMeta, FrameUse, Need, Reserve, free_one, free_one_of};
 use crate::page_tree::{
     CannotDuplicate, FullNode, MediumNode, Node, NodeSize, NodeStore, NodesNeeded, OutOfNodes, TreeValue, ValueOwner,
 };
@@ -251,8 +251,17 @@ impl<P: Platform> ValueOwner<Page> for TreeSupply<'_, P> {
 }
 
 /// Drops one reference to a page's frame; true if it was the last one. Then nobody is charged for it any more, and it is the caller's to free.
+#[inline]
 pub(super) fn drop_page<P: Platform>(platform: &P, frame: Frame) -> bool {
-    let Some(meta) = platform.frame_meta(frame).filter(|meta| meta.drop_reference()) else { return false };
+    platform.frame_meta(frame).is_some_and(|meta| drop_page_of(platform, meta))
+}
+
+/// The same by the frame's record.
+#[inline]
+fn drop_page_of<P: Platform>(platform: &P, meta: &FrameMeta) -> bool {
+    if !meta.drop_reference() {
+        return false;
+    }
     let account = meta.account();
     if account != 0 {
         meta.set_account(0);
@@ -263,10 +272,15 @@ pub(super) fn drop_page<P: Platform>(platform: &P, frame: Frame) -> bool {
 }
 
 /// Drops one reference to a page's frame and gives the frame back if it was the last. Only where no TLB can lead to it.
+#[inline]
 pub(crate) fn release_page<P: Platform>(platform: &P, frame: Frame) {
-    if drop_page(platform, frame) {
+    // One look at the record does for both.
+    let Some(meta) = platform.frame_meta(frame) else { return };
+    if drop_page_of(platform, meta) {
         // SAFETY: it was the last reference, and the caller vouches that the flushes that concern it are acknowledged.
-        unsafe { free_page(platform, frame) };
+        if unsafe { free_one_of(platform, meta, frame, FrameUse::Page) }.is_err() {
+            platform.machine().note_refused_free();
+        }
     }
 }
 

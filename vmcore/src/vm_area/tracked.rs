@@ -107,7 +107,7 @@ impl<P: Platform> AreaState<P> {
     pub(super) fn tracked_page(&mut self, platform: &P, index: u64, want: Want, reserve: &mut Reserve<P>) -> Answer {
         // SAFETY: who has the state alone has every leaf.
         match unsafe { self.page_in_leaf(platform, index, want, reserve) } {
-            Some(Ok(InLeaf { frame, writable, made })) => {
+            Some(Ok(InLeaf { frame, writable, made, .. })) => {
                 self.tree.note_filled(u64::from(made));
                 Answer::Page { frame, writable }
             }
@@ -150,18 +150,23 @@ impl<P: Platform> AreaState<P> {
             let page = if write { Page::new(frame).dirty() } else { Page::new(frame) };
             // SAFETY: as above; there is room.
             unsafe { slot.fill(page) };
-            return Some(Ok(InLeaf { frame, writable: write, made: true }));
+            return Some(Ok(InLeaf { frame, writable: write, made: true, marked: false }));
         };
         let own = !self.was_shared() || is_held_once(platform, Run { key: index, count: 1, value: page }, page);
         if !write || (own && page.is_dirty()) || (!own && want != Want::Write) {
-            return Some(Ok(InLeaf { frame: page.frame(), writable: own && page.is_dirty(), made: false }));
+            return Some(Ok(InLeaf {
+                frame: page.frame(),
+                writable: own && page.is_dirty(),
+                made: false,
+                marked: false,
+            }));
         }
         if !own {
             return None;
         }
         // SAFETY: as above; the slot holds a page.
         unsafe { slot.replace(page.dirty()) };
-        Some(Ok(InLeaf { frame: page.frame(), writable: true, made: false }))
+        Some(Ok(InLeaf { frame: page.frame(), writable: true, made: false, marked: true }))
     }
 
     /// The zero frame, if [`page_anywhere`](Self::page_anywhere) would answer a look at the page with it, and the area shows it already.

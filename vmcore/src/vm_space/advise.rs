@@ -327,7 +327,8 @@ pub(super) fn pages_of<P: Platform, M: Mmu>(part: &Part<'_, P, M>) -> (u64, u64)
 pub(super) fn is_released<P: Platform, M: Mmu>(part: &Part<'_, P, M>, state: &AreaState<P>) -> bool {
     let (first, count) = pages_of(part);
     let private = !part.window.flags.contains(WindowFlags::SHARED);
-    private && part.area.is_open() && !part.area.has_handles(state) && state.is_shown_once(first, count)
+    let is_programs = part.area.is_open() || part.area.gap().is_some();
+    private && is_programs && !part.area.has_handles(state) && state.is_shown_once(first, count)
 }
 
 /// The first run of resident pages in a range, as addresses.

@@ -486,10 +486,12 @@ fn show_alone<P: Platform, M: Mmu>(
         return false;
     }
     let address = page.start();
-    if tables.push_down(platform, address).is_err() {
-        return false;
+    let Some(mut found) = tables.find(platform, address) else { return false };
+    if tables.writes_are_forbidden_above(&found) {
+        let below = tables.push_down(platform, address).map(|_| tables.find(platform, address));
+        let Ok(Some(below)) = below else { return false };
+        found = below;
     }
-    let Some(found) = tables.find(platform, address) else { return false };
     let mut gather = Gather::default();
     if tables.set_found(platform, &found, page, leaf, &mut reserve.tables, &mut gather).is_err() {
         // A format that wants every CPU to forget the old entry before the new one is made: as with other CPUs.

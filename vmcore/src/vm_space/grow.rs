@@ -13,17 +13,17 @@
 //! has below it, and the gap to the neighbour below stays, the window is extended down to the page, and the fault goes on as
 //! any other. If it then fails, the extension is taken back before anyone has seen it: the index stays locked.
 //!
-//! The gap is what *growing* keeps. A window that is mapped into the gap or below it is not refused: whoever chooses its
+//! The gap is what *growing* keeps, to what can be accessed and does not grow itself. A window that is mapped into the gap or below it is not refused: whoever chooses its
 //! address decides that the stack ends there. [`Place::FirstGap`](crate::vm_space::Place::FirstGap) sees only what windows cover at that moment. Populating does not grow.
 
 use core::ptr::NonNull;
 
 use crate::addr::{PageRange, VirtAddr};
-use crate::paging::Mmu;
+use crate::paging::{Access, Mmu};
 use crate::platform::Platform;
 use crate::vm_space::index::{Index, Slot};
 use crate::vm_space::window::{Window, WindowState};
-use crate::vm_space::{Space, SpaceError};
+use crate::vm_space::{Inherit, Space, SpaceError};
 
 /// A window that was extended, to be taken back if the fault fails.
 pub(super) struct Growth<P: Platform, M: Mmu> {
@@ -58,11 +58,30 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         if let Some(beyond) = more.checked_sub(first).filter(|beyond| *beyond != 0) {
             return Err(if beyond <= gap >> P::PAGE_SHIFT { SpaceError::Guard(address) } else { nothing });
         }
-        if let Some(below) = below {
+        // What nobody can access is a guard already, and what is a stack itself, as a part that was cut off, keeps none from another.
+        // SAFETY: as above.
+        let needs_gap = |slot: &Slot<Window<P, M>>| {
+            slot.window.is_none_or(|window| unsafe {
+                let window = window.as_ref();
+                window.state == WindowState::Gated
+                    || !(window.access.difference(Access::USER).is_empty() || window.area.as_ref().gap().is_some())
+            })
+        };
+        if let Some(below) = below.filter(needs_gap) {
             if start.as_u64() - below.range.last().as_u64() <= gap {
                 // SAFETY: as above.
                 let gated = below.window.is_some_and(|window| unsafe { window.as_ref() }.state == WindowState::Gated);
                 return Err(if gated { SpaceError::Retry(address) } else { SpaceError::Guard(address) });
+            }
+        }
+        // A program's own memory is zero where it grows. Where a part of it was moved away, what it would grow over are the pages of the rest; where a part is kept from a
+        // clone, the clone would have what it held.
+        // SAFETY: as above.
+        let is_own = unsafe { pointer.as_ref() }.inherit() == Inherit::Copy;
+        if is_own {
+            let (from, state) = (first.saturating_sub(more), area.lock(self.platform()));
+            if state.is_shown(from, more) || state.next_resident(from, first).is_some() {
+                return Err(SpaceError::Guard(address));
             }
         }
         self.inner().tally.check(0, more, P::PAGE_SHIFT)?;

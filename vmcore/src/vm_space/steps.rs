@@ -203,16 +203,11 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         false
     }
 
-    /// A handle of what the window at an address shows, and the offset in it of that address in bytes. (Areas with handles keep pages that
-    /// a window gives up: it is for a short while.)
-    pub(crate) fn area_at(&self, address: VirtAddr) -> Result<(Area<P>, u64), SpaceError> {
+    /// A handle of what the window at an address shows. (Areas with handles keep pages that a window gives up: it is for a short while.)
+    pub(crate) fn area_at(&self, address: VirtAddr) -> Result<Area<P>, SpaceError> {
         let index = self.inner().lock_index(self.platform());
         let window = index.find(address).and_then(|slot| slot.window).ok_or(SpaceError::NoWindow(address))?;
-        // SAFETY: windows in the index are alive while it is locked, and so are their areas.
-        let (window, area) = unsafe { (window.as_ref(), window.as_ref().area) };
-        let offset = window.area_page(address.align_down(P::PAGE_SHIFT)) << P::PAGE_SHIFT;
-        // SAFETY: as above: the window's reference keeps the area alive.
-        let handle = unsafe { Area::another(self.platform(), area, Rights::all()) }?;
-        Ok((handle, offset))
+        // SAFETY: windows in the index are alive while it is locked, and so are their areas: the window's reference keeps the area alive.
+        Ok(unsafe { Area::another(self.platform(), window.as_ref().area, Rights::all()) }?)
     }
 }

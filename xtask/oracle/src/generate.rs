@@ -7,6 +7,9 @@ use fastrand::Rng;
 
 use crate::script::{Call, FILES, File, NULL, PAGE, PAGES, SLOTS, Script, Setting, Step, THREADS, linux::*};
 
+/// How many pages a file has at the most.
+const MOST_OF_A_FILE: u8 = 40;
+
 /// What may be asked of the kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Kinds {
@@ -24,9 +27,36 @@ pub struct Kinds {
     pub places: bool,
     /// Files in memory.
     pub files: bool,
+    /// `mseal` (6.10).
+    pub seals: bool,
+    /// `mlock` and its like.
+    pub locks: bool,
+    /// `mlockall`.
+    pub locks_all: bool,
+    /// Memory that grows downwards.
+    pub stacks: bool,
 }
 
 impl Kinds {
+    /// All of these but the one with this name; `None` where there is no such.
+    pub fn without(mut self, name: &str) -> Option<Self> {
+        *match name {
+            "guards" => &mut self.guards,
+            "populates" => &mut self.populates,
+            "keeps-old" => &mut self.keeps_old,
+            "moves-several" => &mut self.moves_several,
+            "copies" => &mut self.copies,
+            "places" => &mut self.places,
+            "files" => &mut self.files,
+            "seals" => &mut self.seals,
+            "locks" => &mut self.locks,
+            "locks-all" => &mut self.locks_all,
+            "stacks" => &mut self.stacks,
+            _ => return None,
+        } = false;
+        Some(self)
+    }
+
     /// All of them.
     pub const ALL: Self = Self {
         guards: true,
@@ -36,6 +66,10 @@ impl Kinds {
         copies: true,
         places: true,
         files: true,
+        seals: true,
+        locks: true,
+        locks_all: true,
+        stacks: true,
     };
 }
 
@@ -44,8 +78,15 @@ pub fn script(seed: u64, number: u64, steps: usize, kinds: Kinds) -> Script {
     // Neighbouring numbers must not give similar scripts: one generator's output is the other's seed.
     let mut seeds = Rng::with_seed(seed.rotate_left(32) ^ number);
     let mut rng = Rng::with_seed(seeds.u64(..) ^ number);
-    let setting = setting(&mut rng, kinds);
+    let mut setting = setting(&mut rng, kinds);
+    let stacks = kinds.stacks && rng.u8(..6) == 0;
+    // Linux finds no place in what a stack may grow into.
+    setting.placed &= !stacks;
+    let one_in = |rng: &mut Rng, of: u8| rng.u8(..of) == 0;
     let mut maker = Maker {
+        locks: kinds.locks && one_in(&mut rng, 4),
+        seals: kinds.seals && one_in(&mut rng, 8),
+        stacks,
         kinds,
         setting,
         width: *choose(&mut rng, &[6, 10, 16, 24, 64, 64]),
@@ -61,7 +102,7 @@ pub fn script(seed: u64, number: u64, steps: usize, kinds: Kinds) -> Script {
 fn setting(rng: &mut Rng, kinds: Kinds) -> Setting {
     let mut files = [0; FILES];
     if kinds.files && rng.u8(..3) == 0 {
-        files = [rng.u8(1..=24), if rng.bool() { rng.u8(1..=40) } else { 0 }];
+        files = [rng.u8(1..=24), if rng.bool() { rng.u8(1..=MOST_OF_A_FILE) } else { 0 }];
     }
     let threads = if rng.u8(..4) == 0 { THREADS as u8 } else { 1 };
     Setting { placed: kinds.places && rng.bool(), files, threads }
@@ -78,6 +119,10 @@ struct Shadow {
 
 struct Maker {
     rng: Rng,
+    /// Whether memory is locked, sealed, and grows downwards in this script.
+    locks: bool,
+    seals: bool,
+    stacks: bool,
     kinds: Kinds,
     setting: Setting,
     /// How many pages of the window are used mostly.
@@ -114,10 +159,15 @@ impl Maker {
     }
 
     fn call(&mut self) -> Call {
+        if (self.locks || self.seals) && self.rng.u8(..10) == 0 {
+            return self.lock_or_seal();
+        }
         loop {
             return match self.rng.u16(..1000) {
                 0..150 => self.map(),
                 150..235 => self.unmap(),
+                // A refused access has a stack grow on Linux, and not here.
+                235..375 if self.stacks => continue,
                 235..375 => {
                     let (address, length) = self.range();
                     let protection = *choose(&mut self.rng, &[3, 3, 3, 1, 1, 0, 7, 5, 2, 6, 4]);
@@ -154,21 +204,50 @@ impl Maker {
                     self.slots[self.actor.0] = None;
                     Call::Exit
                 }
-                993..997 => {
+                993..995 => {
                     let (address, length) = self.range();
                     Call::Sync { address, length, flags: *choose(&mut self.rng, &[1, 2, 4, 5, 6, 8, 0]) }
                 }
                 _ => {
                     let file = self.rng.u8(..FILES as u8);
                     let pages = &mut self.setting.files[usize::from(file)];
-                    // Files become smaller: a private mapping in vmcore ends where its file ended when it was mapped.
-                    if *pages < 2 {
+                    if *pages == 0 {
                         continue;
                     }
-                    *pages = self.rng.u8(1..*pages);
+                    *pages = self.rng.u8(1..=MOST_OF_A_FILE);
                     Call::Truncate { file, size: u64::from(*pages) * PAGE }
                 }
             };
+        }
+    }
+
+    /// Locks something, unlocks it, or seals it: what is sealed stays, so that there is little of it.
+    fn lock_or_seal(&mut self) -> Call {
+        let (address, mut length) = self.range();
+        let shadow = *self.shadow();
+        match self.rng.u8(..24) {
+            0 if self.locks && self.kinds.locks_all => {
+                Call::LockAll { flags: *choose(&mut self.rng, &[1, 1, 2, 3, 0, 8]) }
+            }
+            1 if self.locks => Call::UnlockAll,
+            2..14 if self.locks => {
+                // Mostly what is probably mapped: a refusal is the end of the script.
+                let first = address / PAGE;
+                let mapped = u64::from((!(shadow.mapped >> first.min(PAGES - 1))).trailing_zeros()) * PAGE;
+                if mapped == 0 && self.rng.u8(..32) != 0 {
+                    return Call::Unlock { address, length };
+                }
+                if self.rng.u8(..32) != 0 && length <= PAGES * PAGE {
+                    length = length.min(mapped.saturating_sub(address % PAGE).max(1));
+                }
+                Call::Lock { address, length }
+            }
+            14..24 if self.locks => Call::Unlock { address, length },
+            _ if self.seals && self.rng.u8(..3) == 0 => {
+                let length = if length > PAGES * PAGE { length } else { length.min(4 * PAGE) };
+                Call::Seal { address, length }
+            }
+            _ => Call::Core { address, length },
         }
     }
 
@@ -229,7 +308,8 @@ impl Maker {
 
     fn map(&mut self) -> Call {
         let protection = *choose(&mut self.rng, &[3, 3, 3, 3, 3, 1, 0, 7, 5, 2]);
-        let mut flags = if self.rng.u8(..4) == 0 { MAP_SHARED } else { MAP_PRIVATE };
+        // What Linux leaves cut where something sealed refuses a change is seen by what it maps around pages of shared memory.
+        let mut flags = if self.rng.u8(..4) == 0 && !self.seals { MAP_SHARED } else { MAP_PRIVATE };
         let mut file = None;
         let sizes = self.setting.files;
         let number = self.rng.u8(..FILES as u8);
@@ -245,6 +325,13 @@ impl Maker {
         }
         if self.rng.u8(..24) == 0 {
             flags |= MAP_NORESERVE;
+        }
+        let mut protection = protection;
+        if self.stacks && self.rng.u8(..6) == 0 {
+            (flags, protection) = (flags | MAP_GROWSDOWN, 3);
+        }
+        if self.locks && self.rng.u8(..12) == 0 {
+            flags |= MAP_LOCKED;
         }
         let (mut address, mut length) = self.range();
         if self.setting.placed && self.rng.u8(..2) == 0 {
@@ -288,6 +375,10 @@ impl Maker {
             match advice {
                 MADV_POPULATE_READ | MADV_POPULATE_WRITE if !self.kinds.populates => continue,
                 MADV_GUARD_INSTALL | MADV_GUARD_REMOVE if !self.kinds.guards => continue,
+                // A stack that a child gets wiped, or of which it gets a part, grows no more there.
+                MADV_WIPEONFORK | MADV_DONTFORK if self.stacks => continue,
+                // Of what is sealed nothing is discarded here; Linux allows it where the program may write.
+                MADV_DONTNEED | MADV_GUARD_INSTALL | MADV_GUARD_REMOVE if self.seals => continue,
                 _ => {}
             }
             let (address, length) = self.range();
@@ -296,6 +387,11 @@ impl Maker {
     }
 
     fn remap(&mut self) -> Option<Call> {
+        // A part of a stack that was moved away grows no more here, nor is it kept at the old addresses. And where Linux refuses a change since something is sealed, it
+        // may have cut what lies before, as no other call shows.
+        if self.stacks || self.seals {
+            return None;
+        }
         let (first, count) = self.pages();
         let most = *choose(&mut self.rng, &[2, 6, 16, self.width]);
         let new_count = if self.rng.u8(..3) == 0 { count } else { self.rng.u64(1..=most) };
@@ -308,8 +404,9 @@ impl Maker {
         let flags = match self.rng.u8(..10) {
             0..3 => 0,
             3..5 if self.setting.placed => MREMAP_MAYMOVE,
-            5..6 if self.setting.placed && self.kinds.keeps_old => kept,
-            6..8 if self.kinds.keeps_old => kept | fixed,
+            // Of locked memory that is kept at the old addresses, Linux unlocks all that lies around it.
+            5..6 if self.setting.placed && self.kinds.keeps_old && !self.locks => kept,
+            6..8 if self.kinds.keeps_old && !self.locks => kept | fixed,
             _ => fixed,
         };
         let new_count = if flags & MREMAP_DONTUNMAP != 0 && self.rng.u8(..8) != 0 { count } else { new_count };

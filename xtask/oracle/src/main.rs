@@ -22,6 +22,9 @@ struct Arguments {
     /// Workers; one more than CPUs if not said
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     workers: Option<u16>,
+    /// What is left out, to look behind a difference that is known: guards, populates, keeps-old, moves-several, copies, places, files, seals, locks, locks-all, stacks
+    #[arg(long, value_delimiter = ',')]
+    without: Vec<String>,
     /// Where a difference is written, for `replay`
     #[arg(long, default_value = "oracle-difference.txt")]
     output: PathBuf,
@@ -64,6 +67,10 @@ mod oracle_main {
         // Before there are threads.
         let mut hosts = (0..workers).map(|_| Host::new()).collect::<Result<Vec<_>>>()?;
         let kinds = kinds_of_this_kernel(hosts.iter().all(Host::fills));
+        let left_out = arguments.without.iter();
+        let kinds = left_out.fold(Ok(kinds), |kinds, name| {
+            kinds?.without(name).with_context(|| format!("there is no kind {name:?}"))
+        })?;
         let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         println!("Linux {}, seed {seed}, {workers} workers", release.trim());
@@ -91,8 +98,9 @@ mod oracle_main {
         let accesses = progress.accesses.load(Ordering::Relaxed);
         let took = outcome.took.as_secs_f64();
         println!(
-            "seed {seed}: {} operations, {accesses} accesses and {} pages compared in {} scripts, {took:.1} s, {:.0} operations and accesses a second",
+            "seed {seed}: {} operations ({} of them first refused for want of memory), {accesses} accesses and {} pages compared in {} scripts, {took:.1} s, {:.0} operations and accesses a second",
             done - accesses,
+            progress.refused.load(Ordering::Relaxed),
             progress.pages.load(Ordering::Relaxed),
             progress.scripts.load(Ordering::Relaxed),
             done as f64 / took.max(1e-9),

@@ -8,15 +8,16 @@
 //! | in the first line: `files=12,3` | there are files, of so many pages; the word at the start of each page says which it is (`replay::word_of`), the rest is zero |
 //! | `sK.T` | thread T of process K does it; without, its first |
 //! | `mmap ADDR LEN PROT FLAGS FILE OFFSET` | of a file, by its number, from a byte on |
-//! | `truncate FILE SIZE` | the file has so many bytes from now on |
+//! | `truncate FILE SIZE` | the file has so many bytes from now on; the pages that it grows by are there at once |
 //! | `msync ADDR LEN FLAGS` | |
+//! | `mlock ADDR LEN`, `munlock ADDR LEN`, `mlockall FLAGS`, `munlockall`, `mseal ADDR LEN` | an `mlock` that is refused is the last step: Linux has locked what comes before, and no call does just that |
 //! | `mincore ADDR LEN` | `h=` is a number with a bit for each page that is there, from the first on |
 //!
 //! An address that counts from below the window wraps: `0xfffff00000000000` is the address 0.
 
 use std::fmt::Write as _;
 
-use crate::script::{BASE, Call, File, Outcome, PAGES, Record, Script, State};
+use crate::script::{BASE, Call, Outcome, PAGES, Record, Script, State};
 
 /// The text of a script and of what came of it.
 pub fn text(script: &Script, records: &[Record], heading: &str) -> String {
@@ -40,7 +41,7 @@ fn write_all(out: &mut String, script: &Script, records: &[Record], heading: &st
         if step.thread != 0 {
             write!(out, ".{}", step.thread)?;
         }
-        write_call(out, &step.call)?;
+        write!(out, " {}", step.call)?;
         write_result(out, &step.call, record)?;
         if step.call != Call::Exit {
             write_state(out, ('R', 'P'), &record.state)?;
@@ -50,34 +51,6 @@ fn write_all(out: &mut String, script: &Script, records: &[Record], heading: &st
         }
     }
     Ok(())
-}
-
-/// A step as its line has it, without what came of it.
-pub(crate) fn write_call(out: &mut String, call: &Call) -> std::fmt::Result {
-    match *call {
-        Call::Map { address, length, protection, flags, file } => {
-            write!(out, " mmap {address:#x} {length:#x} {protection} {flags:#x}")?;
-            if let Some(File { number, offset }) = file {
-                write!(out, " {number} {offset:#x}")?;
-            }
-            Ok(())
-        }
-        Call::Unmap { address, length } => write!(out, " munmap {address:#x} {length:#x}"),
-        Call::Protect { address, length, protection } => write!(out, " mprotect {address:#x} {length:#x} {protection}"),
-        Call::Advise { address, length, advice } => write!(out, " madvise {address:#x} {length:#x} {advice}"),
-        Call::Remap { old, old_length, new_length, flags, new } => {
-            write!(out, " mremap {old:#x} {old_length:#x} {new_length:#x} {flags} {new:#x}")
-        }
-        Call::Sync { address, length, flags } => write!(out, " msync {address:#x} {length:#x} {flags}"),
-        Call::Core { address, length } => write!(out, " mincore {address:#x} {length:#x}"),
-        Call::Truncate { file, size } => write!(out, " truncate {file} {size:#x}"),
-        Call::Write { address, value } => write!(out, " write {address:#x} {value}"),
-        Call::Read { address } => write!(out, " read {address:#x}"),
-        Call::CopyIn { address, length } => write!(out, " copyin {address:#x} {length} pat=0"),
-        Call::CopyOut { address, length, pattern } => write!(out, " copyout {address:#x} {length} pat={pattern:x}"),
-        Call::Fork { child } => write!(out, " fork -> s{child}"),
-        Call::Exit => out.write_str(" exit "),
-    }
 }
 
 fn write_result(out: &mut String, call: &Call, record: &Record) -> std::fmt::Result {

@@ -1,5 +1,7 @@
 //! What is done: calls and accesses, each by one process, and what they find at the start.
 
+pub use replay::{Call, File};
+
 /// Where the window lies in which all happens, and how many pages it has. As in the recordings.
 pub const BASE: u64 = 0x1000_0000_0000;
 pub const PAGE: u64 = 0x1000;
@@ -26,6 +28,8 @@ pub mod linux {
     pub const MAP_PRIVATE: u32 = 0x02;
     pub const MAP_FIXED: u32 = 0x10;
     pub const MAP_ANONYMOUS: u32 = 0x20;
+    pub const MAP_GROWSDOWN: u32 = 0x100;
+    pub const MAP_LOCKED: u32 = 0x2000;
     pub const MAP_NORESERVE: u32 = 0x4000;
     pub const MAP_POPULATE: u32 = 0x8000;
     pub const MAP_FIXED_NOREPLACE: u32 = 0x10_0000;
@@ -48,59 +52,35 @@ pub mod linux {
     pub const PROT_NONE: u32 = 0;
 }
 
-/// Something that a process does. Addresses count from the window, in bytes; those below it wrap.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Call {
-    Map { address: u64, length: u64, protection: u32, flags: u32, file: Option<File> },
-    Unmap { address: u64, length: u64 },
-    Protect { address: u64, length: u64, protection: u32 },
-    Advise { address: u64, length: u64, advice: u32 },
-    Remap { old: u64, old_length: u64, new_length: u64, flags: u32, new: u64 },
-    Sync { address: u64, length: u64, flags: u32 },
-    Core { address: u64, length: u64 },
-    Truncate { file: u8, size: u64 },
-    Write { address: u64, value: u64 },
-    Read { address: u64 },
-    CopyIn { address: u64, length: u64 },
-    CopyOut { address: u64, length: u64, pattern: u64 },
-    Fork { child: u8 },
-    Exit,
-}
-
-impl Call {
-    /// Whether it can reach nothing but the window and what it may grow over: other memory of a process must not be changed. Ranges that are none are refused by the kernel at once.
-    pub fn is_contained(&self) -> bool {
-        let window = PAGES * PAGE;
-        let inside = |address: u64, length: u64| {
-            address <= window && length <= window && address + length <= window + PAGE && BASE + address < END
-        };
-        // It begins in the window and overflows.
-        let none = |address: u64, length: u64| address < window && length > PAGE.wrapping_neg() - window;
-        match *self {
-            Self::Map { address: NULL, length, flags, .. } => {
-                flags & linux::MAP_FIXED == 0 && (length <= window || length > 1 << 47)
-            }
-            Self::Unmap { address, length }
-            | Self::Protect { address, length, .. }
-            | Self::Advise { address, length, .. }
-            | Self::Sync { address, length, .. }
-            | Self::Core { address, length }
-            | Self::Map { address, length, .. } => inside(address, length) || none(address, length),
-            Self::Remap { old, old_length, new_length, new, .. } => {
-                inside(old, old_length) && new < window && new_length <= window
-            }
-            Self::Write { address, .. } | Self::Read { address } => address <= window - 8,
-            Self::CopyIn { address, length } | Self::CopyOut { address, length, .. } => inside(address, length),
-            Self::Truncate { .. } | Self::Fork { .. } | Self::Exit => true,
+/// Whether a call can reach nothing but the window and what it may grow over: other memory of a process must not be changed. Ranges that are none are refused by the kernel at
+/// once. (What locks all of a process' memory changes none of it.)
+pub fn is_contained(call: &Call) -> bool {
+    let window = PAGES * PAGE;
+    let inside = |address: u64, length: u64| {
+        address <= window && length <= window && address + length <= window + PAGE && BASE + address < END
+    };
+    // It begins in the window and overflows.
+    let none = |address: u64, length: u64| address < window && length > PAGE.wrapping_neg() - window;
+    match *call {
+        Call::Map { address: NULL, length, flags, .. } => {
+            flags & linux::MAP_FIXED == 0 && (length <= window || length > 1 << 47)
         }
+        Call::Unmap { address, length }
+        | Call::Protect { address, length, .. }
+        | Call::Advise { address, length, .. }
+        | Call::Sync { address, length, .. }
+        | Call::Core { address, length }
+        | Call::Lock { address, length }
+        | Call::Unlock { address, length }
+        | Call::Seal { address, length }
+        | Call::Map { address, length, .. } => inside(address, length) || none(address, length),
+        Call::Remap { old, old_length, new_length, new, .. } => {
+            inside(old, old_length) && new < window && new_length <= window
+        }
+        Call::Write { address, .. } | Call::Read { address } => address <= window - 8,
+        Call::CopyIn { address, length } | Call::CopyOut { address, length, .. } => inside(address, length),
+        Call::LockAll { .. } | Call::UnlockAll | Call::Truncate { .. } | Call::Fork { .. } | Call::Exit => true,
     }
-}
-
-/// A part of a file: which, and from which byte on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct File {
-    pub number: u8,
-    pub offset: u64,
 }
 
 /// A call, and who makes it.
@@ -154,7 +134,7 @@ impl Script {
         self.steps.retain(|step| {
             let own = there.get(usize::from(step.slot)).copied().unwrap_or(false);
             match step.call {
-                _ if !step.call.is_contained() || !self.setting.allows(&step.call) => false,
+                _ if !is_contained(&step.call) || !self.setting.allows(&step.call) => false,
                 _ if !own || step.thread >= self.setting.threads => false,
                 Call::Fork { child } => match there.get_mut(usize::from(child)) {
                     Some(slot) if !*slot => {

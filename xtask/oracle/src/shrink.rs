@@ -202,7 +202,10 @@ fn simpler(call: Call) -> Vec<Call> {
             shorter(length).map(|length| Call::Sync { address, length, flags }).collect()
         }
         Call::Core { address, length } => shorter(length).map(|length| Call::Core { address, length }).collect(),
-        Call::Truncate { .. } | Call::Fork { .. } | Call::Exit => Vec::new(),
+        Call::Lock { address, length } => shorter(length).map(|length| Call::Lock { address, length }).collect(),
+        Call::Unlock { address, length } => shorter(length).map(|length| Call::Unlock { address, length }).collect(),
+        Call::Seal { address, length } => shorter(length).map(|length| Call::Seal { address, length }).collect(),
+        Call::LockAll { .. } | Call::UnlockAll | Call::Truncate { .. } | Call::Fork { .. } | Call::Exit => Vec::new(),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::input::{number, numbers};
 const LONGEST: u64 = 1 << 24;
 
 /// A part of a file: which, and from which byte on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct File {
     /// Its number.
     pub number: u8,
@@ -19,7 +19,7 @@ pub struct File {
 }
 
 /// Something that a process does. Addresses count from the window in which all happens, in bytes; those below it wrap.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[allow(missing_docs, reason = "the arguments have the names of the manual")]
 pub enum Call {
     Map { address: u64, length: u64, protection: u32, flags: u32, file: Option<File> },

@@ -36,6 +36,15 @@ pub use crate::world::word_of;
 /// A recording of either kind.
 pub struct Recording(Kind);
 
+/// How much memory there is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Memory {
+    /// As much as is asked for.
+    Enough,
+    /// Of random operations, many a call has a request for frames refused: it changes nothing then, and is made again.
+    RunsOut,
+}
+
 enum Kind {
     Random(random::Recording),
     Trace(trace::Recording),
@@ -89,10 +98,18 @@ impl Recording {
     /// # Errors
     /// What the program began with cannot be made.
     pub fn replay(&self) -> Result<Report> {
+        self.replay_with(Memory::Enough)
+    }
+
+    /// Replays it as long as there is so much memory.
+    ///
+    /// # Errors
+    /// As [`replay`](Self::replay).
+    pub fn replay_with(&self, memory: Memory) -> Result<Report> {
         self.prepare();
         let begin = Instant::now();
         let mut report = match &self.0 {
-            Kind::Random(recording) => random::replay(recording),
+            Kind::Random(recording) => random::replay(recording, memory),
             Kind::Trace(recording) => trace::replay(recording)?,
         };
         report.took = begin.elapsed();

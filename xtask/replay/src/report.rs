@@ -15,6 +15,8 @@ pub struct Report {
     pub accesses: u64,
     /// Pages whose residency or contents were compared.
     pub pages: u64,
+    /// Calls that were refused for want of memory, and made again.
+    pub refused: u64,
     /// How many differences there were.
     pub differences: u64,
     /// The first differences in full.
@@ -42,6 +44,7 @@ impl Report {
         self.operations += more.operations;
         self.accesses += more.accesses;
         self.pages += more.pages;
+        self.refused += more.refused;
         self.differences += more.differences;
         self.took += more.took;
         let room = TOLD.saturating_sub(self.told.len());

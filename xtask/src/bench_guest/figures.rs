@@ -71,6 +71,11 @@ impl Figure {
         let (operations, pages) = (operations.parse().ok()?, pages.strip_suffix(" pages")?.parse().ok()?);
         Some(Self { name: name.to_owned(), value, operations, pages })
     }
+
+    /// Whether operations count into which a timer's interrupt fell.
+    pub(crate) fn counts_interrupted(&self) -> bool {
+        matches!(self.value, Value::Instructions(Instructions { interrupted_counted: true, .. }))
+    }
 }
 
 #[cfg(test)]

@@ -34,9 +34,12 @@ pub(crate) struct Linux {
 impl Linux {
     /// Its name, for the head of a column.
     pub(crate) fn name(&self) -> String {
-        let release = self.description.iter().find(|(what, _)| what == "release").map(|(_, release)| release.as_str());
-        // `6.1.0-56-cloud-amd64`: the number of the version is enough.
-        let version = release.and_then(|release| release.split('-').next()).unwrap_or_default();
+        let said =
+            |wanted: &str| self.description.iter().find(|(what, _)| what == wanted).map(|(_, value)| value.as_str());
+        // `#1 SMP Debian 6.1.192-2 (2026-11-16)` names the source; the release (`6.1.0-56-cloud-amd64`) only what modules it takes.
+        let source = said("version").and_then(|version| version.split_once("Debian ")).map(|(_, source)| source);
+        let version =
+            source.or(said("release")).and_then(|version| version.split(['-', ' ']).next()).unwrap_or_default();
         format!("Linux {version}").trim_end().to_owned()
     }
 }
@@ -45,7 +48,8 @@ impl Linux {
 pub(crate) fn prepare(workspace: &Workspace, kernel: Option<&Path>) -> Result<Image> {
     let directory = workspace.root.join("target/linux");
     let kernel = match kernel {
-        Some(kernel) => kernel.to_owned(),
+        // A path that a machine started elsewhere finds too, or a word why not.
+        Some(kernel) => fs::canonicalize(kernel).with_context(|| format!("there is no file {}", kernel.display()))?,
         None => unpacked(&directory.join("kernel"))?,
     };
     let program = build::linux_bench(workspace)?;
@@ -141,8 +145,13 @@ mod tests {
         let line = |line| described(line);
         assert_eq!(line("linux release: 6.1.0-56-cloud"), Some(("release".into(), "6.1.0-56-cloud".into())));
         assert_eq!(line("[    0.1] linux: x"), None);
-        let linux = Linux { figures: Vec::new(), description: vec![("release".into(), "6.1.0-56-cloud".into())] };
-        assert_eq!(linux.name(), "Linux 6.1.0");
-        assert_eq!(Linux { description: Vec::new(), ..linux }.name(), "Linux");
+        let name = |description: &[(&str, &str)]| {
+            let description = description.iter().map(|(what, value)| (what.to_string(), value.to_string())).collect();
+            Linux { figures: Vec::new(), description }.name()
+        };
+        let release = ("release", "6.1.0-56-cloud");
+        assert_eq!(name(&[release, ("version", "#1 SMP Debian 6.1.192-2 (2026-11-16)")]), "Linux 6.1.192");
+        assert_eq!(name(&[release, ("version", "#1 SMP")]), "Linux 6.1.0");
+        assert_eq!(name(&[]), "Linux");
     }
 }

@@ -6,10 +6,10 @@ use super::{
 };
 
 /// The table: a line for each row.
-pub(crate) fn table(rows: &[Row], refkernel: &[Figure], linux: Option<&[Figure]>, linux_name: &str) -> String {
+pub(crate) fn table(rows: &[Row], refkernel: &[Figure], linux: &[Figure], linux_name: &str) -> String {
     let mut text = line(["guest instructions, median", "refkernel", linux_name, "bare minimum", "goal", "operations"]);
     for row in rows {
-        let (own, other) = (value(row.shows, refkernel), linux.and_then(|linux| value(row.shows, linux)));
+        let (own, other) = (value(row.shows, refkernel), value(row.shows, linux));
         let goal = match row.goal {
             Goal::AtMost(goal) => Some((format!("≤ {}", number(goal)), reaches(row, refkernel))),
             Goal::HalfOfLinux => {
@@ -26,14 +26,25 @@ pub(crate) fn table(rows: &[Row], refkernel: &[Figure], linux: Option<&[Figure]>
             Some((goal, Some(false))) => format!("{goal} !"),
             Some((goal, None)) => format!("{goal} ?"),
         };
-        let operations = row.shows.names().next().and_then(|name| find(name, refkernel));
+        let name = row.shows.names().next().unwrap_or_default();
+        let [own_figure, other_figure] = [refkernel, linux].map(|figures| find(name, figures));
+        let operations = match [own_figure, other_figure].map(|figure| figure.map(|figure| grouped(figure.operations)))
+        {
+            [Some(own), Some(other)] if own != other => format!("{own} / {other}"),
+            [Some(either), _] | [None, Some(either)] => either,
+            [None, None] => "–".to_owned(),
+        };
+        let marked = |value, figure: Option<&Figure>| {
+            let interrupted = figure.is_some_and(Figure::counts_interrupted);
+            format!("{}{}", shown(value), if interrupted { "*" } else { "" })
+        };
         text.push_str(&line([
             row.title,
-            &shown(own),
-            &shown(other),
+            &marked(own, own_figure),
+            &marked(other, other_figure),
             &shown(row.bare_minimum),
             &goal,
-            &operations.map_or("–".to_owned(), |figure| grouped(figure.operations)),
+            &operations,
         ]));
     }
     text
@@ -51,7 +62,7 @@ pub(crate) fn reaches(row: &Row, figures: &[Figure]) -> Option<bool> {
 
 /// One line, its columns under each other.
 fn line([title, refkernel, linux, bare_minimum, goal, operations]: [&str; 6]) -> String {
-    let text = format!("{title:<46} {refkernel:>11} {linux:>13} {bare_minimum:>13} {goal:>14} {operations:>11}");
+    let text = format!("{title:<46} {refkernel:>12} {linux:>13} {bare_minimum:>13} {goal:>14}  {operations:>13}");
     format!("{}\n", text.trim_end())
 }
 
@@ -137,15 +148,19 @@ mod tests {
             row(Shows::Median("c"), Goal::AtMost(1.0)),
         ];
         let refkernel = [figure("a", 1_234_567, 1), figure("b", 28_672, 4096)];
-        let linux = [figure("a", 10, 1), figure("b", 40_960, 4096)];
-        let text = table(&rows, &refkernel, Some(&linux), "Linux 6.1");
+        let mut linux = [figure("a", 10, 1), figure("b", 40_960, 4096)];
+        linux[1].operations = 3;
+        if let Value::Instructions(instructions) = &mut linux[1].value {
+            instructions.interrupted_counted = true;
+        }
+        let text = table(&rows, &refkernel, &linux, "Linux 6.1");
         assert_eq!(
             columns(&text),
             [
                 vec!["it", "1,234,567", "10", "12", "≤ 2,000,000", "1,001"],
-                vec!["it", "7", "10", "12", "≤ 6 !", "1,001"],
+                vec!["it", "7", "10*", "12", "≤ 6 !", "1,001 / 3"],
                 vec!["it", "3,703,701", "30", "12", "1,001"],
-                vec!["it", "0.02", "4,096", "12", "≤ 2,048", "1,001"],
+                vec!["it", "0.02", "4,096*", "12", "≤ 2,048", "1,001 / 3"],
                 vec!["it", "–", "–", "12", "≤ 1 ?", "–"],
             ]
         );

@@ -50,7 +50,15 @@ const USUAL: Boot = Boot {
 
 /// What a demo that was really run says: the program came to its end, the one with the bad access did not take the kernel along, the
 /// program drew through its window onto the screen, and the map was drawn.
-const DEMO: &[&str] = &["demo: done", "the program was killed, the kernel goes on", "physical memory:", "demo: drew "];
+const DEMO: &[&str] = &[
+    "demo: done",
+    "the program was killed, the kernel goes on",
+    "physical memory:",
+    "demo: drew ",
+    "ring: ",
+    "draw: 5 pictures",
+    "init: every program has ended as it had to",
+];
 
 /// The same, on every processor that the machine has.
 const DEMO_2_CPUS: &[&str] = &["cpu: 2 of 2 processors run", "demo: done", "physical memory:"];
@@ -118,13 +126,13 @@ const BOOTS: &[Boot] = &[
     Boot {
         name: "module-noise",
         damage: Some(Damage::Noise),
-        expectation: Expectation::Refuses(&["not a tar archive", "no program demo"]),
+        expectation: Expectation::Refuses(&["not a tar archive", "no program init"]),
         ..USUAL
     },
     Boot {
         name: "module-empty",
         damage: Some(Damage::Empty),
-        expectation: Expectation::Refuses(&["no program demo"]),
+        expectation: Expectation::Refuses(&["no program init"]),
         ..USUAL
     },
     Boot {
@@ -234,9 +242,24 @@ pub(crate) fn run(workspace: &Workspace, limine: Option<&Path>, name: Option<&st
             }
         }
     }
+    if name.is_none_or(|name| BARE.contains(name)) {
+        match screen::run_without(&image, show) {
+            Ok(lines) => {
+                write_lines(&logs, BARE, &lines)?;
+                println!("boot {BARE} ... ok");
+                count.passed += 1;
+            }
+            Err(error) => {
+                println!("boot {BARE} ... FAILED: {error:#}");
+                count.failed += 1;
+            }
+        }
+    }
     Ok(count)
 }
 
+/// A machine with a serial line alone.
+const BARE: &str = "inspector-without-screen-and-keyboard";
 /// Machines at whose keyboard questions are typed, by name: how many processors each has.
 const SCREEN: [(&str, u8); 2] = [("screen-and-keyboard", 1), ("screen-and-keyboard-4-cpus", 4)];
 

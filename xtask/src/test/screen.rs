@@ -154,6 +154,45 @@ pub(crate) fn run(image: &Image, cpus: u8, logs: &Path, show: bool) -> Result<(u
     Ok((TYPED.len(), outcome.lines))
 }
 
+/// Asks a machine that has neither screen nor keyboard: both are missed in a sentence, and nothing else is. Some questions come when nobody looks at the serial
+/// line any more, so that it has to interrupt.
+pub(crate) fn run_without(image: &Image, show: bool) -> Result<Vec<String>> {
+    let questions = ["ps", "map", "run demo", "kill 1"].map(str::to_owned);
+    let pause = || std::thread::sleep(Duration::from_millis(500));
+    let machine = Machine {
+        medium: Medium::Direct(image.clone()),
+        cmdline: "inspect".into(),
+        memory: Memory(64),
+        cpus: 1,
+        window: false,
+        pace: Pace::Fast,
+        options: ["-vga", "none", "-machine", "pc,i8042=off"].map(str::to_owned).to_vec(),
+    };
+    let outcome = session::run(
+        &machine,
+        Wishes {
+            limits: Limits { total: Some(TOTAL), silence_at_start: SILENCE, silence: Some(SILENCE) },
+            show,
+            typing: Typing::No,
+            script: Some(Script { between: &[(1, &pause), (3, &pause)], ..Script::new(&questions) }),
+            picture: None,
+        },
+    )?;
+    ensure!(outcome.end.is_success(), "{}{}", outcome.end, outcome.last_lines());
+    for text in [
+        "framebuffer: none",
+        "keyboard: none: the machine has no controller for one",
+        "picture: there is no framebuffer to draw it on",
+        "physical memory:",
+        "demo: was handed no framebuffer, so draws nothing",
+        "process 1: it exited with 0",
+    ] {
+        let found = outcome.lines.iter().any(|line| line.contains(text));
+        ensure!(found, "no line has `{text}`{}", outcome.last_lines());
+    }
+    Ok(outcome.lines)
+}
+
 fn colours(pixels: &[u32]) -> usize {
     pixels.iter().collect::<HashSet<_>>().len()
 }

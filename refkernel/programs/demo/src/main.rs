@@ -1,17 +1,23 @@
 //! Shows what `refkernel` does with memory, a sentence for each step.
 //!
 //! The first instance (argument 0) touches memory that nobody has taken yet, looks whether fresh memory is zero, grows an
-//! area, and draws into the part of the screen that it was handed. The second (argument 1) reads where nothing is mapped, and
+//! area, shows what else can be done with memory and between processes, and draws into the part of the screen that it was handed. The second (argument 1) reads where nothing is mapped, and
 //! must be killed for it.
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | `capabilities` | sharing, clones, protection, guards, channels, waits, rings, device memory that is denied |
+//! | `window` | the drawing |
 
 #![no_std]
 #![no_main]
 
+mod capabilities;
 mod window;
 
-use refkernel_runtime::{
-    Access, ErrorCode, Handle, PAGE_SIZE, StartInformation, call, program, program_status, roles::DEMO_BAD_ACCESS, say,
-};
+use refkernel_runtime::roles::{DEMO_BAD_ACCESS, ScreenSize};
+use refkernel_runtime::screen::Screen;
+use refkernel_runtime::{Access, ErrorCode, PAGE_SIZE, StartInformation, call, program, program_status, say};
 
 program!(main);
 
@@ -29,7 +35,8 @@ enum Failure {
 }
 
 fn main(start: &StartInformation) -> u32 {
-    if start.argument == DEMO_BAD_ACCESS {
+    let (_, part) = ScreenSize::from_argument(start.argument);
+    if u64::from(part) == DEMO_BAD_ACCESS {
         return bad_access();
     }
     match work(start) {
@@ -74,19 +81,15 @@ fn work(start: &StartInformation) -> Result<(), Failure> {
     check_pages(first, touched)?;
     say!("demo: grew the area to {} pages, used the new half at {second:#x}; the old half is as it was", 2 * PAGES);
 
-    match start.framebuffer {
-        Handle::NONE => say!("demo: was handed no framebuffer, so draws nothing"),
-        framebuffer => {
-            let length = u64::from(start.pitch) * u64::from(start.height);
-            let length = length.next_multiple_of(PAGE_SIZE);
-            let address =
-                call::area_map(framebuffer, 0, 0, length, READ_WRITE).map_err(refused("map the framebuffer"))?;
-            window::draw(address, start);
-            say!(
-                "demo: drew {}x{} pixels through a window onto the framebuffer at {address:#x}",
-                start.width,
-                start.height
-            );
+    capabilities::show(start, first)?;
+
+    match Screen::given(start) {
+        None => say!("demo: was handed no framebuffer, so draws nothing"),
+        Some(screen) => {
+            let address = screen.map().map_err(refused("map the framebuffer"))?;
+            window::draw(address, screen.size);
+            let ScreenSize { width, height, .. } = screen.size;
+            say!("demo: drew {width}x{height} pixels through a window onto the framebuffer at {address:#x}");
         }
     }
     Ok(())

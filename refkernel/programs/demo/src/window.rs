@@ -6,17 +6,18 @@ use embedded_graphics::pixelcolor::Rgb888;
 use embedded_graphics::prelude::*;
 use embedded_graphics::primitives::Rectangle;
 use embedded_graphics::text::{Baseline, Text};
-use refkernel_runtime::{StartInformation, say};
+use refkernel_runtime::roles::ScreenSize;
+use refkernel_runtime::say;
 use refkernel_surface::Surface;
 
 /// Pixels per side of a tile of the pattern.
 const TILE: u32 = 8;
 
-/// Draws through the window at `address`, which shows the framebuffer that `start` describes.
-pub(crate) fn draw(address: u64, start: &StartInformation) {
-    let (width, height) = (start.width, start.height);
+/// Draws through the window at `address`, which shows a part of the screen of this size.
+pub(crate) fn draw(address: u64, size: ScreenSize) {
+    let ScreenSize { width, height, pitch } = size;
     // SAFETY: the kernel mapped `pitch * height` bytes there to be read and written, and only this function uses them.
-    let surface = unsafe { Surface::new(address as *mut u32, width, height, start.pitch) };
+    let surface = unsafe { Surface::new(address as *mut u32, width, height, pitch) };
     match surface {
         Ok(mut surface) => {
             pattern(&mut surface);

@@ -5,6 +5,8 @@
 //! |---|---|
 //! | [`call`] | the system calls |
 //! | [`mod@line`] | a line of text, written with one call |
+//! | [`screen`] | the part of the screen that a program was handed |
+//! | [`word`] | waiting for a word until it changes |
 //! | `entry` | `_start` |
 //! | `panic` | what happens after a panic |
 //! | `linux` | calls and entry once more, for a program that is measured on Linux too (feature `linux`) |
@@ -39,6 +41,10 @@ mod linux;
 #[cfg(not(target_os = "none"))]
 mod memory;
 mod panic;
+#[cfg(not(feature = "linux"))]
+pub mod screen;
+#[cfg(not(feature = "linux"))]
+pub mod word;
 
 #[cfg(not(feature = "linux"))]
 pub use entry::{console, registers_at_start};

@@ -1,7 +1,5 @@
 //! The real kernel: the calls that the model is compared with.
 
-use core::sync::atomic::AtomicU32;
-
 use refkernel_runtime::{
     Access, Advice, ErrorCode, Handle, HandleKind, PAGE_SIZE, Rights, SystemCall, call, decode_result,
 };
@@ -133,11 +131,4 @@ pub(crate) const STACK_SIZE: u64 = 48 * PAGE_SIZE;
 /// Makes a stack of private memory, so that a clone has its own, and gives its end.
 pub(crate) fn stack() -> Result<u64, ErrorCode> {
     Ok(again(|| call::area_create_and_map(STACK_SIZE, 0, Access::READ_WRITE))? + STACK_SIZE)
-}
-
-/// Waits as long as the word is that.
-pub(crate) fn wait_while(word: &AtomicU32, value: u32) {
-    while word.load(core::sync::atomic::Ordering::Acquire) == value {
-        let _ = call::address_wait(word, value, refkernel_runtime::FOREVER);
-    }
 }

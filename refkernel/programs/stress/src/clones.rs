@@ -151,14 +151,33 @@ fn cut_off(thread: &mut Thread) -> Result<(), Trouble> {
     signal.store(0, Ordering::SeqCst);
     let order = Order::Hammer { address: thread.world.address(at) };
     let Some(process) = clone(thread, order)? else { return Ok(()) };
+    // Until it is seen to write.
     let mut patience = 1000;
     while signal.load(Ordering::Acquire) == 0 && patience > 0 {
         let _ = call::address_wait(signal, 0, 100_000);
         patience -= 1;
     }
+    spin_while(|| signal.load(Ordering::Acquire) == 1);
     thread.world.step(&mut thread.calls, Operation::Resize { area, handle, pages: page })?;
+    // It counts behind each write: once more at the most for one that came before the page was taken away.
+    let before = signal.load(Ordering::Acquire);
+    spin_while(|| true);
+    let more = signal.load(Ordering::Acquire).wrapping_sub(before);
+    if more > 1 {
+        return Err(Trouble::NotSo("nobody writes to what was cut off when the call is over", more.into()));
+    }
     control.count(Count::Deaths);
     ends(process, |ending| ending == KILLED, "who writes what was cut off is killed")
+}
+
+/// Turns for a while, so that another processor gets on.
+fn spin_while(mut is_so: impl FnMut() -> bool) {
+    for _ in 0..5000 {
+        if !is_so() {
+            return;
+        }
+        core::hint::spin_loop();
+    }
 }
 
 /// Where a clone begins, on its own copy of the stack that its parent keeps for this.
@@ -227,15 +246,16 @@ fn die_of(address: u64, access: Access) {
 fn hammer(thread: &mut Thread, address: u64) -> ! {
     let control = thread.setup.control;
     let signal = control.signal.get(thread.setup.worker).and_then(|all| all.get(thread.thread));
-    let mut turn = 0_u64;
+    let mut turn = 0_u32;
     loop {
-        thread.calls.write(address, turn);
-        turn += 1;
-        if turn == 10
-            && let Some(signal) = signal
-        {
-            signal.store(1, Ordering::Release);
-            let _ = call::address_wake(signal, 1);
+        thread.calls.write(address, turn.into());
+        // The first count says that it has begun, and wakes its parent; 0 says nothing.
+        turn = turn.wrapping_add(1).max(1);
+        if let Some(signal) = signal {
+            signal.store(turn, Ordering::Release);
+            if turn == 1 {
+                let _ = call::address_wake(signal, 1);
+            }
         }
         let life = control.life.get(thread.setup.worker).map(|life| life.load(Ordering::Relaxed));
         if life != Some(thread.setup.life) || control.stop.load(Ordering::Relaxed) > 1 {

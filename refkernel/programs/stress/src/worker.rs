@@ -2,11 +2,11 @@
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use refkernel_runtime::{ErrorCode, Handle, PAGE_SIZE, StartInformation, call, program_status, say};
+use refkernel_runtime::{ErrorCode, Handle, PAGE_SIZE, StartInformation, call, program_status, say, word};
 use refkernel_stress::operation::{self, below};
 use refkernel_stress::{Rand64, World};
 
-use crate::calls::{Calls, again, stack, wait_while};
+use crate::calls::{Calls, again, stack};
 use crate::control::{Control, Count, THREADS};
 use crate::shared::Shared;
 use crate::{clones, lock};
@@ -250,7 +250,7 @@ impl Thread {
         // SAFETY: the stack is the helper's alone: it is done with it before it says that it is done. So it is with the task.
         let started = unsafe { call::thread_start(help, self.helper_stack, argument) };
         started.map_err(refused("start a thread"))?;
-        wait_while(&task.done, 0);
+        word::wait_while(&task.done, 0);
         if let Some(content) = self.world.content_mut(at) {
             *content = refkernel_stress::Content::certain(value);
         }
@@ -274,23 +274,7 @@ extern "C" fn help(task: u64) -> ! {
         // SAFETY: the page is the starter's, which waits meanwhile, and may be written.
         unsafe { ((task.address + 8 * index as u64) as *mut u64).write_volatile(word) };
     }
-    // SAFETY: from the moment at which the word says that it is done, the thread uses neither the task nor its stack: it only tells the kernel the word's
-    // address, and ends. A word that has become another one's by then is woken for nothing, which is always allowed.
-    unsafe {
-        core::arch::asm!(
-            "mov dword ptr [rdi], 1",
-            "mov esi, 1",
-            "mov eax, {wake}",
-            "syscall",
-            "mov eax, {exit}",
-            "syscall",
-            "ud2",
-            in("rdi") task.done.as_ptr(),
-            wake = const refkernel_runtime::SystemCall::AddressWake.number(),
-            exit = const refkernel_runtime::SystemCall::ThreadExit.number(),
-            options(noreturn),
-        );
-    }
+    word::set_and_exit(&task.done, 1)
 }
 
 /// The setup of this process, for its other threads.
@@ -353,7 +337,7 @@ extern "C" fn thread(number: u64) -> ! {
     ENDED.fetch_add(1, Ordering::Release);
     let _ = call::address_wake(&ENDED, 1);
     if end == End::WithoutAWord {
-        wait_while(&ENDED, 1);
+        word::wait_while(&ENDED, 1);
         say_ended(setup);
     }
     call::thread_exit()
@@ -403,7 +387,7 @@ pub(crate) fn live(setup: Setup) -> u32 {
         call::thread_exit();
     }
     if end == End::InOrder {
-        wait_while(&ENDED, 1);
+        word::wait_while(&ENDED, 1);
         if !lock::is_right() {
             say!("stress: seed {}: worker {}: a turn was lost", setup.seed, setup.worker);
             say_ended(setup);

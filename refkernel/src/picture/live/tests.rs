@@ -26,7 +26,7 @@ fn ranges() -> [MemoryRange; 3] {
 fn use_of(frame: u64) -> Use {
     match frame {
         0x100..0x1c0 => Use::KernelImage,
-        0x400..0x480 if frame % 2 == 0 => Use::UserPage,
+        0x400..0x480 if frame.is_multiple_of(2) => Use::UserPage,
         0x2000..0x2100 => Use::Pool,
         0xf_d000.. => Use::Framebuffer,
         _ => Use::Free,

@@ -36,6 +36,8 @@ pub(crate) struct Filler<'t, M: Mmu> {
     words: [Option<u64>; 2],
     /// How many were mapped.
     pub(super) mapped: i32,
+    /// Where leaves that are there get more access, and none is made: the hardware's marks, which stay.
+    raises: Option<u64>,
 }
 
 impl<M: Mmu> Filler<'_, M> {
@@ -45,6 +47,9 @@ impl<M: Mmu> Filler<'_, M> {
         // What does not change is kept at hand.
         let (mmu, table, [reading, writing]) = (self.mmu, self.table, self.words);
         let (first, pages) = self.place(step, pages);
+        if let Some(marks) = self.raises {
+            return self.raise_all(first, pages, marks, page);
+        }
         self.mapped += table.fill_run(mmu, first, pages, |at| {
             let (frame, writable) = page(at)?;
             Some(page_address_bits(&mmu, frame)? | if writable { writing } else { reading }?)
@@ -54,6 +59,9 @@ impl<M: Mmu> Filler<'_, M> {
     /// The same for pages of which each has a frame and none is to be written to.
     #[inline(always)]
     pub(crate) fn put_all_to_be_read<T>(&mut self, step: u64, pages: &[T], frame: impl Fn(&T) -> Frame) {
+        if self.raises.is_some() {
+            return;
+        }
         let (mmu, table) = (self.mmu, self.table);
         let (first, pages) = self.place(step, pages);
         // A frame fits if none of its bits is beyond the width: all do if all bits of all do.
@@ -65,6 +73,20 @@ impl<M: Mmu> Filler<'_, M> {
                 self.mapped += table.write_run(first, pages, word);
             }
             None => self.put_all(step, pages, |page| Some((frame(page), false))),
+        }
+    }
+
+    /// Lets those of the pages be written to that may be, and that are mapped each to its frame for reading alone.
+    #[inline(never)]
+    fn raise_all<T>(&self, first: usize, pages: &[T], marks: u64, page: impl Fn(&T) -> Option<(Frame, bool)>) {
+        let [Some(reading), Some(writing)] = self.words else { return };
+        for (place, at) in pages.iter().enumerate() {
+            let Some((frame, true)) = page(at) else { continue };
+            let Some(bits) = page_address_bits(&self.mmu, frame) else { continue };
+            let word = self.table.load(first + place);
+            if (word ^ (reading | bits)) & !marks == 0 {
+                self.table.store(first + place, word & marks | writing | bits);
+            }
         }
     }
 
@@ -84,7 +106,14 @@ impl<M: Mmu> Tables<M> {
         let room = (table.len() - first) as u64;
         let word = |leaf: Leaf| self.mmu.encode_leaf(0, Leaf { frame: Frame::new(0), ..leaf }).ok();
         let count = around.pages.pages(self.mmu.page_shift()).min(room);
-        Filler { mmu: self.mmu, table, first, count, words: around.leaves.map(word), mapped: 0 }
+        Filler { mmu: self.mmu, table, first, count, words: around.leaves.map(word), mapped: 0, raises: None }
+    }
+
+    /// What lets pages be written to that are mapped already. `None` where the hardware changes more of a leaf than marks.
+    #[inline]
+    pub(super) fn raiser<'t>(&self, table: Table<'t, M>, around: &Around) -> Option<Filler<'t, M>> {
+        self.mmu.access_mask()?;
+        Some(Filler { raises: Some(M::FORMAT.accessed.mask | M::FORMAT.dirty.mask), ..self.filler(table, around) })
     }
 
     /// Maps what `more` puts into the leaf table that is there for these pages; nothing where there is none, or it is not this library's.

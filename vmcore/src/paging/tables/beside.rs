@@ -160,8 +160,8 @@ impl<M: Mmu> LeafTables<M> {
         self.0.mmu.index_bits(0)
     }
 
-    /// Sets the leaf of the page that was found, or gives it more access; and, where it was absent, maps those pages of `around` that `more` gives. Nothing is to
-    /// be flushed. False, and nothing is changed, where it takes more than that: another frame, less access, a group, or what the format cannot represent.
+    /// Sets the leaf of the page that was found, or gives it more access; and maps those pages of `around` that `more` gives, or gives them more access as well.
+    /// Nothing is to be flushed. False, and nothing is changed, where it takes more than that: another frame, less access, a group, or what the format cannot represent.
     ///
     /// The caller sees to what the [module](self) says.
     #[inline]
@@ -176,7 +176,11 @@ impl<M: Mmu> LeafTables<M> {
         let Ok(word) = self.0.mmu.encode_leaf(0, leaf) else { return false };
         let index = self.0.index_at(0, address);
         if self.0.mmu.is_present(found.word) {
-            return self.raise(found, (leaf, word));
+            let raised = self.raise(found, (leaf, word));
+            if let (true, Some(around)) = (raised, around) {
+                let _ = self.0.raiser(table, &around).map(|mut raiser| more(&mut raiser));
+            }
+            return raised;
         }
         table.store(index, word);
         let mut live = 1;

@@ -288,14 +288,14 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let shown = present.map(|leaf| leaf.frame);
         // SAFETY: the area is had alone, or beside others with the leaf's lock.
         let in_leaf = unsafe { area.page_in_leaf(platform, &held, index_in_area, want, supply) };
-        let (frame, writable, made) = match (in_leaf, &mut held) {
-            (Some(Ok(InLeaf { frame, writable, made })), held) => {
+        let (frame, writable, made, marked) = match (in_leaf, &mut held) {
+            (Some(Ok(InLeaf { frame, writable, made, marked })), held) => {
                 match held {
                     Held::Alone(state) if made => state.note_made(),
                     _ if made => area.count_made(&index),
                     _ => {}
                 }
-                (frame, writable, made)
+                (frame, writable, made, marked)
             }
             (Some(Err(NoPage::Short)), _) => return Ok(Looked::Done(Attempt::Short(Need::pages(1)))),
             (Some(Err(NoPage::Full(error))), _) => return Err(AreaError::OutOfAccount(error).into()),
@@ -305,16 +305,20 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                     return Ok(Looked::Lacks);
                 };
                 match page? {
-                    Asked::Page(frame, writable) => (frame, writable, state.resident() != resident),
+                    // Where nothing is resident, no more is there to be read on.
+                    Asked::Page(frame, writable) => {
+                        (frame, writable, state.resident() != resident || state.holds_nothing(), true)
+                    }
                     Asked::Ends(attempt) => return Ok(Looked::Done(attempt)),
                 }
             }
             (None, _) => return Ok(Looked::Waits(Waiting { met: false, alone: true })),
         };
         let leaf = leaf_for(area, window.access, inner.global, frame, writable);
-        // What is resident is read on: its neighbours are mapped with it.
+        // What is resident is read on: its neighbours are mapped with it. And where a leaf had less than the page allows, which was written to before, the
+        // window's access was less for a while: so its neighbours had less as well.
         let page = PageRange::from_checked(address.align_down(P::PAGE_SHIFT), page_size::<P>());
-        let was_resident = area.is_tracked() && !made;
+        let was_resident = area.is_tracked() && !made && (present.is_none() || !marked);
         let shift = NEAR_SHIFT.min(tables.pages_shift());
         let mut around = if was_resident { self.around(window, area, page, shift) } else { None };
         if let (false, Some(around)) = (matches!(held, Held::Alone(_)), &mut around) {

@@ -42,7 +42,27 @@ pub fn kinds_of_this_kernel(places: bool) -> Kinds {
         if files {
             libc::close(file);
         }
-        Kinds { guards, populates, keeps_old, moves_several, copies, places, files }
+        let sealed = libc::mmap(std::ptr::null_mut(), 4096, libc::PROT_READ, flags, -1, 0);
+        // What is sealed stays for as long as this process runs: a page.
+        let seals = sealed != libc::MAP_FAILED && libc::syscall(super::child::SYS_MSEAL, sealed, 4096, 0) == 0;
+        let locked = libc::mmap(std::ptr::null_mut(), 4096, libc::PROT_READ, flags, -1, 0);
+        let locks = locked != libc::MAP_FAILED && libc::mlock(locked, 4096) == 0;
+        libc::munmap(locked, 4096);
+        // Whoever may lock everything: it is more than a limit allows.
+        let locks_all = locks && libc::geteuid() == 0;
+        Kinds {
+            stacks: true,
+            seals,
+            locks,
+            locks_all,
+            guards,
+            populates,
+            keeps_old,
+            moves_several,
+            copies,
+            places,
+            files,
+        }
     }
 }
 
@@ -55,6 +75,9 @@ pub fn missing(kinds: Kinds) -> Vec<&'static str> {
         (kinds.moves_several, "mremap of several regions (6.17)"),
         (kinds.copies, "process_vm_readv and _writev"),
         (kinds.places, "placement without MAP_FIXED (needs the lowest addresses)"),
+        (kinds.seals, "mseal (6.10)"),
+        (kinds.locks, "mlock (a limit)"),
+        (kinds.locks_all, "mlockall (needs a privilege)"),
         (kinds.files, "files (memfd_create)"),
     ]
     .into_iter()

@@ -20,6 +20,8 @@ use crate::script::{
     THREADS, linux,
 };
 
+/// The number of `mseal`, which is not in every C library's headers.
+pub(super) const SYS_MSEAL: libc::c_long = 462;
 /// How long a thread waits for its turn, in seconds: then whoever had it is gone.
 const PATIENCE: i64 = 30;
 /// Whose turn comes no more.
@@ -104,6 +106,8 @@ impl Shared {
 #[derive(Clone, Copy)]
 pub(super) struct Plan {
     pub(super) setting: Setting,
+    /// Whether an access may have something grow.
+    pub(super) grows: bool,
     pub(super) count: usize,
     pub(super) steps: [Step; MOST_STEPS],
 }
@@ -408,10 +412,13 @@ fn do_step(shared: &'static Shared, index: usize, step: &Step) {
     let Some(record) = records.get_mut(index) else { return };
     // SAFETY: what is called concerns the window, in which nothing of Rust's lies, or where nothing may be mapped.
     unsafe { make(shared, process, step, record) };
-    let same_regions = matches!(
-        step.call,
-        Call::Write { .. } | Call::Read { .. } | Call::CopyIn { .. } | Call::CopyOut { .. } | Call::Fork { .. }
-    );
+    // SAFETY: the plan is written no more.
+    let grows = unsafe { (*shared.plan.get()).grows };
+    let same_regions = !grows
+        && matches!(
+            step.call,
+            Call::Write { .. } | Call::Read { .. } | Call::CopyIn { .. } | Call::CopyOut { .. } | Call::Fork { .. }
+        );
     if !same_regions {
         process.maps.regions(&mut process.state);
     }
@@ -463,9 +470,21 @@ unsafe fn make(shared: &'static Shared, process: &mut Process, step: &Step, reco
             }
             result
         }
+        Call::Lock { address, length } => call(libc::SYS_mlock, [at(address), length, 0, 0, 0, 0]),
+        Call::Unlock { address, length } => call(libc::SYS_munlock, [at(address), length, 0, 0, 0, 0]),
+        Call::LockAll { flags } => call(libc::SYS_mlockall, [u64::from(flags), 0, 0, 0, 0, 0]),
+        Call::UnlockAll => call(libc::SYS_munlockall, [0; 6]),
+        Call::Seal { address, length } => call(SYS_MSEAL, [at(address), length, 0, 0, 0, 0]),
         Call::Truncate { file, size } => {
             let handle = process.files.get(usize::from(file)).copied().unwrap_or(-1);
-            call(libc::SYS_ftruncate, [handle as u64, size, 0, 0, 0, 0])
+            let before = call(libc::SYS_lseek, [handle as u64, 0, libc::SEEK_END as u64, 0, 0, 0]);
+            let result = call(libc::SYS_ftruncate, [handle as u64, size, 0, 0, 0, 0]);
+            // What it grows by is there at once, as what it began with.
+            let word = 0_u64;
+            for page in (before.max(0) as u64..size).step_by(PAGE as usize) {
+                call(libc::SYS_pwrite64, [handle as u64, core::ptr::from_ref(&word) as u64, 8, page, 0, 0]);
+            }
+            result
         }
         Call::Write { address, value } => {
             // SAFETY: nothing of Rust's lies in the window.

@@ -22,7 +22,7 @@ use anyhow::{Result, bail};
 
 pub use self::abilities::{kinds_of_this_kernel, missing};
 use self::child::{Plan, Shared};
-use crate::script::{MOST_STEPS, Record, Script};
+use crate::script::{Call, MOST_STEPS, Record, Script, Step, is_contained, linux};
 
 /// How long a script may take, in seconds.
 const LIMIT: i64 = 40;
@@ -97,15 +97,17 @@ impl Host {
             bail!("a script has {MOST_STEPS} steps at the most");
         }
         if let Some(step) =
-            script.steps.iter().find(|step| !step.call.is_contained() || !script.setting.allows(&step.call))
+            script.steps.iter().find(|step| !is_contained(&step.call) || !script.setting.allows(&step.call))
         {
             bail!("{step:?} would change memory outside of the window");
         }
         let count = script.steps.len();
         let plan: *mut Plan = shared.plan.get();
+        let grows = |step: &Step| matches!(step.call, Call::Map { flags, .. } if flags & linux::MAP_GROWSDOWN != 0);
         // SAFETY: no process reads the plan before it is asked to.
         unsafe {
             (*plan).setting = script.setting;
+            (*plan).grows = script.steps.iter().any(grows);
             (*plan).count = count;
             (&mut (*plan).steps)[..count].copy_from_slice(&script.steps);
             (&mut (*shared.records.get()))[..count].fill(Record::EMPTY);

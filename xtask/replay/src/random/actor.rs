@@ -1,5 +1,7 @@
 //! A process: it makes calls and accesses, sees what came of them, and compares.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
 use vmcore::posix::{Advice, Backing, Errno, MapFlags, Memory, Protection, RemapFlags, SyncFlags};
 use vmcore::sim::Sim;
 use vmcore::vm_area::Area;
@@ -29,12 +31,12 @@ impl Seen {
         Self { pages: pages_of(space), regions: Regions::of(memory) }
     }
 
-    /// Whether nothing but what other processes change is different: pages of shared memory.
+    /// Whether nothing but what other processes change is different: pages of shared memory, and pages of files that private memory shows.
     fn is_as(&self, other: &Self) -> bool {
-        let shared = self.regions.shape.shared;
+        let (shared, files) = (self.regions.shape.shared, self.regions.files);
         let own = |seen: &Self| {
             let mut pages = seen.pages;
-            pages.resident &= !shared;
+            pages.resident &= !shared & !files;
             pages.dirty &= !shared;
             pages
         };
@@ -58,6 +60,10 @@ pub(super) struct Actor {
     pub(super) touched: u64,
     pub(super) wiped: u64,
     pub(super) kept: u64,
+    /// Whether something was mapped that grows when it is touched.
+    pub(super) stacks: bool,
+    /// Whether memory runs out.
+    pub(super) starved: bool,
     /// How many calls it made.
     pub(super) calls: u64,
     /// The pages that were there before the call, as far as it reads several; and the shared ones that Linux has after it.
@@ -69,7 +75,11 @@ pub(super) struct Actor {
 
 impl Actor {
     /// What a process is when it begins, which maps these files.
-    pub(super) fn new(mut process: Process, files: &[Area<Sim>]) -> Self {
+    pub(super) fn first(process: Process, files: &[Area<Sim>], starved: bool) -> Self {
+        Self { starved, ..Self::new(process, files) }
+    }
+
+    fn new(mut process: Process, files: &[Area<Sim>]) -> Self {
         process.files = handles(files);
         process.zeros = true;
         Self {
@@ -79,6 +89,8 @@ impl Actor {
             touched: 0,
             wiped: 0,
             kept: 0,
+            stacks: false,
+            starved: false,
             calls: 0,
             resident_before: u64::MAX,
             recorded: 0,
@@ -87,6 +99,12 @@ impl Actor {
     }
 
     pub(super) fn fork(&mut self, world: &World, cpus: Vec<usize>, state: &State) -> Result<Self, Errno> {
+        if self.starved {
+            world.sim.fail_kth(u64::from(state.shape.mapped.count_ones()) % REFUSALS);
+            // Whatever it says: one that is made goes at once, and the next must be right.
+            let _ = self.process.memory.fork(&self.process.space, ());
+            world.sim.fail_never();
+        }
         let (space, memory) = self.process.memory.fork(&self.process.space, ())?;
         let mapped = state.shape.mapped;
         let inherited = mapped & !self.wiped & !self.kept;
@@ -94,6 +112,8 @@ impl Actor {
             written: self.written & inherited,
             touched: state.shared,
             wiped: self.wiped & mapped,
+            stacks: self.stacks,
+            starved: self.starved,
             ..Self::new(Process::with_threads(world, space, memory, cpus), &self.process.files)
         })
     }
@@ -119,6 +139,12 @@ impl Actor {
 
     /// Sees anew what an access can have changed: its page, and the regions where those of stacks grow.
     fn see_page(&mut self, address: u64) {
+        if self.stacks {
+            // A call that changes nothing, and looks there.
+            let Process { space, memory, .. } = &mut self.process;
+            let _ = memory.msync(space, BASE, PAGES * PAGE, SyncFlags::empty());
+            return self.look();
+        }
         let page = address / PAGE;
         let range = self.process.space.range(BASE.wrapping_add(page * PAGE), PAGE);
         let Some(found) =
@@ -148,10 +174,10 @@ impl Actor {
             Call::Write { address, value } => {
                 report.accesses += 1;
                 let outcome = self.process.store(world, BASE.wrapping_add(address), value);
+                self.see_page(address);
                 if matches!(outcome, Outcome::Done(_)) {
                     self.note_access(address, true);
                 }
-                self.see_page(address);
                 self.judge(Expected::Access(outcome), step.expected, line, report);
             }
             Call::Read { address } => {
@@ -165,23 +191,25 @@ impl Actor {
                 self.see_page(address);
                 self.judge(Expected::Access(outcome), step.expected, line, report);
             }
-            _ => self.step_of_call(step, line, report),
+            _ => self.step_of_call(world, step, line, report),
         }
     }
 
-    fn step_of_call(&mut self, step: &Step, line: Line<'_>, report: &mut Report) {
+    fn step_of_call(&mut self, world: &World, step: &Step, line: Line<'_>, report: &mut Report) {
         report.operations += 1;
         let mapped = self.seen.regions.shape.mapped;
         self.recorded = step.state.shared;
         self.resident_before = match step.call {
             Call::Map { file: None, .. } => 0,
-            Call::Advise { .. } | Call::CopyIn { .. } if self.shared() != 0 => {
+            Call::Advise { .. } | Call::CopyIn { .. } | Call::Lock { .. } | Call::LockAll { .. }
+                if self.shared() != 0 =>
+            {
                 self.look_at_pages();
                 self.seen.pages.resident
             }
             _ => u64::MAX,
         };
-        let result = self.call(step.call);
+        let result = self.call_short_of_memory(world, step, line, report);
         if result.is_err() {
             // What is done after all is done page by page.
             self.resident_before = u64::MAX;
@@ -213,6 +241,45 @@ impl Actor {
             self.note(step.call, found, mapped);
             self.resident_before = u64::MAX;
         }
+    }
+
+    /// Makes a call. If memory is to run out, some request for frames is refused first: then nothing may be different, and the call is made again.
+    fn call_short_of_memory(
+        &mut self,
+        world: &World,
+        step: &Step,
+        line: Line<'_>,
+        report: &mut Report,
+    ) -> Result<(u64, u64), Errno> {
+        let best_effort = MapFlags::POPULATE | MapFlags::LOCKED;
+        let comes_short = match step.call {
+            Call::Map { flags, .. } => flags & best_effort.bits() != 0,
+            Call::CopyIn { .. } | Call::CopyOut { .. } | Call::Truncate { .. } => true,
+            // What is added to locked memory is brought as far as memory goes.
+            _ => self.seen.pages.locked != 0,
+        };
+        if !self.starved || comes_short {
+            return self.call(step.call);
+        }
+        // Which depends on the call alone: the same in a shorter script.
+        let mut hasher = DefaultHasher::new();
+        step.call.hash(&mut hasher);
+        let (before, kth) = (Seen::of(&self.process.space, &self.process.memory), hasher.finish() % REFUSALS);
+        let requests = world.sim.allocation_requests();
+        world.sim.fail_kth(kth);
+        let result = self.call(step.call);
+        let was_refused = world.sim.allocation_requests() - requests > kth;
+        world.sim.fail_never();
+        if !was_refused || result != Err(Errno::NoMemory) {
+            return result;
+        }
+        report.refused += 1;
+        let after = Seen::of(&self.process.space, &self.process.memory);
+        if !before.is_as(&after) {
+            let what = format!("request {kth} for frames was refused, and something was changed");
+            report.differ(|| format!("{}\n  {what}\n  before {before:?}\n  after  {after:?}", line()));
+        }
+        self.call(step.call)
     }
 
     fn judge(&self, found: Expected, expected: Expected, line: Line<'_>, report: &mut Report) {
@@ -269,7 +336,19 @@ impl Actor {
             Call::UnlockAll => memory.munlockall(space)?,
             Call::Seal { address, length } => memory.mseal(space, at(address), length)?,
             Call::Truncate { file, size } => {
-                files.get(usize::from(file)).ok_or(Errno::Invalid)?.resize(size)?.complete();
+                let file = files.get(usize::from(file)).ok_or(Errno::Invalid)?;
+                let before = file.size();
+                file.resize(size)?.complete();
+                // What it grows by is there at once, as what it began with.
+                while let Some(request) = size
+                    .checked_sub(before)
+                    .filter(|more| *more != 0)
+                    .map_or(Ok(None), |more| file.request(before, more))?
+                {
+                    for offset in (request.offset..request.offset + request.size).step_by(PAGE as usize) {
+                        file.supply(request.token, offset, &[0; 8])?;
+                    }
+                }
             }
             Call::CopyIn { address, length } => {
                 // What it holds is what was copied before: that is not what is expected.
@@ -295,7 +374,8 @@ impl Actor {
         let Seen { pages: PageSets { resident, dirty, .. }, regions, .. } = self.seen;
         if regions.shape != state.shape {
             let [found, expected] = [regions.shape, state.shape].map(|shape| shape.regions());
-            report.differ(|| format!("{}\n  regions  {found:?}\n  expected {expected:?}", line()));
+            let memory = &self.process.memory;
+            report.differ(|| format!("{}\n  regions  {found:?}\n  expected {expected:?}\n  {memory:?}", line()));
         }
         // What the space shows must be that. The processor lets whatever is allowed be read.
         let shown = Shape::of_windows(&self.seen.pages);
@@ -322,6 +402,9 @@ impl Actor {
         }
     }
 }
+
+/// Which request for frames is refused at the latest.
+const REFUSALS: u64 = 5;
 
 /// How many bytes windows and regions have before and behind the window of all that happens: what grows at its end reaches out of it.
 fn elsewhere(process: &Process) -> (u64, u64) {

@@ -96,7 +96,10 @@ impl Actor {
                 let Expected::Value(address, _) = found else { return };
                 let pages = bits_of(address, length);
                 self.clear(pages);
-                if flags & MapFlags::POPULATE.bits() != 0 {
+                self.stacks |= flags & MapFlags::GROWS_DOWN.bits() != 0;
+                if self.seen.pages.locked & pages != 0 {
+                    self.note_locked(pages);
+                } else if flags & MapFlags::POPULATE.bits() != 0 {
                     let shared = self.shared();
                     self.note_populated(pages & shared & self.allowed(Protection::all()));
                     let written = pages & !shared & self.allowed(Protection::WRITE);
@@ -127,7 +130,10 @@ impl Actor {
             }
             Call::Remap { old, old_length, new_length, flags, .. } => {
                 let Expected::Value(new, _) = found else { return };
-                self.note_move((old, old_length), (new, new_length), flags, mapped)
+                self.note_move((old, old_length), (new, new_length), flags, mapped);
+                // What is added to locked memory is there.
+                let old_length = old_length.next_multiple_of(PAGE);
+                self.note_locked(bits_of(new.saturating_add(old_length), new_length.saturating_sub(old_length)));
             }
             Call::CopyIn { address, length } | Call::CopyOut { address, length, .. } => {
                 let Expected::Value(done, _) = found else { return };
@@ -149,10 +155,12 @@ impl Actor {
                     self.note_around(bits_of(address + done, 1) & self.allowed(Protection::READ));
                 }
             }
-            Call::Protect { .. }
-            | Call::Sync { .. }
+            // Locked memory that may be written to from now on is.
+            Call::Protect { address, length, .. } => self.note_locked_private(bits_of(address, length)),
+            Call::Lock { address, length } => self.note_locked(bits_of(address, length)),
+            Call::LockAll { flags } if flags & 1 != 0 => self.note_locked(u64::MAX),
+            Call::Sync { .. }
             | Call::Core { .. }
-            | Call::Lock { .. }
             | Call::Unlock { .. }
             | Call::LockAll { .. }
             | Call::UnlockAll
@@ -162,6 +170,33 @@ impl Actor {
             | Call::Read { .. }
             | Call::Fork { .. }
             | Call::Exit => {}
+        }
+    }
+
+    /// Notes the private pages of locked memory that were brought: those that may be written to are copies of their own.
+    pub(super) fn note_locked_private(&mut self, pages: u64) {
+        let own = pages & self.seen.pages.locked & !self.shared() & self.allowed(Protection::WRITE);
+        self.written |= own & self.seen.pages.dirty;
+    }
+
+    /// Notes what of locked memory was brought: of each region what comes before the first page that is refused.
+    pub(super) fn note_locked(&mut self, wanted: u64) {
+        let wanted = wanted & self.seen.pages.locked;
+        if wanted == 0 {
+            return;
+        }
+        self.note_locked_private(wanted);
+        let regions: Vec<u64> = self
+            .process
+            .memory
+            .regions()
+            .filter(|region| region.shared && !region.protection.is_empty())
+            .map(|region| bits_of(region.start.wrapping_sub(BASE), region.size))
+            .collect();
+        for region in regions {
+            let wanted = wanted & region;
+            let guarded = wanted & self.seen.pages.guarded;
+            self.note_populated(wanted & bits(0, u64::from(guarded.trailing_zeros())));
         }
     }
 

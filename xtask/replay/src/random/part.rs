@@ -5,9 +5,15 @@ use vmcore::posix::{Advice, Errno, Protection};
 use super::BASE;
 use super::actor::Actor;
 use super::recording::{Expected, State};
-use super::shape::{bits_of, each, pages};
+use super::shape::{bits, bits_of, each, pages};
 use crate::call::Call;
 use crate::world::PAGE;
+
+/// The pages that some of the bytes lie in.
+const fn whole_pages(address: u64, length: u64) -> (u64, u64) {
+    let start = address & !(PAGE - 1);
+    (start, length.saturating_add(address - start))
+}
 
 impl Actor {
     /// Does the part of a refused call that Linux has done.
@@ -22,6 +28,8 @@ impl Actor {
                     if first != next || self.call(part).is_err() {
                         break;
                     }
+                    self.look();
+                    self.note_locked_private(bits(first, end));
                     next = end;
                 }
             }
@@ -29,6 +37,10 @@ impl Actor {
                 if let Some(advice) = Advice::from_number(advice) {
                     self.advise_parts(address, length, advice);
                 }
+            }
+            Call::Unlock { address, length } => {
+                let (address, length) = whole_pages(address, length);
+                self.unlock_parts(address, length);
             }
             Call::CopyIn { address, .. } => self.note_around(bits_of(address, 1) & self.allowed(Protection::READ)),
             Call::Remap { .. } => {
@@ -43,6 +55,18 @@ impl Actor {
         }
         if self.calls != operations {
             self.look();
+        }
+    }
+
+    /// Unlocks what is mapped up to the first gap.
+    fn unlock_parts(&mut self, address: u64, length: u64) {
+        let mut next = address / PAGE;
+        for (first, end) in self.parts(address, length) {
+            let part = Call::Unlock { address: first * PAGE, length: (end - first) * PAGE };
+            if first != next || self.call(part).is_err() {
+                return;
+            }
+            next = end;
         }
     }
 
