@@ -16,12 +16,13 @@ use crate::memory::{InterruptLock, Mutex};
 use crate::pager;
 use crate::process::Process;
 use crate::thread::{self, THREADS_MAX, scheduler, sleep};
+use core::sync::atomic::{AtomicBool, Ordering};
 use lock_api::RawMutex;
 use refkernel::wait_queues::{Progress, Ticket, WaitKey, WaitQueues};
 use refkernel_abi::{ErrorCode, USER_END, USER_START};
 use vmcore::addr::VirtAddr;
 use vmcore::vm_area::AreaError;
-use vmcore::vm_space::{AreaPlace, SpaceError};
+use vmcore::vm_space::{AreaPlace, SpaceError, WordAt};
 
 /// A place that somebody waits for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -75,13 +76,33 @@ pub(crate) fn wait(process: &Process, address: u64, expected: u32, microseconds:
     Ok(())
 }
 
+/// Set by tests: what may come between a look at a word and the entry into the queue comes more often.
+static LINGERS: AtomicBool = AtomicBool::new(false);
+
+/// From now on a thread that has looked at a word lingers before it does anything about it, so that tests find a wake that is lost in between.
+pub(crate) fn linger() {
+    LINGERS.store(true, Ordering::Relaxed);
+}
+
+/// Looks at a word. With the lock held: see above.
+fn look(process: &Process, place: VirtAddr) -> Result<WordAt, SpaceError> {
+    /// Turns of a nanosecond or two: longer than a wake takes on another processor. (Not the instruction that says so to the processor: a virtual one gives its turn away for it.)
+    const TURNS: u32 = 3000;
+    let word = process.space().word_at(place);
+    if LINGERS.load(Ordering::Relaxed) {
+        (0..TURNS).for_each(|turn| {
+            core::hint::black_box(turn);
+        });
+    }
+    word
+}
+
 /// Looks at the word, and enters the queue.
 fn begin(process: &Process, place: VirtAddr, expected: u32, thread: u64) -> Result<(Ticket, Key), ErrorCode> {
-    let mut patience = PATIENCE;
     loop {
         let looked = {
             let mut waits = WAITS.lock();
-            match process.space().word_at(place) {
+            match look(process, place) {
                 Ok(word) if word.value == expected => {
                     let key = Key(word.place);
                     let entered = waits.wait(key, thread);
@@ -92,11 +113,13 @@ fn begin(process: &Process, place: VirtAddr, expected: u32, thread: u64) -> Resu
             }
         };
         match looked {
-            SpaceError::Retry(_) | SpaceError::Area(AreaError::Retry) if patience > 0 => {
-                patience -= 1;
+            // A flush comes to its end, however long another processor is kept from answering.
+            SpaceError::Retry(_) | SpaceError::Area(AreaError::Retry) => {
+                if scheduler::current().is_some_and(|thread| thread.is_killed()) {
+                    return Err(ErrorCode::Retry);
+                }
                 scheduler::yield_now();
             }
-            SpaceError::Retry(_) | SpaceError::Area(AreaError::Retry) => return Err(ErrorCode::Retry),
             error @ SpaceError::Awaits { .. } => {
                 if !pager::answer(&error) {
                     return Err(ErrorCode::OutOfMemory);

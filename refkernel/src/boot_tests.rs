@@ -9,6 +9,7 @@
 //! Every test that runs a program also counts frames, processes, channels and waiting threads: there are as many afterwards as before. A line `test NAME ...` is
 //! printed when the test has ended, since programs write lines of their own.
 
+use crate::address_wait;
 use crate::cpu::{others, probe};
 use crate::leftovers::Leftovers;
 use crate::log;
@@ -123,6 +124,7 @@ impl Count {
 /// Runs every test that the machine survives. True if all passed.
 pub(crate) fn run(programs: &Programs<'_>) -> bool {
     let mut count = Count::default();
+    address_wait::linger();
     for (name, test) in memory::tests::ALL {
         count.note(name, test());
     }

@@ -212,7 +212,11 @@ mod tests {
 
     #[test]
     fn every_word_is_understood() {
+        assert!(Options::parse(b"screen=off").screen_off);
+        let on = Options::parse(b"screen=on");
+        assert!(!on.screen_off && on.unknown_count() == 1);
         let options = Options::parse(b"demo hold  bench\tinspect test seed=42");
+        assert!(!options.screen_off);
         assert!(options.demo && options.hold && options.bench == Some(BenchRole::All) && options.inspect);
         assert_eq!(options.tests, Tests::All);
         assert_eq!(options.seed, Some(42));

@@ -1,4 +1,4 @@
-//! The programs of the boot module, by name.
+//! The programs of the boot module, by name. Which there are stands in the documentation of `refkernel-runtime`.
 
 use crate::process::{self, Ending, LoadError, Process, ProcessRef, Start};
 use crate::thread::ThreadError;

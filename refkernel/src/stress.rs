@@ -2,6 +2,7 @@
 //!
 //! What the kernel keeps for good once it was needed (its heap's pages, tables for its stacks) is there after a short first run, which is not counted.
 
+use crate::address_wait;
 use crate::leftovers::Leftovers;
 use crate::log;
 use crate::memory::{self, Kernel, frames};
@@ -20,6 +21,7 @@ const FIRST: u16 = 1;
 /// Runs it for so many seconds. True if everything was as it must be, also the number of frames in use.
 pub(crate) fn run(programs: &Programs<'_>, seconds: u16, seed: Option<u64>) -> bool {
     let seed = seed.unwrap_or(1) as u32;
+    address_wait::linger();
     if let Err(error) = thread::have_many() {
         log!("refkernel: {error}");
         return false;

@@ -41,7 +41,9 @@ fn grow(pages: &mut [Option<Cover>], touched: usize) -> Outcome {
     if wanted > page {
         return if wanted - page <= gap { Outcome::Guard } else { Outcome::NoWindow };
     }
-    if (1..=gap as usize).any(|down| touched.checked_sub(down).is_some_and(|page| pages[page].is_some())) {
+    // What is next below counts; another stack keeps no gap.
+    let below = (1..=gap as usize).find_map(|down| touched.checked_sub(down).and_then(|page| pages[page]));
+    if below == Some(Cover::Other) {
         return Outcome::Guard;
     }
     for (number, cover) in pages.iter_mut().enumerate().take(above).skip(touched) {

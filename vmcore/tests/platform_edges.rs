@@ -80,8 +80,10 @@ fn faults_need_no_invalidation_where_none_is_demanded() {
         assert_eq!(fault(page, Access::USER_DATA), Ok(Resolution::Mapped));
     }
     let _ = space.activate(0);
-    let dropped = space.protect(range(GIB, 2 * PAGE), Access::empty()).unwrap();
-    let added = space.protect(range(GIB, 2 * PAGE), Access::USER_DATA).unwrap();
+    // With all that they held, tables go as well: what is mapped next is mapped anew.
+    let dropped = space.protect(range(GIB, 4 * PAGE), Access::empty()).unwrap();
+    assert_eq!(space.counters().tables, 1);
+    let added = space.protect(range(GIB, 4 * PAGE), Access::USER_DATA).unwrap();
     for page in 0..4 {
         let resolved = fault(page, Access::USER_DATA);
         assert!(matches!(resolved, Ok(Resolution::Mapped | Resolution::Spurious)), "{page}: {resolved:?}");

@@ -234,6 +234,8 @@ fn mremap() {
             ("moving and shrinking over others", |scene| remap(scene, (0, 6), 3, MOVE, 10)),
             ("moving shared memory", |scene| remap(scene, (8, 4), 6, MOVE, 40)),
             ("moving a file's", |scene| remap(scene, (16, 4), 4, MOVE, 1)),
+            // Across 1 GiB: the windows come to lie in tables of their own.
+            ("moving several to where no table is", |scene| remap(scene, (0, 8), 8, MOVE, 0x3_fc00 - 6)),
             ("keeping the old addresses", |scene| remap(scene, (0, 6), 6, MOVE | RemapFlags::DONT_UNMAP, 9)),
             ("keeping several", |scene| remap(scene, (5, 8), 8, MOVE | RemapFlags::DONT_UNMAP, 40)),
         ],

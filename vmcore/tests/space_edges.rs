@@ -3,6 +3,7 @@
 
 use vmcore::addr::{Frame, FrameRange, PageRange};
 use vmcore::frame::OutOfFrames;
+use vmcore::inspect::{SpaceTables, SpaceTablesIn};
 use vmcore::paging::{Access, FlushRequest, MemoryType, Mmu, WalkEnd};
 use vmcore::sim::Sim;
 use vmcore::vm_area::{Account, Area, AreaError, AreaKind};
@@ -91,6 +92,30 @@ fn frames_are_known_before_they_are_shown() {
     space.install_guards(range(2 * GIB + 2 * PAGE, PAGE)).unwrap().complete();
     assert_eq!(space.frame_at(at(2 * GIB + 2 * PAGE)), None, "guarded");
     ends(world, (space, device, open));
+}
+
+/// What a space's tables hold is said line by line, of all of it and of a part.
+#[test]
+fn a_space_says_what_its_tables_hold() {
+    let world = World::new(1);
+    let space = world.user();
+    let device = fixed(&world, 0x10_0000, 8);
+    for (start, offset, pages) in [(GIB, 0, 3), (GIB + 4 * PAGE, 5, 1), (3 * GIB, 1, 2)] {
+        let request = MapRequest::new(&device).at(start).offset(offset * PAGE).size(pages * PAGE);
+        space.map(&request.access(USER_READ).populated()).unwrap();
+    }
+    let lines =
+        |text: String| text.lines().map(|line| line.split(" r--u").next().unwrap().to_owned()).collect::<Vec<_>>();
+    let expected = [
+        "0x0000000040000000-0x0000000040002fff -> 0x000100000000",
+        "0x0000000040004000-0x0000000040004fff -> 0x000100005000",
+        "0x00000000c0000000-0x00000000c0001fff -> 0x000100001000",
+        "3 runs, 24 KiB mapped, x86-64",
+    ];
+    assert_eq!(lines(SpaceTables(&space).to_string()), expected);
+    let part = SpaceTablesIn { space: &space, range: range(GIB + 3 * PAGE, GIB) };
+    assert_eq!(lines(part.to_string()), [expected[1], "1 runs, 4 KiB mapped, x86-64"]);
+    ends(world, (space, device));
 }
 
 /// What is resident, wherever in the window it is, is shown in advance, and nothing else.

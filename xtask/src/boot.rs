@@ -54,7 +54,7 @@ pub(crate) struct Arguments {
     timeout: Option<u64>,
     /// Ask the running kernel: its prompt on this terminal; `help` lists the questions, Ctrl-A x leaves
     ///
-    /// What is piped in is asked line by line.
+    /// In a window the prompt is on the machine's screen as well, and takes what is typed at its keyboard. What is piped in is asked line by line.
     #[arg(long, conflicts_with = "screenshot")]
     inspect: bool,
     /// Write what the screen shows when the demo is done, then power off

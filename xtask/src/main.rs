@@ -7,7 +7,7 @@
 //! | `setup` | what the commands need, and how it is installed |
 //! | `build`, `symbols`, `module` | the kernel, its programs, and the boot module that carries them |
 //! | `limine`, `firmware` | a bootable image with the Limine bootloader; firmware for UEFI |
-//! | `qemu`, `qmp`, `session` | the machine's command line, its control channel, and one run of it |
+//! | `qemu`, `qmp`, `session`, `terminal` | the machine's command line, its control channel, one run of it, and the person's terminal meanwhile |
 //! | `boot`, `test`, `gdb`, `bench_guest`, `screenshot` | the commands that run the kernel |
 //! | `bench` | page tables, page trees and spaces beside other crates' |
 //! | `check_mmu` | page tables against an emulator's MMU |
@@ -46,6 +46,7 @@ mod session;
 mod setup;
 mod stress;
 mod symbols;
+mod terminal;
 mod test;
 mod verify;
 mod workspace;

@@ -28,6 +28,7 @@ use crate::{
     end::End,
     qemu::{self, Machine},
     qmp::{self, Message},
+    terminal::RawTerminal,
 };
 
 /// How the kernel's log begins.
@@ -608,30 +609,6 @@ fn forward_keys(input: &Mutex<Option<ChildStdin>>, events: &Sender<Event>) {
         if !send(&keys) {
             return;
         }
-    }
-}
-
-/// The terminal with every key given as it is pressed and nothing echoed; as it was before when this is dropped.
-struct RawTerminal(rustix::termios::Termios);
-
-impl RawTerminal {
-    /// `None` where standard input is no terminal.
-    fn of_stdin() -> Option<Self> {
-        use rustix::termios::{OptionalActions, OutputModes, tcgetattr, tcsetattr};
-        let before = tcgetattr(std::io::stdin()).ok()?;
-        let mut raw = before.clone();
-        raw.make_raw();
-        // The kernel ends its lines with a line feed alone.
-        raw.output_modes |= OutputModes::OPOST | OutputModes::ONLCR;
-        tcsetattr(std::io::stdin(), OptionalActions::Now, &raw).ok()?;
-        Some(Self(before))
-    }
-}
-
-impl Drop for RawTerminal {
-    fn drop(&mut self) {
-        // Nothing to do about a terminal that went away.
-        let _ = rustix::termios::tcsetattr(std::io::stdin(), rustix::termios::OptionalActions::Now, &self.0);
     }
 }
 

@@ -139,6 +139,8 @@ mod tests {
         ]));
         assert_eq!(lines.isa(1).map(|line| (line.controller, line.pin)), Some((0x2000, 1)));
         assert_eq!(lines.isa(4).map(|line| (line.controller, line.pin)), Some((0x1000, 6)));
+        // Said to be by edge and high.
+        assert_eq!(lines.isa(4).map(|line| (line.active_low, line.by_level)), Some((false, false)));
     }
 
     #[test]

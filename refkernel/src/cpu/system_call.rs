@@ -64,10 +64,10 @@ core::arch::global_asm!(
     "    pop rsi",
     "    pop rdi",
     "    pop rcx",
-    // Addresses of programs end below 2^47.
-    "    mov r11, rcx",
-    "    shr r11, 47",
-    "    jnz 2f",
+    // Addresses of programs end below 2^47. `syscall` has put the address of the next instruction here: that of an instruction of the lower half, plus
+    // its length, so bit 47 is set exactly where it has left that half.
+    "    bt rcx, 47",
+    "    jc 2f",
     "    pop r11",
     "    pop rsp",
     "    swapgs",

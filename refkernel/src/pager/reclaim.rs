@@ -58,7 +58,7 @@ pub(crate) fn some() -> bool {
             }
         }
         EVICTED.fetch_add(won, Ordering::Relaxed);
-        won.saturating_sub(swap::set_aside()) != 0
+        won != 0
     })
 }
 
@@ -140,6 +140,10 @@ fn chunk((key, area): (u64, &Area<Kernel>), offset: u64, insistence: Insistence,
         }
         if let Ok(flush) = area.evict(start, size) {
             won += flush.complete().pages;
+            if swapped {
+                // At once, before others have taken what was won: the next pages are kept in these.
+                swap::set_aside();
+            }
         }
         page += count;
     }

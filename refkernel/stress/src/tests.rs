@@ -41,7 +41,7 @@ fn every_mistake_is_noticed() {
             (0..5).map(|seed| run(mistake, seed, 20_000).err().map_or(u64::MAX, |(at, _)| at)).collect();
         first.sort_unstable();
         assert!(first.iter().all(|at| *at < 20_000), "{mistake:?}: {first:?}");
-        assert!(first[2] < 4000, "{mistake:?} takes long: {first:?}");
+        assert!(first[2] < 10_000, "{mistake:?} takes long: {first:?}");
     }
 }
 

@@ -15,10 +15,10 @@
 //!
 //! | call | the same as Linux | stricter | left out |
 //! |---|---|---|---|
-//! | [`mmap`](Memory::mmap) | private and shared, anonymous and of areas; fixed, also in place of what is there; hints; growing stacks; past the end of a file | all or nothing; a page is not promised before it is there (populating may come short) | what a file grows by in private mappings that are there; huge page sizes, `MAP_SYNC`, `MAP_UNINITIALIZED`, `MAP_32BIT` |
+//! | [`mmap`](Memory::mmap) | private and shared, anonymous and of areas; fixed, also in place of what is there; hints; growing stacks; past the end of a file, and what it grows by | all or nothing; a page is not promised before it is there (populating may come short) | huge page sizes, `MAP_SYNC`, `MAP_UNINITIALIZED`, `MAP_32BIT` |
 //! | [`munmap`](Memory::munmap) | holes, errno; pages that nothing reaches go | all or nothing | |
 //! | [`mprotect`](Memory::mprotect) | errno; neighbours that agree become one | all or nothing: of a range with a hole nothing is changed | `PROT_GROWSDOWN`, `PROT_GROWSUP`, keys |
-//! | [`mremap`](Memory::mremap) | shrinks, grows, moves one region or, of the same size, several with their gaps; shows shared memory twice (an old size of 0); what is there is unmapped; the old addresses kept mapped | all or nothing: what is there stays if the move is refused | several regions kept mapped at the old addresses without a fixed place |
+//! | [`mremap`](Memory::mremap) | shrinks, grows, moves one region or, of the same size, several with their gaps; shows shared memory twice (an old size of 0); what is there is unmapped; the old addresses kept mapped | all or nothing: what is there stays if the move is refused | several regions kept mapped at the old addresses without a fixed place; stacks kept there; what was moved away of a stack grows no more |
 //! | [`madvise`](Memory::madvise) | discards, guards, fork flags, populating, large pages, errno | all or nothing: of a range with a hole nothing is changed, of one that cannot be populated whole nothing is populated | `MADV_REMOVE`, `MADV_HWPOISON`, `MADV_MERGEABLE`, `MADV_PAGEOUT`, `MADV_COLLAPSE` |
 //! | [`mincore`](Memory::mincore) | errno | | |
 //! | [`msync`](Memory::msync) | errno | | waiting: write-back is the pager's ([`Area::next_dirty`](crate::vm_area::Area::next_dirty)) |

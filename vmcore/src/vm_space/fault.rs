@@ -143,21 +143,30 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         }
     }
 
-    /// Resolves a fault where one look at window, area and tables is enough, as for most: with a page at hand, if it is a write.
-    /// What reads finds a page more often than it makes one, or the zero frame. Where a page cannot be had, the look says whether it is needed.
+    /// Resolves a fault where one look at window, area and tables is enough, as for most: with a page at hand, if it is a write, or a read in a space whose reads
+    /// make pages. (Others find a page, or the zero frame.) Where a page cannot be had, the look says whether it is needed.
     #[inline]
     fn fault_by_a_look(&self, fault: Fault) -> ByALook {
         if fault.present {
             return ByALook::More(None, None);
         }
-        let mut page = if fault.access.contains(Access::WRITE) {
-            OnePage::try_take(self.platform())
-        } else {
-            OnePage::none(self.platform())
-        };
+        let inner = self.inner();
+        let is_read = !fault.access.contains(Access::WRITE);
+        let with_page = !is_read || inner.reads_make_pages();
+        let mut page = if with_page { OnePage::try_take(self.platform()) } else { OnePage::none(self.platform()) };
         match self.attempt_beside(fault, &mut page, None) {
-            Ok(Looked::Done(Attempt::Done(Resolution::Mapped))) => ByALook::Mapped,
-            looked => ByALook::More(page.take_page(), Some(looked)),
+            Ok(Looked::Done(Attempt::Done(Resolution::Mapped))) => {
+                if is_read && page.has_page() {
+                    inner.note_reads_make_pages(false);
+                }
+                ByALook::Mapped
+            }
+            looked => {
+                if !with_page && matches!(looked, Ok(Looked::Done(Attempt::Short(_)))) {
+                    inner.note_reads_make_pages(true);
+                }
+                ByALook::More(page.take_page(), Some(looked))
+            }
         }
     }
 
@@ -197,8 +206,8 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                     Looked::Exclusive { replaces } => {
                         exclusive = true;
                         if replaces {
-                            // Had beforehand, it need not be looked at twice. If it cannot be had, that is told where it turns out to be needed.
-                            let _ = reserve.top_up(&AreaState::<P>::need_to_replace());
+                            // Had beforehand, so that it need not be looked at twice.
+                            reserve.top_up(&AreaState::<P>::need_to_replace())?;
                         }
                     }
                 }

@@ -59,13 +59,12 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             return Err(if beyond <= gap >> P::PAGE_SHIFT { SpaceError::Guard(address) } else { nothing });
         }
         // What nobody can access is a guard already, and what is a stack itself, as a part that was cut off, keeps none from another.
-        // SAFETY: as above.
         let needs_gap = |slot: &Slot<Window<P, M>>| {
-            slot.window.is_none_or(|window| unsafe {
-                let window = window.as_ref();
-                window.state == WindowState::Gated
-                    || !(window.access.difference(Access::USER).is_empty() || window.area.as_ref().gap().is_some())
-            })
+            let Some(window) = slot.window else { return true };
+            // SAFETY: windows in the index are alive while it is locked, and so are their areas.
+            let (window, area) = unsafe { (window.as_ref(), window.as_ref().area.as_ref()) };
+            let is_closed = window.access.difference(Access::USER).is_empty();
+            window.state == WindowState::Gated || !(is_closed || area.gap().is_some())
         };
         if let Some(below) = below.filter(needs_gap) {
             if start.as_u64() - below.range.last().as_u64() <= gap {

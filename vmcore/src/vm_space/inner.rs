@@ -16,7 +16,7 @@ use crate::vm_space::guards::Guards;
 use crate::vm_space::index::Index;
 use crate::vm_space::limits::Tally;
 use crate::vm_space::window::Window;
-use crate::word::{AtomicUsize, Ordering};
+use crate::word::{AtomicBool, AtomicUsize, Ordering};
 
 /// A space's state. Lock order: index, (areas), tables, CPUs. Faults hold the index shared where they can, all else exclusively; tables are
 /// linked, unlinked and split only by who has the index exclusively. The root table lives as long as the value does.
@@ -32,6 +32,8 @@ pub(crate) struct SpaceInner<P: Platform, M: Mmu> {
     pub(crate) bounds: PageRange,
     /// Whether its entries are shown in every space: the kernel's.
     pub(crate) global: bool,
+    /// Whether the last read fault of which that is known made a page: the next one has a page at hand then. Either guess is right, and written where it was wrong.
+    reads_make_pages: AtomicBool,
     /// The space whose root slots are shared; holds a reference.
     pub(crate) kernel: Option<NonNull<SpaceInner<P, M>>>,
     pub(crate) index: SharedLock<P, Index<P, Window<P, M>>>,
@@ -74,6 +76,7 @@ impl<P: Platform, M: Mmu> SpaceInner<P, M> {
             deferred: Deferred::new::<Self>(),
             bounds,
             global: kernel.is_none(),
+            reads_make_pages: AtomicBool::new(true),
             kernel,
             index: SharedLock::new(Rank::Index, index),
             leaf_tables: tables.leaf_tables(),
@@ -86,6 +89,18 @@ impl<P: Platform, M: Mmu> SpaceInner<P, M> {
             tally: Tally::new(),
             data,
         }
+    }
+
+    /// Whether a read fault is likely to make a page.
+    #[inline]
+    pub(super) fn reads_make_pages(&self) -> bool {
+        self.reads_make_pages.load(Ordering::Relaxed)
+    }
+
+    /// Notes what a read fault did that was taken for something else.
+    #[cold]
+    pub(super) fn note_reads_make_pages(&self, make: bool) {
+        self.reads_make_pages.store(make, Ordering::Relaxed);
     }
 
     /// Locks the index exclusively.

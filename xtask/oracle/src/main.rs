@@ -7,19 +7,23 @@ use anyhow::Result;
 use clap::Parser as _;
 
 /// Compare random operations of vmcore with what the Linux that runs this makes of them
+///
+/// Maps, unmaps, protects, moves, advises, locks, seals, accesses, copies and forks, in up to six processes of two threads each: done by real processes, and by vmcore on a simulated
+/// machine, where memory runs out now and then. Results, errnos, places, regions, resident pages, contents and the outcome of every access are compared after each. A difference is shrunk to the
+/// shortest sequence that shows it, and written as a recording that `cargo xtask replay` takes. Needs Linux on x86-64.
 #[derive(Debug, clap::Parser)]
-#[command(name = "oracle")]
+#[command(name = "oracle", bin_name = "cargo xtask oracle")]
 struct Arguments {
-    /// What the scripts begin with; a random one if not said
+    /// What the sequences begin with: the same seed gives the same ones; a random one if not said
     #[arg(long)]
     seed: Option<u64>,
-    /// Operations and accesses at the least
+    /// Operations and accesses at the least; a million if neither this nor a time is said
     #[arg(long)]
     ops: Option<u64>,
     /// Minutes at the most
     #[arg(long)]
     minutes: Option<f64>,
-    /// Workers; one more than CPUs if not said
+    /// How many sequences are done at a time; one more than CPUs if not said
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     workers: Option<u16>,
     /// What is left out, to look behind a difference that is known: guards, populates, keeps-old, moves-several, copies, places, files, seals, locks, locks-all, stacks
@@ -67,10 +71,10 @@ mod oracle_main {
         // Before there are threads.
         let mut hosts = (0..workers).map(|_| Host::new()).collect::<Result<Vec<_>>>()?;
         let kinds = kinds_of_this_kernel(hosts.iter().all(Host::fills));
-        let left_out = arguments.without.iter();
-        let kinds = left_out.fold(Ok(kinds), |kinds, name| {
-            kinds?.without(name).with_context(|| format!("there is no kind {name:?}"))
-        })?;
+        let kinds = arguments
+            .without
+            .iter()
+            .try_fold(kinds, |kinds, name| kinds.without(name).with_context(|| format!("there is no kind {name:?}")))?;
         let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         println!("Linux {}, seed {seed}, {workers} workers", release.trim());

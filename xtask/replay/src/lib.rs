@@ -87,8 +87,12 @@ impl Recording {
 
     /// Sets up, on this thread, the machine that it is replayed on.
     pub fn prepare(&self) {
+        self.prepare_with(Memory::Enough);
+    }
+
+    fn prepare_with(&self, memory: Memory) {
         match &self.0 {
-            Kind::Random(recording) => random::prepare(recording),
+            Kind::Random(recording) => random::prepare(recording, memory),
             Kind::Trace(recording) => trace::prepare(recording),
         }
     }
@@ -106,7 +110,7 @@ impl Recording {
     /// # Errors
     /// As [`replay`](Self::replay).
     pub fn replay_with(&self, memory: Memory) -> Result<Report> {
-        self.prepare();
+        self.prepare_with(memory);
         let begin = Instant::now();
         let mut report = match &self.0 {
             Kind::Random(recording) => random::replay(recording, memory),

@@ -39,6 +39,8 @@ pub(crate) struct Machine {
     /// How many frames are free while there are no processes.
     free: u64,
     frames: usize,
+    /// Whether the pools were lent pages.
+    lent: bool,
 }
 
 /// A machine on which there are processes. Whoever comes next on this thread gets the same one if everything was given back: a machine that has run other programs
@@ -69,10 +71,12 @@ pub(crate) enum Outcome {
 }
 
 impl Machine {
-    fn new(frames: usize, cpus: usize) -> Self {
+    fn new(frames: usize, cpus: usize, lent: bool) -> Self {
         let sim = Sim::builder().frames(frames).cpus(cpus).cpu_of_caller(cpu).without_patterns().build();
         // As a kernel does that has areas before it has frames. The pools keep these pages, and need not ask for one whenever they have become empty.
-        sim.machine().lend(Box::leak(Box::new([MaybeUninit::uninit(); LENT * PAGE as usize])));
+        if lent {
+            sim.machine().lend(Box::leak(Box::new([MaybeUninit::uninit(); LENT * PAGE as usize])));
+        }
         let bounds = sim.machine().mmu().range(KERNEL_START, KERNEL_SIZE).expect("the bounds are the MMU's");
         let kernel = Space::kernel(&sim, bounds, None, ()).expect("there are frames for the kernel");
         for cpu in 0..cpus {
@@ -81,7 +85,7 @@ impl Machine {
         }
         CPU.set(0);
         let free = sim.free_frame_count();
-        Self { sim, kernel, free, frames }
+        Self { sim, kernel, free, frames, lent }
     }
 
     /// Whether nothing is left of the processes that were on it, and nothing was wrong.
@@ -93,12 +97,21 @@ impl Machine {
 impl World {
     /// A machine with at least so many frames and CPUs.
     pub(crate) fn new(frames: usize, cpus: usize) -> Self {
+        Self::with(frames, cpus, true)
+    }
+
+    /// The same, on which every object takes memory that may not be there: its pools are lent nothing.
+    pub(crate) fn short_of_memory(frames: usize, cpus: usize) -> Self {
+        Self::with(frames, cpus, false)
+    }
+
+    fn with(frames: usize, cpus: usize, lent: bool) -> Self {
         let spare = SPARE.take().filter(|spare| {
-            let is_enough = spare.frames >= frames && spare.sim.cpu_count() >= cpus;
+            let is_enough = spare.frames >= frames && spare.sim.cpu_count() >= cpus && spare.lent == lent;
             is_enough && Rc::strong_count(spare) == 1 && spare.is_as_new()
         });
         let is_new = spare.is_none();
-        let machine = spare.unwrap_or_else(|| Rc::new(Machine::new(frames, cpus)));
+        let machine = spare.unwrap_or_else(|| Rc::new(Machine::new(frames, cpus, lent)));
         SPARE.set(Some(machine.clone()));
         CPU.set(0);
         let world = Self(machine);

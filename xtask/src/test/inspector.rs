@@ -170,6 +170,10 @@ fn questions(kernel: &[Segment], program: &[Segment]) -> Vec<String> {
         "walk 0x10",
         "kill 2",
         "ps",
+        "run ring 1",
+        "run draw 3",
+        "kill 0x3",
+        "kill 0x2",
         // Home and Delete; Up twice; Tab.
         "xhelp\u{1}\u{1b}[3~",
         "fra\t",
@@ -368,6 +372,10 @@ fn check(answers: &Answers, kernel: &[Segment], program: &[Segment], cpus: u8) -
     answers.have("map", "space kernel: ")?;
     answers.have("map", "space check (16): ")?;
     the_map_adds_up(answers.to("map")?)?;
+    answers.have("run ring 1", "ring: 1024 KiB in ")?;
+    answers.have("run ring 1", "process 2: it exited with 0")?;
+    answers.have("run draw 3", "draw: 3 pictures of ")?;
+    answers.have("run draw 3", "process 3: it exited with 0")?;
     answers.have("run demo 1", "it was killed for an access (Read) at 0x10")?;
     answers.have("faults", "program: read at 0x10: not present, by the instruction at 0x4")?;
     answers.have("faults", "refused: nothing is mapped at 0x10")?;

@@ -144,7 +144,7 @@ impl Samples {
 
     /// Writes the row's line.
     pub(crate) fn report(&mut self, name: &str, pages: u64) {
-        let kept = self.undisturbed >= UNDISTURBED_MIN.max(self.disturbed.min(UNDISTURBED_MIN));
+        let kept = self.disturbed == 0 || self.undisturbed >= UNDISTURBED_MIN;
         if !kept {
             // Together at the front.
             let end = OPERATIONS_MAX - self.disturbed;

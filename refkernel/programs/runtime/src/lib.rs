@@ -12,6 +12,24 @@
 //! | `linux` | calls and entry once more, for a program that is measured on Linux too (feature `linux`) |
 //! | `memory` | `memcpy` and its kin, where the target has none |
 //!
+//! # The programs
+//!
+//! Each is a crate of its own beside this one, and travels in the boot module by its name.
+//!
+//! | program | what it does | its argument |
+//! |---|---|---|
+//! | `init` | the first process: starts the others with what they need, waits, says how each ended | 1 where somebody watches |
+//! | `demo` | shows each thing that can be done with memory, and says it in a sentence | 0 works, 1 makes a bad access |
+//! | `check` | asks from ring 3 for everything that the kernel promises | [`CheckRole`](roles::CheckRole) |
+//! | `stress` | random operations against a model, by processes that are killed and started again | [`Stress`](roles::Stress) |
+//! | `ring` | two processes move records through memory that comes twice in a row | MiB to move |
+//! | `draw` | an animation in the part of the screen that it was handed | how many pictures, 0 without end |
+//! | `bench` | measures | |
+//!
+//! `run NAME ARGUMENT` at the inspector's prompt runs each of them.
+//!
+//! # A program
+//!
 //! A program is
 //!
 //! ```ignore

@@ -167,7 +167,7 @@ impl Thread {
             90..130 if self.depth == 0 => self.receive_message(),
             130..150 if self.depth == 0 => {
                 let turns = below(&mut self.random, 20) as u64;
-                lock::turns(turns, kind % 2 == 0);
+                lock::turns(turns, kind.is_multiple_of(2));
                 Ok(())
             }
             150..160 => self.ring_the_bell(),

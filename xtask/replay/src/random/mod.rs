@@ -85,18 +85,22 @@ fn memory_of(world: &World, space: &Space<Sim>, placed: bool) -> Memory<Sim> {
     memory
 }
 
-fn world_for(recording: &Recording) -> World {
-    World::new(FRAMES, PROCESSES * recording.threads)
+fn world_for(recording: &Recording, short: Short) -> World {
+    let cpus = PROCESSES * recording.threads;
+    match short {
+        Short::Enough => World::new(FRAMES, cpus),
+        Short::RunsOut => World::short_of_memory(FRAMES, cpus),
+    }
 }
 
 /// Sets up the machine for a recording.
-pub(crate) fn prepare(recording: &Recording) {
-    world_for(recording);
+pub(crate) fn prepare(recording: &Recording, short: Short) {
+    world_for(recording, short);
 }
 
 /// Replays a recording.
 pub(crate) fn replay(recording: &Recording, short: Short) -> Report {
-    let world = world_for(recording);
+    let world = world_for(recording, short);
     let cpus = |slot: usize| (0..recording.threads).map(|thread| slot + thread * PROCESSES).collect::<Vec<_>>();
     let files = make_files(&world, &recording.files);
     let mut report = Report::default();
