@@ -22,21 +22,20 @@ const WORD: u32 = 2;
 /// The frame's bytes in the host's memory were used: they are not zero of themselves.
 const USED: u32 = 1 << 31;
 
-/// What a frame without bytes holds.
+/// What a frame without bytes holds: this word, and zero beside it. Every field has a value always, so that comparing the place first, as compilers like to,
+/// looks at nothing that was never written (which memcheck would report).
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Contents {
-    Zero,
-    /// This word, and zero beside it.
-    Word(usize, u64),
+pub(super) struct Contents {
+    at: usize,
+    word: u64,
 }
 
 impl Contents {
+    const ZERO: Self = Self { at: 0, word: 0 };
+
     /// A word of it.
     pub(super) const fn word(self, index: usize) -> u64 {
-        match self {
-            Self::Word(at, word) if at == index => word,
-            _ => 0,
-        }
+        if self.at == index { self.word } else { 0 }
     }
 }
 
@@ -70,8 +69,11 @@ impl Hollow {
     fn at(&self, index: usize, place: u32) -> Option<Contents> {
         match place {
             BYTES => None,
-            ZERO => Some(Contents::Zero),
-            place => Some(Contents::Word((place - WORD) as usize, self.words[index].load(Ordering::Acquire))),
+            ZERO => Some(Contents::ZERO),
+            place => {
+                let word = self.words[index].load(Ordering::Acquire);
+                Some(Contents { at: (place - WORD) as usize, word })
+            }
         }
     }
 
@@ -92,12 +94,12 @@ impl Hollow {
             state if state & PLACE == BYTES => USED,
             state => state & USED,
         };
-        let place = match contents {
-            Contents::Zero => ZERO,
-            Contents::Word(at, word) => {
-                self.words[index].store(word, Ordering::Release);
-                WORD + at as u32
-            }
+        let Contents { at, word } = contents;
+        let place = if word == 0 {
+            ZERO
+        } else {
+            self.words[index].store(word, Ordering::Release);
+            WORD + at as u32
         };
         self.states[index].store(used | place, Ordering::Release);
     }
@@ -108,7 +110,7 @@ impl Hollow {
         if first_time {
             self.states[index].store(ZERO, Ordering::Release);
         } else {
-            self.put(index, Contents::Zero);
+            self.put(index, Contents::ZERO);
         }
     }
 
@@ -127,11 +129,9 @@ impl Hollow {
         }
         let _change = self.change.lock();
         match self.at(index, self.place(index)) {
-            Some(Contents::Word(other, _)) if other == at => {}
-            Some(Contents::Zero) => {}
+            Some(there) if there.at == at || there.word == 0 => self.put(index, Contents { at, word }),
             _ => return false,
         }
-        self.put(index, Contents::Word(at, word));
         true
     }
 
@@ -160,7 +160,8 @@ impl Hollow {
             // SAFETY: the bytes of one frame, which are reached as atomics or by whoever has a pointer to them: nobody does while the frame has none.
             unsafe { core::ptr::write_bytes(bytes.as_ptr().cast_mut(), 0, bytes.len()) };
         }
-        if let Contents::Word(at, word) = contents {
+        let Contents { at, word } = contents;
+        if word != 0 {
             bytes[at].store(word, Ordering::Relaxed);
         }
         self.states[index].store(USED, Ordering::Release);
