@@ -513,6 +513,9 @@ def show_maps(space):
                 tail = f"  {shown} resident"
             if start:
                 tail += f", from offset {start * PAGE:#x}"
+            # WindowFlags::SEALED
+            if deep(view["own"]["flags"]) & 1:
+                tail += ", sealed"
             if str(view["own"]["state"]).endswith("Gated"):
                 tail += ", waiting for a flush"
         print(f"{first:#018x}-{last:#018x} {letters(access)} {name:<9} {size_text(size, 9)}{tail}")

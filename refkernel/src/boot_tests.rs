@@ -10,6 +10,7 @@
 //! printed when the test has ended, since programs write lines of their own.
 
 use crate::address_wait;
+use crate::attacks;
 use crate::cpu::{others, probe};
 use crate::leftovers::Leftovers;
 use crate::log;
@@ -107,7 +108,7 @@ struct Count {
 }
 
 impl Count {
-    fn note(&mut self, name: &str, outcome: Result<(), impl fmt::Display>) {
+    fn note(&mut self, name: impl fmt::Display, outcome: Result<(), impl fmt::Display>) {
         match outcome {
             Ok(()) => {
                 self.passed += 1;
@@ -151,6 +152,7 @@ pub(crate) fn run(programs: &Programs<'_>) -> bool {
     for (name, test) in pager::tests::ALL {
         count.note(name, same_frames(|| test(programs)));
     }
+    attacks(programs, &mut count);
     for (name, test) in FILE_TESTS {
         count.note(name, test(programs));
     }
@@ -160,6 +162,18 @@ pub(crate) fn run(programs: &Programs<'_>) -> bool {
     count.note("no_flush_is_dropped", if none_lost { Ok(()) } else { Err(lost) });
     log!("{} passed, {} failed", count.passed, count.failed);
     count.failed == 0 && count.passed != 0
+}
+
+/// Runs the table of attacks alone. True if all were held, and all controls worked.
+pub(crate) fn run_attacks(programs: &Programs<'_>) -> bool {
+    let mut count = Count::default();
+    attacks(programs, &mut count);
+    log!("{} passed, {} failed", count.passed, count.failed);
+    count.failed == 0 && count.passed != 0
+}
+
+fn attacks(programs: &Programs<'_>, count: &mut Count) {
+    attacks::run_all(programs, |kind, name, outcome| count.note(format_args!("{kind} {name}"), outcome));
 }
 
 /// Whether the processor can keep programs from reading where the descriptor tables are.

@@ -55,6 +55,8 @@ pub enum Tests {
     None,
     /// `test`: every test that the machine survives.
     All,
+    /// `test=attacks`: the table of attacks alone.
+    Attacks,
     /// `test=NAME`: one that it does not survive.
     Ending(EndingTest),
 }
@@ -120,6 +122,7 @@ impl<'a> Options<'a> {
             }
             (b"inspect", None) => self.inspect = true,
             (b"test", None) => self.tests = Tests::All,
+            (b"test", Some(b"attacks")) => self.tests = Tests::Attacks,
             (b"test", Some(value)) => {
                 let test = EndingTest::ALL.into_iter().find(|test| test.name().as_bytes() == value);
                 match test {
@@ -221,6 +224,9 @@ mod tests {
         assert_eq!(options.tests, Tests::All);
         assert_eq!(options.seed, Some(42));
         assert_eq!(options.unknown_count(), 0);
+        assert_eq!(Options::parse(b"test=attacks").tests, Tests::Attacks);
+        // No kernel takes its defences away for a word.
+        assert_eq!(unknown(b"without=smap nosmap test"), ["without=smap", "nosmap"]);
         for test in EndingTest::ALL {
             let line = format!("test={}", test.name());
             assert_eq!(Options::parse(line.as_bytes()).tests, Tests::Ending(test));

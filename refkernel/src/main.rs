@@ -6,6 +6,7 @@
 extern crate alloc;
 
 mod address_wait;
+mod attacks;
 mod boot;
 mod boot_picture;
 mod boot_tests;
@@ -25,6 +26,7 @@ mod programs;
 mod screen;
 mod stress;
 mod thread;
+mod weakness;
 
 use boot::layout;
 use devices::exit::exit;
@@ -40,6 +42,7 @@ use refkernel_abi::{ExitCode, program_status};
 fn kernel_main(info: &'static BootInfo) -> ! {
     screen::prepare(info);
     log!("refkernel: booted through {}", info.loader);
+    attacks::warn();
     let options = Options::parse(info.command_line());
     report(info, &options);
     memory::show_physical_memory(info);
@@ -52,11 +55,16 @@ fn kernel_main(info: &'static BootInfo) -> ! {
 fn with_memory(info: &'static BootInfo) -> ! {
     let options = Options::parse(info.command_line());
     let programs = Programs::of(programs::open(boot::module(info)));
+    if cfg!(feature = "planted-weakness") && options.tests != Tests::Attacks {
+        log!("refkernel: a weakened kernel does nothing but `test=attacks`");
+        exit(ExitCode::Failure);
+    }
     pager::initialise();
     // Nothing runs beside what is measured.
     let kept_up = !options.screen_off && options.bench.is_none();
     screen::start(info, kept_up, options.inspect);
     match options.tests {
+        Tests::Attacks => exit(if boot_tests::run_attacks(&programs) { ExitCode::Success } else { ExitCode::Failure }),
         Tests::Ending(test) => ending_tests::run(test),
         Tests::All => exit(if boot_tests::run(&programs) { ExitCode::Success } else { ExitCode::Failure }),
         Tests::None => {}

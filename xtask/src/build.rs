@@ -90,6 +90,24 @@ pub(crate) fn command(debug: bool) -> Result<()> {
     Ok(())
 }
 
+/// The name of the file of [`weakened`].
+const WEAKENED: &str = "target/boot/refkernel-weakened";
+
+/// Builds the kernel that can take its own defences away, for the controls of the table of attacks. Before [`image`], which puts the kernel that cannot into its place: the two have the same name and
+/// differ in one feature, so that what they depend on is built once.
+pub(crate) fn weakened(workspace: &Workspace) -> Result<PathBuf> {
+    let target = guest_target()?;
+    let mut command = guest_cargo(&workspace.root, Guest::Kernel, "build", target);
+    command.args(["--package", KERNEL, "--bin", KERNEL, "--features", "planted-weakness"]);
+    finish(command, Profile::Optimised, "building the weakened kernel")?;
+    let directory = workspace.root.join(Guest::Kernel.directory()).join(target);
+    let built = directory.join(Profile::Optimised.directory()).join(KERNEL);
+    let copy = workspace.root.join(WEAKENED);
+    std::fs::create_dir_all(copy.parent().unwrap_or(&workspace.root)).context("making the directory of the boot")?;
+    std::fs::copy(&built, &copy).with_context(|| format!("copying {}", built.display()))?;
+    Ok(copy)
+}
+
 /// Builds the kernel, its programs and the boot module.
 pub(crate) fn image(workspace: &Workspace, profile: Profile) -> Result<Image> {
     if !workspace.has_kernel() {

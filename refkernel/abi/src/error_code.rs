@@ -57,11 +57,13 @@ pub enum ErrorCode {
     Changed = 24,
     /// A channel's end cannot be sent while another one is on its way to it, nor to an end that is on its way itself: ask again when it has been received.
     OnItsWay = 25,
+    /// Something in the range is sealed: it stays as it is till the process ends.
+    Sealed = 26,
 }
 
 impl ErrorCode {
     /// Every error, in the order of the numbers.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::UnknownCall,
         Self::BadHandle,
         Self::BadPointer,
@@ -87,6 +89,7 @@ impl ErrorCode {
         Self::BufferTooSmall,
         Self::Changed,
         Self::OnItsWay,
+        Self::Sealed,
     ];
 
     /// The number, from 1 on.
@@ -134,6 +137,7 @@ impl fmt::Display for ErrorCode {
             Self::OnItsWay => {
                 "a channel's end on its way cannot carry another one: ask again when it has been received"
             }
+            Self::Sealed => "something in the range is sealed: it stays as it is till the process ends",
             Self::Retry => "the range is still being unmapped: ask again",
         })
     }
@@ -201,6 +205,6 @@ mod tests {
         assert_eq!(decode_result(ERROR_LAST), Err(ErrorCode::NotSupported));
         assert_eq!(decode_result(u64::MAX), Err(ErrorCode::UnknownCall));
         assert_eq!(ErrorCode::from_number(0), None);
-        assert_eq!(ErrorCode::from_number(26), None);
+        assert_eq!(ErrorCode::from_number(27), None);
     }
 }

@@ -29,9 +29,11 @@
 
 mod access;
 mod advice;
+pub mod attacks;
 mod count;
 mod error_code;
 mod exit_code;
+
 mod rights;
 pub mod roles;
 mod start_information;

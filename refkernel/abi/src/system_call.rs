@@ -130,11 +130,15 @@ pub enum SystemCall {
     /// keeps what they hold, compressed, and a page comes back when it is touched. A program never sees that but by the time that it takes. The first touch of a page costs more than
     /// of other memory. Also `TooMany`: there are 256 such areas at the most.
     AreaCreateSwappable = 30,
+    /// `area_seal(address, length)` → 0. Leaves all windows, and parts of windows, in the range as they are till the process ends: from then on nothing of it is unmapped, protected, or given up by
+    /// [`Advice::NotNeeded`](crate::Advice::NotNeeded) and [`FreeLazily`](crate::Advice::FreeLazily), by whomever (`Sealed`). What is in it is read and written as before; a clone of the process has it sealed as well; an area that is resized by a handle
+    /// is cut all the same. Something must be mapped in all of the range. Also `NotMapped`, with nothing changed; sealing twice changes nothing. Costs O(log n), and the windows of the range.
+    AreaSeal = 31,
 }
 
 impl SystemCall {
     /// Every call, in the order of the numbers.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::Null,
         Self::Write,
         Self::Exit,
@@ -166,6 +170,7 @@ impl SystemCall {
         Self::KernelCount,
         Self::AreaCreateRing,
         Self::AreaCreateSwappable,
+        Self::AreaSeal,
     ];
 
     /// The number that goes into `rax`.
@@ -209,6 +214,7 @@ impl SystemCall {
             Self::KernelCount => "kernel_count",
             Self::AreaCreateRing => "area_create_ring",
             Self::AreaCreateSwappable => "area_create_swappable",
+            Self::AreaSeal => "area_seal",
         }
     }
 }
@@ -245,7 +251,7 @@ mod tests {
         for call in SystemCall::ALL {
             assert_eq!(SystemCall::try_from(call.number()), Ok(call));
         }
-        for number in [31, 32, 4096, 1 << 32, 1 << 63, u64::MAX] {
+        for number in [32, 33, 4096, 1 << 32, 1 << 63, u64::MAX] {
             assert_eq!(SystemCall::try_from(number), Err(UnknownSystemCall(number)));
         }
     }

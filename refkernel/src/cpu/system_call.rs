@@ -118,5 +118,15 @@ pub(super) fn initialise(segments: &segments::Segments) {
 
 /// The program cannot be gone back to.
 extern "C" fn refuse_return(address: u64) -> ! {
+    #[cfg(feature = "planted-weakness")]
+    if crate::weakness::lacks(crate::weakness::Defence::ReturnChecks) {
+        // SAFETY: for the control of a test, which bears with whatever comes of it. The program's stack pointer does not matter: the processor is in ring 3, or traps on a stack of its own.
+        unsafe {
+            core::arch::asm!(
+                "swapgs", "sysretq",
+                in("rcx") address, in("r11") 0x202, options(noreturn)
+            );
+        }
+    }
     user::kill(user::Killed::ReturnAddress(address))
 }

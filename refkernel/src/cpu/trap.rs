@@ -206,6 +206,10 @@ extern "C" fn trap_dispatch(frame: &mut TrapFrame) {
     if frame.vector == PAGE_FAULT && !on_trap_stack(frame) {
         // CR2 is read before anything can fault again.
         let fault = PageFault { address: Cr2::read_raw(), error: frame.error, rip: frame.rip };
+        #[cfg(feature = "planted-weakness")]
+        if crate::weakness::lets_through(fault) {
+            return;
+        }
         // The kernel has no business in a program's memory but by the copy routine. Anything else would be a fault that
         // comes back for ever: SMAP and SMEP refuse what the tables allow.
         let stray = !frame.interrupted_program() && fault.address < USER_END && !user_copy::is_copying(frame);

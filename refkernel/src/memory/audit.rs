@@ -1,15 +1,18 @@
 //! What the processor's tables really say: read back from CR3 on, not from what was asked for.
 
+use super::UserSpace;
+use super::frames::FRAME_SIZE;
 use super::kernel_space::{FRAMEBUFFER, sections};
 use super::platform::Kernel;
 use crate::cpu::memory_types;
 use crate::log;
+use alloc::vec::Vec;
 use core::fmt;
 use refkernel::boot_info::PhysicalRange;
 use refkernel::memory_type::{MemoryType, effective, pat_slots};
 use vmcore::Platform;
 use vmcore::addr::{Frame, PageRange, PhysAddr, RangeError, VirtAddr};
-use vmcore::paging::{Access, Leaf, Mmu, Tables, Tag, Walk, X86_64};
+use vmcore::paging::{Access, Leaf, MemoryType as PageType, Mmu, Tables, Tag, Walk, X86_64};
 use x86_64::registers::control::Cr3;
 
 /// What the live tables get wrong.
@@ -17,6 +20,8 @@ use x86_64::registers::control::Cr3;
 pub(crate) enum Finding {
     /// These pages are both writable and executable.
     WritableAndExecutable(PageRange, Leaf),
+    /// A frame is mapped with two memory types.
+    TwoTypes(Frame, PageType, PageType),
     /// Programs may access these pages of the kernel's half.
     Programs(PageRange, Leaf),
     /// The kernel's half cannot be looked at.
@@ -34,6 +39,9 @@ impl fmt::Display for Finding {
         match self {
             Self::WritableAndExecutable(pages, leaf) => {
                 write!(formatter, "{pages} is writable and executable: {leaf:?}")
+            }
+            Self::TwoTypes(frame, one, other) => {
+                write!(formatter, "frame {:#x} is mapped as {one} and as {other}", frame.number())
             }
             Self::Programs(pages, leaf) => write!(formatter, "{pages} can be accessed by programs: {leaf:?}"),
             Self::Unseen(error) => write!(formatter, "the kernel's half cannot be looked at: {error}"),
@@ -54,12 +62,12 @@ fn live() -> Tables<X86_64> {
 }
 
 /// The live entries that translate an address.
-pub(super) fn walk(address: u64) -> Walk {
+pub(crate) fn walk(address: u64) -> Walk {
     live().walk(&Kernel, VirtAddr::new(address))
 }
 
 /// No leaf of the kernel's half is both writable and executable, and none is a program's.
-pub(super) fn kernel_half() -> Result<(), Finding> {
+pub(crate) fn kernel_half() -> Result<(), Finding> {
     let half = Kernel.machine().mmu().range(0xffff_8000_0000_0000, 1 << 47).map_err(Finding::Unseen)?;
     let forbidden = Access::WRITE | Access::EXECUTE;
     for (pages, leaf) in live().runs(&Kernel, half) {
@@ -68,6 +76,53 @@ pub(super) fn kernel_half() -> Result<(), Finding> {
         }
         if leaf.access.contains(Access::USER) {
             return Err(Finding::Programs(pages, leaf));
+        }
+    }
+    Ok(())
+}
+
+/// The tables of a process.
+fn of_space(space: &UserSpace) -> Tables<X86_64> {
+    // SAFETY: as in `live`: for reading only, while the space is borrowed. Nobody runs in it, so that no table of it is freed meanwhile.
+    unsafe { Tables::new(Kernel.machine().mmu(), space.root(), Tag::default()) }
+}
+
+/// No leaf of a space's own half, in which nobody runs, is both writable and executable.
+pub(crate) fn user_half(space: &UserSpace) -> Result<(), Finding> {
+    let half = Kernel.machine().mmu().range(0, 1 << 47).map_err(Finding::Unseen)?;
+    let forbidden = Access::WRITE | Access::EXECUTE;
+    match of_space(space).runs(&Kernel, half).find(|(_, leaf)| leaf.access.contains(forbidden)) {
+        Some((pages, leaf)) => Err(Finding::WritableAndExecutable(pages, leaf)),
+        None => Ok(()),
+    }
+}
+
+/// Every frame that leaves of the kernel's half, and of these spaces' own halves, lead to is mapped with one memory type.
+pub(crate) fn one_memory_type<'a>(spaces: impl Iterator<Item = &'a UserSpace>) -> Result<(), Finding> {
+    let mmu = Kernel.machine().mmu();
+    let mut runs = Vec::new();
+    let mut add =
+        |tables: Tables<X86_64>, start, size| {
+            let half = mmu.range(start, size).map_err(Finding::Unseen)?;
+            runs.extend(tables.runs(&Kernel, half).map(|(pages, leaf)| {
+                (leaf.frame.number(), leaf.frame.number() + pages.size() / FRAME_SIZE, leaf.memory)
+            }));
+            Ok(())
+        };
+    add(live(), 0xffff_8000_0000_0000, 1 << 47)?;
+    for space in spaces {
+        add(of_space(space), 0, 1 << 47)?;
+    }
+    runs.sort_unstable_by_key(|(first, ..)| *first);
+    // The furthest end of each type so far: a run that begins before the end of another type's meets it.
+    let mut ends: Vec<(PageType, u64)> = Vec::new();
+    for (first, end, memory) in runs {
+        if let Some((other, _)) = ends.iter().find(|(other, end)| *other != memory && *end > first) {
+            return Err(Finding::TwoTypes(Frame::new(first), *other, memory));
+        }
+        match ends.iter_mut().find(|(known, _)| *known == memory) {
+            Some((_, furthest)) => *furthest = end.max(*furthest),
+            None => ends.push((memory, end)),
         }
     }
     Ok(())

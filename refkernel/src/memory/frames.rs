@@ -22,6 +22,7 @@ use super::linear;
 use super::lock::Mutex;
 use super::stash::{self, Spare};
 use crate::cpu::local::{CPUS_MAX, PerCpu};
+use crate::weakness::{self, Defence};
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use refkernel::boot_info::memory_map::CAPACITY;
 use refkernel::frame_bitmap::FrameBitmap;
@@ -133,7 +134,7 @@ pub(super) fn take(request: FrameRequest) -> Option<Frame> {
     } else {
         take_run(request, mark)?
     };
-    if request.zeroed {
+    if request.zeroed && !stays_as_it_is(request.purpose) {
         // SAFETY: the frames were just taken from the free ones, so nobody else uses them, and the linear map shows them.
         unsafe { linear::clear(first, request.count) };
     }
@@ -219,6 +220,15 @@ fn put_all_back(spares: &mut [Option<Spare>]) {
             put_back_in(region, &mut free, spare.frame - region.first);
         }
         region.available.store(free.free(), Ordering::Relaxed);
+    }
+}
+
+/// Whether a test wants to see what is found in frames that nobody clears. The kernel's own pages are not concerned: its heap relies on zeros.
+fn stays_as_it_is(purpose: FrameUse) -> bool {
+    match purpose {
+        FrameUse::Page => weakness::lacks(Defence::ZeroedPages) && !FOR_KERNEL.here().load(Ordering::Relaxed),
+        FrameUse::Table => weakness::lacks(Defence::ZeroedTables),
+        _ => false,
     }
 }
 

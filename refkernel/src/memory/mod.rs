@@ -46,6 +46,8 @@ pub(crate) mod shootdown;
 pub(crate) mod stacks;
 mod stash;
 pub(crate) mod tests;
+#[cfg(feature = "planted-weakness")]
+pub(crate) mod weaken;
 
 pub(crate) use current::{
     in_space, leave_everywhere, leave_unused, loaded_on, loads as space_loads, loads_on, switch_space,

@@ -36,8 +36,9 @@ use super::platform::forget;
 use crate::cpu::apic::{self, FLUSH_VECTOR};
 use crate::cpu::local::{CPUS_MAX, PerCpu, processor};
 use crate::cpu::others;
+use crate::weakness::{self, Defence};
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 use vmcore::paging::{FlushRequest, FlushScope};
 use vmcore::{CpuMask, CpuSet};
 use x86_64::instructions::interrupts::without_interrupts;
@@ -71,9 +72,6 @@ static MAILBOXES: PerCpu<Mailbox> = PerCpu::new(
     }; CPUS_MAX],
 );
 
-/// For the control of a test: nobody else is asked.
-static SUPPRESSED: AtomicBool = AtomicBool::new(false);
-
 /// The processors, but this one, that run and that a request names: a bit each.
 fn others_of(cpus: &CpuMask) -> u64 {
     let others = others::running() & !(1 << processor());
@@ -91,7 +89,7 @@ pub(super) fn flush(request: &FlushRequest<CpuMask>) {
     }
     // From here on this is one processor's doing.
     without_interrupts(|| {
-        let others = if SUPPRESSED.load(Ordering::Relaxed) { 0 } else { others_of(&request.cpus) };
+        let others = if weakness::lacks(Defence::Shootdown) { 0 } else { others_of(&request.cpus) };
         if others != 0 {
             ask(others, &request.scope);
         }
@@ -178,19 +176,11 @@ pub(crate) fn interrupts_sent() -> u64 {
     MAILBOXES.iter().map(|mailbox| mailbox.sent.load(Ordering::Relaxed)).sum()
 }
 
-/// Runs `what` while no other processor is made to forget anything, then makes all of them forget everything: the control of a test
-/// which shows what the interrupts are for.
-///
-/// # Safety
-///
-/// What `what` frees is used by nobody, and what it unmaps is only read, until it returns.
-pub(super) unsafe fn while_suppressed<T>(what: impl FnOnce() -> T) -> T {
-    SUPPRESSED.store(true, Ordering::SeqCst);
-    let result = what();
-    SUPPRESSED.store(false, Ordering::SeqCst);
+/// Makes every processor forget everything.
+#[cfg(feature = "planted-weakness")]
+pub(super) fn forget_everywhere() {
     let mut request = FlushRequest { cpus: CpuMask::EMPTY, scope: FlushScope::new() };
     bits(others::running()).for_each(|cpu| request.cpus.insert(cpu));
     request.scope.set_everything();
     flush(&request);
-    result
 }

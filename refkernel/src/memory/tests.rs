@@ -445,7 +445,7 @@ fn protections_of_the_processor_are_on() -> Result<(), &'static str> {
 }
 
 /// Runs a question about a present page of a program's, which holds `ret` instructions.
-fn with_programs_page(access: Access, ask: impl FnOnce(u64) -> bool) -> Result<bool, &'static str> {
+pub(crate) fn with_programs_page(access: Access, ask: impl FnOnce(u64) -> bool) -> Result<bool, &'static str> {
     let space = new_user_space().map_err(found)?;
     let area = open_area(1)?;
     area.write(0, &[RET; 16]).map_err(found)?.complete();

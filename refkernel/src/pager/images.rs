@@ -146,7 +146,9 @@ impl Image {
             rights.set(Rights::EXECUTE, segment.access().contains(Access::EXECUTE));
             let area = area.handle(rights)?;
             // What a program cannot change is shared with its copies.
-            space.map(&MapRequest::new(&area).at(start).access(allowed).inherit(Inherit::Share))?;
+            let range = space.map(&MapRequest::new(&area).at(start).access(allowed).inherit(Inherit::Share))?;
+            // It stays as it is till the process ends, whoever may come to make calls in its name.
+            space.seal(range)?;
             shown(start, segment.access());
         }
         Ok(())

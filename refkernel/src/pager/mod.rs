@@ -60,7 +60,7 @@ pub(crate) fn take_on(
     let mut decided = first;
     for _ in 0..PATIENCE {
         match decided {
-            Ok(Answered::Resolved(Resolution::Request(request))) => bring(&request).map_err(Some)?,
+            Ok(Answered::Resolved(Resolution::Request(request))) => bring_with_room(&request).map_err(Some)?,
             Ok(Answered::Resolved(Resolution::Wait(_)) | Answered::Repeated) => memory::relax(),
             Err(Some(error)) if is_out_of_memory(&error) && reclaim::some() => {}
             _ => return decided,
@@ -75,6 +75,14 @@ pub(crate) fn take_on(
     decided
 }
 
+/// Brings what was asked for; or, where there is no memory for it, takes some away elsewhere, so that whoever wants the page asks anew.
+fn bring_with_room(request: &PageRequest) -> Result<(), SpaceError> {
+    match bring(request) {
+        Err(error) if is_out_of_memory(&error) && reclaim::some() => Ok(()),
+        brought => brought,
+    }
+}
+
 /// Brings what was asked for.
 fn bring(request: &PageRequest) -> Result<(), SpaceError> {
     if request.key & swap::SWAP != 0 { swap::supply(request) } else { images::supply(request) }
@@ -84,7 +92,7 @@ fn bring(request: &PageRequest) -> Result<(), SpaceError> {
 pub(crate) fn answer(error: &SpaceError) -> bool {
     match error {
         SpaceError::Awaits { wait, .. } | SpaceError::Area(AreaError::Awaits(wait)) => match wait {
-            PageWait::Request(request) => bring(request).is_ok(),
+            PageWait::Request(request) => bring_with_room(request).is_ok(),
             PageWait::Wait(_) => {
                 memory::relax();
                 true

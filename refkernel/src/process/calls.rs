@@ -10,6 +10,7 @@ use crate::cpu::{trap, user, user_copy};
 use crate::devices::serial;
 use crate::memory;
 use crate::pager::{reclaim, swap};
+use crate::weakness::{self, Defence};
 use refkernel::handles::HandleError;
 use refkernel_abi::{
     AREA_SIZE_MAX, Access, Advice, Count, ErrorCode, PAGE_SIZE, Rights, SystemCall, SystemResult, USER_END, USER_START,
@@ -64,6 +65,7 @@ const fn function(call: SystemCall) -> Function {
         SystemCall::KernelCount => kernel_count,
         SystemCall::AreaCreateRing => area_create_ring,
         SystemCall::AreaCreateSwappable => area_create_swappable,
+        SystemCall::AreaSeal => area_seal,
     }
 }
 
@@ -130,6 +132,10 @@ extern "C" fn kernel_count(number: u64, _: u64, _: u64, _: u64, _: u64, _: u64) 
         Count::TimerInterrupts => trap::timer_interrupts(),
         Count::FlushInterrupts => memory::interrupts_sent(),
     }))
+}
+
+extern "C" fn area_seal(address: u64, length: u64, _: u64, _: u64, _: u64, _: u64) -> u64 {
+    encode_result(reclaim::with_room(|| seal(address, length)))
 }
 
 /// Sends a program's text to the log.
@@ -322,6 +328,18 @@ fn move_window((address, length): (u64, u64), new_length: u64, destination: u64)
     })
 }
 
+fn seal(address: u64, length: u64) -> SystemResult {
+    let (address, length) = user_range(address, length)?;
+    if weakness::lacks(Defence::Sealing) {
+        return Ok(0);
+    }
+    current(|process| {
+        let range = process.space().range(address, length).map_err(|_| ErrorCode::BadRange)?;
+        retried(|| process.space().seal(range).map_err(space_error))?;
+        Ok(0)
+    })
+}
+
 /// Checks the size of an area.
 pub(super) fn area_size(size: u64) -> Result<u64, ErrorCode> {
     match size {
@@ -389,6 +407,8 @@ pub(super) fn space_error(error: SpaceError) -> ErrorCode {
         SpaceError::OutOfFrames(_) => ErrorCode::OutOfMemory,
         SpaceError::OutsideArea(_) => ErrorCode::OutOfBounds,
         SpaceError::NoWindow(_) => ErrorCode::NotMapped,
+        SpaceError::Sealed(_) => ErrorCode::Sealed,
+        SpaceError::WriteExecute(_) => ErrorCode::BadAccess,
         _ => ErrorCode::NotSupported,
     }
 }

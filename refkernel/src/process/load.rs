@@ -14,6 +14,7 @@ use super::{Entry, Handles, LABELS_MAX, PROCESSES, PROCESSES_MAX, Process, Proce
 use crate::memory::{self, Kernel, Mutex, UserSpace};
 use crate::pager::images;
 use crate::pager::swap::Swept;
+use crate::weakness::{self, Defence};
 use core::fmt;
 use core::sync::atomic::AtomicU32;
 use refkernel::archive::ProgramName;
@@ -142,6 +143,8 @@ impl Process {
     pub(crate) fn load(name: ProgramName, file: &'static [u8], start: Start<'_>) -> Result<ProcessRef, LoadError> {
         let image = images::of(file)?;
         let space = memory::new_user_space()?;
+        // Handles refuse it already; this is asked whoever maps.
+        space.forbid_write_execute()?;
         let mut labels = [(0, ""); LABELS_MAX];
         let mut labelled = labels.iter_mut();
         image.map(&space, |address, access| {
@@ -250,7 +253,8 @@ fn map_stack(space: &UserSpace, information: &StartInformation) -> Result<Stack,
     let window = USER_END - size;
     let request = MapRequest::new(&area).at(window).access(access(Access::READ_WRITE)).inherit(Inherit::Copy);
     space.map(&request)?;
-    for guard in [window, USER_END - PAGE_SIZE] {
+    let guarded = !weakness::lacks(Defence::Guards);
+    for guard in [window, USER_END - PAGE_SIZE].into_iter().filter(|_| guarded) {
         space.install_guards(space.range(guard, PAGE_SIZE).map_err(SpaceError::Range)?)?.complete();
     }
     const _: () = assert!(PAGE_SIZE.is_multiple_of(16));

@@ -17,7 +17,7 @@ use crate::addr::{PageRange, VirtAddr};
 use crate::paging::Mmu;
 use crate::platform::Platform;
 use crate::vm_area::AreaKind;
-use crate::vm_space::{Space, WindowInfo};
+use crate::vm_space::{Space, WindowFlags, WindowInfo};
 
 impl AreaKind {
     /// One word for the kind.
@@ -82,6 +82,9 @@ impl fmt::Display for WindowInfo {
         if self.offset != 0 {
             write!(f, ", from offset {:#x}", self.offset)?;
         }
+        if self.flags.contains(WindowFlags::SEALED) {
+            f.write_str(", sealed")?;
+        }
         if self.gated {
             f.write_str(", waiting for a flush")?;
         }
@@ -106,6 +109,8 @@ impl fmt::Display for WindowInfo {
 /// space.map(&MapRequest::new(&area).at(0x40_0000).access(Access::READ)).unwrap();
 /// let text = SpaceMap(&space).to_string();
 /// assert!(text.contains("0x0000000000400000-0x0000000000403fff r--u open         16 KiB  0 resident"), "{text}");
+/// space.seal(space.range(0x40_0000, 0x1000).unwrap()).unwrap();
+/// assert!(SpaceMap(&space).to_string().contains("0x0000000000400fff r--u open          4 KiB  0 resident, sealed"));
 /// # }
 /// ```
 #[derive(Debug)]

@@ -177,6 +177,8 @@ const EXPECTED_SILENCE: Duration = Duration::from_secs(3);
 /// Runs the boots whose name contains `name`.
 pub(crate) fn run(workspace: &Workspace, limine: Option<&Path>, name: Option<&str>, show: bool) -> Result<Count> {
     let mut count = Count::default();
+    let wanted = |test: &str| name.is_none_or(|name| test.contains(name));
+    let weakened = if WEAKENED.iter().any(|(test, _)| wanted(test)) { Some(build::weakened(workspace)) } else { None };
     let image = match build::image(workspace, Profile::Optimised) {
         Ok(image) => image,
         Err(error) => {
@@ -213,6 +215,32 @@ pub(crate) fn run(workspace: &Workspace, limine: Option<&Path>, name: Option<&st
             Err(error) => {
                 println!("boot {} ... FAILED: {error:#}", boot.name);
                 count.failed += 1;
+            }
+        }
+    }
+    if let Some(weakened) = weakened {
+        let image = weakened.map(|kernel| Image { kernel, ..image.clone() });
+        for (test, cpus) in WEAKENED.iter().filter(|(test, _)| wanted(test)) {
+            let boot =
+                Boot { name: test, cmdline: "test=attacks", cpus: *cpus, expectation: Expectation::Controls, ..USUAL };
+            let outcome = match &image {
+                Ok(image) => one(workspace, image, limine, &boot, &logs, show),
+                Err(error) => Err(anyhow::anyhow!("the weakened kernel is not built: {error:#}")),
+            };
+            match outcome {
+                Ok((inside, elapsed)) => {
+                    println!(
+                        "boot {test} ... ok ({:.2} s, {} tests in the guest)",
+                        elapsed.as_secs_f64(),
+                        inside.passed
+                    );
+                    count += inside;
+                    count.passed += 1;
+                }
+                Err(error) => {
+                    println!("boot {test} ... FAILED: {error:#}");
+                    count.failed += 1;
+                }
             }
         }
     }
@@ -262,6 +290,8 @@ pub(crate) fn run(workspace: &Workspace, limine: Option<&Path>, name: Option<&st
 const BARE: &str = "inspector-without-screen-and-keyboard";
 /// Machines at whose keyboard questions are typed, by name: how many processors each has.
 const SCREEN: [(&str, u8); 2] = [("screen-and-keyboard", 1), ("screen-and-keyboard-4-cpus", 4)];
+/// Machines whose kernel takes its own defences away, by name: how many processors each has.
+const WEAKENED: [(&str, u8); 3] = [("controls", 1), ("controls-2-cpus", 2), ("controls-4-cpus", 4)];
 
 /// Machines whose kernel is asked questions, by name: how many processors each has.
 const INSPECTOR: [(&str, u8); 2] = [("inspector", 1), ("inspector-4-cpus", 4)];

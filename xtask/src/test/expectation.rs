@@ -18,6 +18,8 @@ pub(crate) enum Expectation {
     Figures(BenchRole),
     /// The kernel reports success after holding for a picture; the picture is judged apart.
     Picture,
+    /// The weakened kernel says what it is, makes the table of attacks, and each that has a control sees it work.
+    Controls,
     /// The kernel ends with this report, and each of these texts is in a line of its log.
     Reports(ExitCode, &'static [&'static str]),
     /// The kernel reports that it cannot start or that the demo failed (not a panic, not a fatal trap), and each of these texts is in a line of its log.
@@ -64,7 +66,13 @@ pub(crate) fn judge(expectation: Expectation, loader: Loader, outcome: &Outcome)
             ended(&End::Reported(ExitCode::Success))?;
             outcome.picture.clone()?;
         }
-        Expectation::GuestTests => {
+        Expectation::GuestTests | Expectation::Controls => {
+            if expectation == Expectation::Controls {
+                said(&["WEAKENED"])?;
+                controls(lines)?;
+            } else if let Some(line) = lines.iter().find(|line| line.contains("WEAKENED")) {
+                return Err(format!("the kernel that is used is a weakened one: {line}"));
+            }
             let (count, failed) = guest_tests(lines)?;
             if !failed.is_empty() {
                 return Err(format!("failed in the guest: {}", failed.join(", ")));
@@ -102,6 +110,25 @@ pub(crate) fn judge(expectation: Expectation, loader: Loader, outcome: &Outcome)
         },
     }
     Ok(inside)
+}
+
+/// Attacks whose control is another one's.
+const WITHOUT_CONTROL: [&str; 2] = ["map-twice", "every-argument"];
+
+/// Reads `attack NAME: held` and `control NAME: works without DEFENCE`: each that was held must have been seen to work.
+fn controls(lines: &[String]) -> Result<(), String> {
+    let names = |before: &str, behind: &str| -> Vec<String> {
+        let between = |line: &String| Some(line.strip_prefix(before)?.split_once(behind)?.0.to_owned());
+        lines.iter().filter_map(between).collect()
+    };
+    let (held, works) = (names("attack ", ": held"), names("control ", ": works without "));
+    if works.len() < 15 {
+        return Err(format!("only {} controls saw their attack work", works.len()));
+    }
+    match held.iter().find(|name| !works.contains(name) && !WITHOUT_CONTROL.contains(&name.as_str())) {
+        Some(name) => Err(format!("no control shows that the attack {name} works without its defence")),
+        None => Ok(()),
+    }
 }
 
 /// Reads `test NAME ... ok` and `test NAME ... FAILED`, and compares with the closing `N passed, M failed`.

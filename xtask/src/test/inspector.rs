@@ -483,6 +483,8 @@ fn program_part(answers: &Answers, segment: &Segment) -> Result<()> {
                 ),
             ],
         )?;
+        let line = answers.to("maps 1")?.iter().find(|line| line.starts_with(&window(segment, 'u')));
+        ensure!(line.is_some_and(|line| line.ends_with(", sealed")), "what is not written is sealed: {line:?}");
         // All of it was read by the program: its leaf is there, and is what the walk says that it is.
         answers.are(
             &explain("read"),

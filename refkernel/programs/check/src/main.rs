@@ -10,11 +10,14 @@
 //! | `life` | processes and threads |
 //! | `areas` | what areas and windows do when they are used as meant |
 //! | `memory` | the runtime's own memory functions |
+//! | `attacks` | the table of attacks |
+//! | `arguments` | what no argument of a call may be |
 //! | `offences` | what must kill the program |
 //! | `sharing` | an area that two programs were handed |
 //! | `handles` | rights, and what a process is started with |
 //! | `windows` | private memory, protection, advice |
 //! | `moves` | windows that move and change their length; what the kernel counts |
+//! | `sealing` | windows that stay as they are |
 //! | `pointers` | bad pointers, for every call that takes one |
 //! | `channels` | messages within one process |
 //! | `between` | messages between threads and processes that wait |
@@ -29,6 +32,8 @@
 #![no_main]
 
 mod areas;
+mod arguments;
+mod attacks;
 mod between;
 mod calls;
 mod channels;
@@ -44,6 +49,7 @@ mod registers;
 mod report;
 mod rings;
 mod scarce;
+mod sealing;
 mod sharing;
 mod taken_away;
 mod waits;
@@ -67,6 +73,9 @@ fn main(start: &StartInformation) -> u32 {
     }
     if start.argument & 0xffff_ffff == roles::PRESSURE {
         return pressure::by_hand(start);
+    }
+    if let Some(attack) = refkernel_runtime::attacks::Attack::from_argument(start.argument) {
+        return attacks::make(attack, start);
     }
     let Some(role) = CheckRole::from_argument(start.argument) else {
         say!("check: there is no part {}", start.argument);
@@ -93,6 +102,7 @@ fn main(start: &StartInformation) -> u32 {
         CheckRole::Windows => {
             windows::check(&mut report);
             moves::check(&mut report);
+            sealing::check(&mut report);
         }
         CheckRole::BadPointers => pointers::check(start, &mut report),
         CheckRole::Channels => channels::check(&mut report),

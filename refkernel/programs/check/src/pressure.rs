@@ -71,7 +71,7 @@ fn go_over(first: u64, end: u64) {
             write(page, 2);
         }
     }
-    let version = |page: u64| Some(if page % 2 == 0 { 2 } else { 1 });
+    let version = |page: u64| Some(if page.is_multiple_of(2) { 2 } else { 1 });
     // In steps that come to every page, since their number is odd and the pages' a power of two, or not a multiple of it.
     (0..count).map(|step| first + step * 37 % count).for_each(|page| compare(page, version(page)));
     let mut random = first + 1;
@@ -97,7 +97,7 @@ extern "C" fn second_half(_: u64) -> ! {
 extern "C" fn copy(_: u64) -> ! {
     WRONG.store(0, Ordering::Relaxed);
     for page in (0..COUNT.load(Ordering::Relaxed)).step_by(3) {
-        compare(page, Some(if page % 2 == 0 { 2 } else { 1 }));
+        compare(page, Some(if page.is_multiple_of(2) { 2 } else { 1 }));
     }
     call::exit(u32::from(WRONG.load(Ordering::Relaxed) != 0))
 }
@@ -150,7 +150,7 @@ fn cut_and_grown(area: Handle, pages: u64, report: &mut Report) -> Result<(), Er
         call::area_resize(area, pages * PAGE_SIZE)?;
     }
     for page in 0..pages {
-        compare(page, (page < pages / 4).then_some(if page % 2 == 0 { 2 } else { 1 }));
+        compare(page, (page < pages / 4).then_some(if page.is_multiple_of(2) { 2 } else { 1 }));
     }
     report.check("what was cut off is gone, and the rest is there", WRONG.swap(before, Ordering::Relaxed) == 0);
     Ok(())

@@ -50,7 +50,7 @@ pub(crate) fn check(touch: bool, report: &mut Report) {
 /// Areas of both kinds: made, mapped, written, resized, unmapped.
 fn areas(round: u64, touch: bool, report: &mut Report) {
     const SIZE: u64 = 16 * PAGE_SIZE;
-    let swappable = round % 2 == 0;
+    let swappable = round.is_multiple_of(2);
     let made = if swappable { call::area_create_swappable(SIZE) } else { call::area_create(SIZE) };
     let Some(area) = tried(report, "make an area", made) else { return };
     if let Some(address) = tried(report, "map it", call::area_map(area, 0, 0, SIZE, READ_WRITE)) {
@@ -128,7 +128,7 @@ fn channels(report: &mut Report) {
 
 /// Threads, copies and other programs; any of them may find no memory for its first page.
 fn processes(round: u64, [top, copys]: [u64; 2], report: &mut Report) {
-    if round % 2 == 0 {
+    if round.is_multiple_of(2) {
         // SAFETY: threads end at once, and nobody asks for one sooner than two rounds later; what they do with a stack needs none of the other's.
         tried(report, "start a thread", unsafe { call::thread_start(end_at_once, top, 0) });
     }

@@ -2,7 +2,7 @@
 
 use refkernel_runtime::ErrorCode::*;
 use refkernel_runtime::{
-    AREA_SIZE_MAX, Access, Advice, ErrorCode, KILLED, PAGE_SIZE, SystemCall, USER_END, call, decode_result,
+    AREA_SIZE_MAX, Access, Advice, ErrorCode, KILLED, PAGE_SIZE, Rights, SystemCall, USER_END, call, decode_result,
 };
 
 use crate::READ_WRITE;
@@ -173,7 +173,16 @@ fn refused_protection(report: &mut Report) -> Result<(), ErrorCode> {
     let page = |address: u64| address & !(PAGE_SIZE - 1);
     let text = page(refused_protection as *const () as u64);
     let raised = raw(SystemCall::AreaProtect, [text, PAGE_SIZE, READ_WRITE.bits(), 0, 0, 0]);
-    report.refused("the program's text to be written", &[Denied], raised);
+    report.refused("the program's text to be written", &[Sealed], raised);
+    // What a handle without the right has mapped.
+    let area = call::area_create(PAGE_SIZE)?;
+    let reader = call::handle_duplicate(area, Rights::READ | Rights::MAP)?;
+    let shown = call::area_map(reader, 0, 0, PAGE_SIZE, Access::READ)?;
+    let raised = raw(SystemCall::AreaProtect, [shown, PAGE_SIZE, READ_WRITE.bits(), 0, 0, 0]);
+    report.refused("to be written what is there to be read", &[Denied], raised);
+    unmap(shown, PAGE_SIZE)?;
+    call::handle_close(reader)?;
+    call::handle_close(area)?;
     let executed = (Access::READ | Access::EXECUTE).bits();
     let data = raw(SystemCall::AreaProtect, [address, PAGE_SIZE, executed, 0, 0, 0]);
     report.refused("data to be executed", &[Denied], data);

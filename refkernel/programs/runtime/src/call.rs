@@ -451,3 +451,13 @@ pub fn area_create_ring(size: u64) -> Result<Handle, ErrorCode> {
     // SAFETY: the call changes no memory that is mapped.
     unsafe { call(SystemCall::AreaCreateRing, [size, 0, 0, 0, 0, 0]) }.map(Handle)
 }
+
+/// Seals the windows in a range: they stay as they are till the process ends.
+///
+/// # Errors
+///
+/// See [`SystemCall::AreaSeal`].
+pub fn area_seal(address: u64, length: u64) -> Result<(), ErrorCode> {
+    // SAFETY: the call changes no memory, nor what may be done with it.
+    unsafe { call(SystemCall::AreaSeal, [address, length, 0, 0, 0, 0]) }.map(|_| ())
+}
