@@ -51,6 +51,17 @@ const fn words_for(count: u64) -> u64 {
     count.div_ceil(64)
 }
 
+/// The words that hold the bits of `count` frames from `first` on, and which bits of each those are.
+fn words_of(first: u64, count: u64) -> impl Iterator<Item = (u64, u64)> {
+    let (mut frame, end) = (first, first + count);
+    core::iter::from_fn(move || {
+        let (index, bit) = (frame / 64, frame % 64);
+        let rest = (64 - bit).min(end - frame);
+        frame += rest;
+        (rest != 0).then(|| (index, (u64::MAX >> (64 - rest)) << bit))
+    })
+}
+
 impl<'a> FrameBitmap<'a> {
     /// How many words a bitmap of so many frames takes.
     #[must_use]
@@ -163,6 +174,35 @@ impl<'a> FrameBitmap<'a> {
         Ok(())
     }
 
+    /// Gives `count` taken frames back that lie side by side. O(count / 64).
+    ///
+    /// # Errors
+    ///
+    /// [`NotTaken`] for the first of them that is free already or not in the region: none was given back.
+    pub fn give_run(&mut self, first: u64, count: u64) -> Result<(), NotTaken> {
+        let inside = first.checked_add(count).is_some_and(|end| end <= self.frames);
+        if !inside {
+            return Err(NotTaken(self.frames.max(first)));
+        }
+        for (index, bits) in words_of(first, count) {
+            let free = self.word(0, index) & bits;
+            if free != 0 {
+                return Err(NotTaken(index * 64 + u64::from(free.trailing_zeros())));
+            }
+        }
+        for (index, bits) in words_of(first, count) {
+            // Level 0 begins the words.
+            let Some(word) = self.words.get_mut(index as usize) else { break };
+            let was_empty = *word == 0;
+            *word |= bits;
+            if was_empty {
+                self.note_not_empty(index);
+            }
+        }
+        self.free += count;
+        Ok(())
+    }
+
     /// Notes above level 0 that a word of it is not zero any more.
     fn note_not_empty(&mut self, mut index: u64) {
         for level in 1..self.levels {
@@ -266,6 +306,12 @@ mod tests {
         bitmap.give(frame).unwrap();
         assert_eq!(bitmap.give(frame), Err(NotTaken(frame)));
         assert_eq!(bitmap.give(100), Err(NotTaken(100)));
+        let run = bitmap.take_run(70, 0, 0).unwrap();
+        bitmap.give(run + 66).unwrap();
+        assert_eq!(bitmap.give_run(run, 70), Err(NotTaken(run + 66)));
+        assert_eq!(bitmap.free(), 31, "a refused run changes nothing");
+        assert_eq!(bitmap.give_run(90, 11), Err(NotTaken(100)));
+        assert_eq!((bitmap.give_run(run, 66), bitmap.give_run(run + 67, 3)), (Ok(()), Ok(())));
         assert_eq!(bitmap.free(), 100);
     }
 
@@ -286,7 +332,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn like_a_set(frames in 1_u64..700, steps in prop::collection::vec((0_u8..3, 0_u64..700, 1_u64..90, 0_u32..7), 1..200)) {
+        fn like_a_set(frames in 1_u64..700, steps in prop::collection::vec((0_u8..4, 0_u64..700, 1_u64..90, 0_u32..7), 1..200)) {
             let mut memory = words(frames);
             let mut bitmap = all_free(&mut memory, frames);
             let mut model: BTreeSet<u64> = (0..frames).collect();
@@ -294,6 +340,14 @@ mod tests {
                 match what {
                     0 => prop_assert_eq!(bitmap.take(), model.pop_first()),
                     1 => prop_assert_eq!(bitmap.give(frame).is_ok(), frame < frames && model.insert(frame)),
+                    2 => {
+                        let mut run = frame..frame + count;
+                        let fits = run.end <= frames && !run.any(|each| model.contains(&each));
+                        prop_assert_eq!(bitmap.give_run(frame, count).is_ok(), fits);
+                        if fits {
+                            model.extend(frame..frame + count);
+                        }
+                    }
                     _ => {
                         let fits = |first: &u64| (*first..first + count).all(|frame| model.contains(&frame));
                         let expected = (0..frames).filter(|first| (first + 5) % (1 << alignment) == 0).find(fits);

@@ -155,6 +155,10 @@ fn refill(places: &mut [Option<Spare>]) -> usize {
                 *place = region.marks.get(index as usize).map(|mark| Spare { frame: region.first + index, mark });
                 filled += 1;
             }
+            // The last is taken first: frames that are taken one after another are neighbours, in ascending order.
+            if let Some(filled) = places.get_mut(..filled) {
+                filled.reverse();
+            }
             region.available.store(free.free(), Ordering::Relaxed);
             filled
         })
@@ -182,19 +186,11 @@ fn take_run(request: FrameRequest, mark: u8) -> Option<u64> {
     Some(region.first + index)
 }
 
-/// Makes a frame free in its bitmap.
+/// Makes a frame free in its region's bitmap, whose count of free frames is the caller's to note.
 ///
 /// # Panics
 ///
-/// For one that is free there, or of no region.
-fn put_back(frame: u64) {
-    let Some((region, index)) = find(frame) else { refuse(frame, "is no RAM") };
-    let mut free = region.free.lock();
-    put_back_in(region, &mut free, index);
-    region.available.store(free.free(), Ordering::Relaxed);
-}
-
-/// The same, with the bitmap at hand, whose count of free frames is the caller's to note.
+/// For one that is free there.
 fn put_back_in(region: &Region, free: &mut FrameBitmap<'_>, index: u64) {
     if let Err(error) = free.give(index) {
         panic!("frame {:#x} was freed and is free: {error}", region.first + index);
@@ -257,6 +253,20 @@ pub(super) unsafe fn give(first: Frame, count: u64) {
     }
 }
 
+/// The same for frames that were taken one by one: a few of them go where they came from.
+///
+/// # Safety
+///
+/// As for [`give`].
+#[inline]
+pub(super) unsafe fn give_neighbours(first: Frame, count: u64) {
+    if count < stash::BATCH as u64 {
+        (first.number()..first.number() + count).for_each(give_one);
+    } else {
+        give_run(first.number(), count);
+    }
+}
+
 #[inline(never)]
 fn give_one(frame: u64) {
     match mark_free(frame) {
@@ -265,13 +275,25 @@ fn give_one(frame: u64) {
     }
 }
 
+/// Frames side by side go to their bitmap at once, which is locked once for all of them that lie in one region.
 #[inline(never)]
-fn give_run(first: u64, count: u64) {
-    for frame in first..first + count {
-        match mark_free(frame) {
-            Ok(_) => put_back(frame),
-            Err(why) => refuse(frame, why),
+fn give_run(mut first: u64, mut count: u64) {
+    while count != 0 {
+        let Some((region, index)) = find(first) else { refuse(first, "is no RAM") };
+        if index < region.metadata {
+            refuse(first, "holds the records of its region");
         }
+        let here = count.min(region.records.len() as u64 - index);
+        let Some(marks) = region.marks.get(index as usize..(index + here) as usize) else { refuse(first, "is no RAM") };
+        if let Some(step) = marks.iter().position(|mark| mark.swap(FREE, Ordering::Relaxed) == FREE) {
+            refuse(first + step as u64, "is free");
+        }
+        let mut free = region.free.lock();
+        if let Err(error) = free.give_run(index, here) {
+            panic!("frames from {first:#x} on were freed and are free: {error}");
+        }
+        region.available.store(free.free(), Ordering::Relaxed);
+        (first, count) = (first + here, count - here);
     }
 }
 

@@ -48,6 +48,12 @@ unsafe impl Frames for Kernel {
         unsafe { frames::give(first, count) };
     }
 
+    #[inline]
+    unsafe fn free_neighbours(&self, first: Frame, count: u64) {
+        // SAFETY: as above.
+        unsafe { frames::give_neighbours(first, count) };
+    }
+
     fn available_frames(&self) -> u64 {
         frames::available()
     }

@@ -8,7 +8,7 @@
 //! A frame is on at most one list; only frames with metadata can be.
 
 use crate::addr::Frame;
-use crate::frame::{FrameUse, Frames, OutOfFrames, allocate_one, free_one};
+use crate::frame::{FrameMeta, FrameUse, Frames, OutOfFrames, allocate_one, free_one};
 
 /// Frames linked through their metadata. Dropping the list forgets the frames (they leak); it owns no platform to free them with.
 #[derive(Debug)]
@@ -49,13 +49,20 @@ impl FrameList {
     /// Takes the frame at the front. O(1).
     #[inline]
     pub fn pop<F: Frames>(&mut self, frames: &F) -> Option<Frame> {
+        self.pop_with_meta(frames).map(|(frame, _)| frame)
+    }
+
+    /// The same, with the frame's record.
+    #[inline]
+    pub(crate) fn pop_with_meta<'a, F: Frames>(&mut self, frames: &'a F) -> Option<(Frame, &'a FrameMeta)> {
         if self.count == 0 {
             return None;
         }
         let frame = Frame::new(self.first);
-        self.first = frames.frame_meta(frame)?.link();
+        let meta = frames.frame_meta(frame)?;
+        self.first = meta.link();
         self.count -= 1;
-        Some(frame)
+        Some((frame, meta))
     }
 
     /// The frames, from the front.

@@ -150,7 +150,19 @@ impl FrameMeta {
     }
 
     /// Ends the use `purpose`. Fails, changing nothing, if the record says otherwise.
+    #[inline]
     pub(crate) fn end(&self, frame: Frame, purpose: FrameUse) -> Result<(), WrongUse> {
+        // Most are marked in no way.
+        let unmarked = purpose as u32;
+        if unmarked != 0 && self.state.compare_exchange(unmarked, 0, Ordering::Release, Ordering::Relaxed).is_ok() {
+            return Ok(());
+        }
+        self.end_marked(frame, purpose)
+    }
+
+    /// The same for a frame that is marked, or of another use.
+    #[inline(never)]
+    fn end_marked(&self, frame: Frame, purpose: FrameUse) -> Result<(), WrongUse> {
         let mut state = self.state.load(Ordering::Relaxed);
         loop {
             let recorded = FrameUse::from_code((state & USE_MASK) as u8);
@@ -254,7 +266,18 @@ impl FrameMeta {
     }
 
     /// Counts one slot less; true if it was the last one.
+    #[inline]
     pub(crate) fn drop_reference(&self) -> bool {
+        // Only who holds the frame adds to the count: one that is the caller's alone changes no more.
+        if self.count.load(Ordering::Acquire) == 1 {
+            self.count.store(0, Ordering::Relaxed);
+            return true;
+        }
+        self.drop_shared_reference()
+    }
+
+    /// The same for a frame that others hold, or did.
+    fn drop_shared_reference(&self) -> bool {
         let previous = self.count.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| {
             if count >= SATURATED || count == 0 { None } else { Some(count - 1) }
         });

@@ -6,7 +6,7 @@
 //! # Rules that everything else relies on
 //!
 //! - A frame that the library allocated is written only by the library and by who the library maps it for, until
-//!   [`Frames::free_frames`] is called for it.
+//!   [`Frames::free_frames`] or [`Frames::free_neighbours`] is called for it.
 //! - Frames for tables and pool objects are always reachable through [`Frames::frame_pointer`]. Frames of pages may not be (a
 //!   32-bit host, a hypervisor without a linear map): the library touches their contents only through
 //!   [`Frames::zero_frame`], [`Frames::copy_frame`], [`Frames::read_frame`] and [`Frames::write_frame`], which such an embedder overrides with a
@@ -14,6 +14,7 @@
 //! - Each frame's use is recorded in its [`FrameMeta`]; a frame is freed only from the use that it was allocated for, so that
 //!   neither a wrong free nor a double free goes through.
 
+mod freeing;
 mod list;
 mod meta;
 mod pool;
@@ -23,6 +24,7 @@ mod run;
 
 use core::fmt;
 
+pub(crate) use self::freeing::Freeing;
 pub use self::list::FrameList;
 pub use self::meta::{FrameMeta, FrameMetaTable, FrameUse, WrongUse};
 pub(crate) use self::pool::{CLASS_SIZES, CLASSES, ObjectList, Pool};
@@ -94,6 +96,19 @@ pub unsafe trait Frames {
     /// They were allocated together by one [`allocate_frames`](Self::allocate_frames) (or are single frames of such a run), and nothing refers to them any more:
     /// no table, no TLB of any CPU, no object.
     unsafe fn free_frames(&self, first: Frame, count: u64);
+
+    /// Gives `count` neighbouring frames back that were allocated one by one, at different times: what a change of many pages frees comes back in
+    /// such runs, as long as the frames follow one another. An embedder whose bookkeeping can take a run with one lock and a few words overrides
+    /// this; as it is, they are freed one by one.
+    ///
+    /// # Safety
+    /// As for [`free_frames`](Self::free_frames), for each of them alone.
+    unsafe fn free_neighbours(&self, first: Frame, count: u64) {
+        for step in 0..count {
+            // SAFETY: passed on, for each alone.
+            unsafe { self.free_frames(first.add(step), 1) };
+        }
+    }
 
     /// How many frames could be had at the most, so that a request for far more is refused before anything is taken. An
     /// estimate will do; leave it as it is if there is none.

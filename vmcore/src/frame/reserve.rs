@@ -14,7 +14,7 @@ use core::ptr::NonNull;
 
 use crate::addr::Frame;
 use crate::frame::pool::{CLASSES, class_of};
-use crate::frame::{FrameList, FrameRun, FrameUse, Frames, ObjectList, OutOfFrames, allocate_one, free_one};
+use crate::frame::{FrameList, FrameRun, FrameUse, Frames, Freeing, ObjectList, OutOfFrames, allocate_one, free_one};
 use crate::platform::Platform;
 
 /// A bit for each size class.
@@ -419,9 +419,13 @@ impl<P: Platform> Reserve<P> {
 
 /// Gives every frame of the list back to the embedder.
 pub(crate) fn free_list<F: Frames>(frames: &F, list: &mut FrameList, purpose: FrameUse) {
-    while let Some(frame) = list.pop(frames) {
+    if list.is_empty() {
+        return;
+    }
+    let mut freeing = Freeing::new(frames, purpose);
+    while let Some((frame, meta)) = list.pop_with_meta(frames) {
         // SAFETY: frames on a list belong to the list's holder alone, which gives them up here. One whose record says
         // otherwise is left alone: it leaks rather than be freed twice.
-        let _ = unsafe { free_one(frames, frame, purpose) };
+        let _ = unsafe { freeing.add(meta, frame) };
     }
 }

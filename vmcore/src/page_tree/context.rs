@@ -141,6 +141,15 @@ pub trait ValueOwner<V> {
     /// Drops one holder of a value: its leaf slot is gone.
     fn discard(&mut self, value: V);
 
+    /// Drops one holder of each of these values: the leaf that held them is gone. To [`discard`](Self::discard) each, unless it is overridden by an
+    /// owner to whom many at once are cheaper.
+    fn discard_all(&mut self, values: impl Iterator<Item = V>)
+    where
+        Self: Sized,
+    {
+        values.for_each(|value| self.discard(value));
+    }
+
     /// Makes a second holder of a run of `count` keys, because the node that holds it is copied. A run is one
     /// reference, counted on its first value, so this is to [`duplicate`](Self::duplicate) that, unless it is
     /// overridden.
@@ -207,6 +216,10 @@ impl<V, S, O: ValueOwner<V>> ValueOwner<V> for Context<'_, S, O> {
 
     fn discard(&mut self, value: V) {
         self.values.discard(value);
+    }
+
+    fn discard_all(&mut self, values: impl Iterator<Item = V>) {
+        self.values.discard_all(values);
     }
 
     fn duplicate_run(&mut self, first: V, count: u64) -> Result<V, CannotDuplicate> {

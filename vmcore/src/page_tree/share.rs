@@ -441,12 +441,18 @@ pub(super) unsafe fn release<V: TreeValue, C: TreeContext<V>>(link: Link, contex
     }
     // What other holders did with the node happened before it is taken apart.
     fence(Ordering::Acquire);
-    for_each(node.present(), |index| match node.entry(index) {
-        Entry::Absent => {}
-        // SAFETY: its reference goes with the node.
-        Entry::Child(child) => unsafe { release(child, context) },
-        Entry::Value(bits) => discard(node, V::from_bits(bits), context),
-    });
+    if node.is_leaf() && node.size() == NodeSize::Full {
+        // SAFETY: it is a full-sized leaf.
+        let values = unsafe { node.values() };
+        context.discard_all(values.iter().flatten().map(|bits| V::from_bits(*bits)));
+    } else {
+        for_each(node.present(), |index| match node.entry(index) {
+            Entry::Absent => {}
+            // SAFETY: its reference goes with the node.
+            Entry::Child(child) => unsafe { release(child, context) },
+            Entry::Value(bits) => discard(node, V::from_bits(bits), context),
+        });
+    }
     // SAFETY: that was the last reference.
     unsafe { give(link, context) };
 }

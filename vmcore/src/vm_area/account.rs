@@ -92,6 +92,7 @@ unsafe fn uncharge<P: Platform>(platform: &P, account: NonNull<AccountInner>, pa
 ///
 /// # Safety
 /// The number was in the record of a frame that was freed by this caller.
+#[inline(never)]
 pub(super) unsafe fn uncharge_frame<P: Platform>(platform: &P, number: u32) {
     if let Some(account) = platform.machine().account(platform, number) {
         // SAFETY: the record says that one page is charged, and the frame was freed once.

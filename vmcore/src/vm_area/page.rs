@@ -21,7 +21,7 @@ use core::ptr::NonNull;
 use super::account::uncharge_frame;
 use super::run::{release_run, split_run};
 use crate::addr::Frame;
-use crate::frame::{FrameMeta, FrameUse, Need, Reserve, free_one, free_one_of};
+use crate::frame::{FrameMeta, FrameUse, Freeing, Need, Reserve, free_one, free_one_of};
 use crate::page_tree::{
     CannotDuplicate, FullNode, MediumNode, Node, NodeSize, NodeStore, NodesNeeded, OutOfNodes, TreeValue, ValueOwner,
 };
@@ -235,6 +235,20 @@ impl<P: Platform> ValueOwner<Page> for TreeSupply<'_, P> {
         }
     }
 
+    /// A function of its own: within what takes a tree apart, the loop has too few registers.
+    #[inline(never)]
+    fn discard_all(&mut self, pages: impl Iterator<Item = Page>) {
+        let mut freeing = Freeing::new(self.platform, FrameUse::Page);
+        for page in pages {
+            let Some(frame) = page.held_frame() else { continue };
+            let Some(meta) = self.platform.frame_meta(frame) else { continue };
+            // SAFETY: it was the last reference; as for `release_page`.
+            if drop_page_of(self.platform, meta) && unsafe { freeing.add(meta, frame) }.is_err() {
+                self.platform.machine().note_refused_free();
+            }
+        }
+    }
+
     /// A run's slots are counted on its first frame, apart from the frames' own counts: see [`run`](super::run).
     fn duplicate_run(&mut self, first: Page, _count: u64) -> Result<Page, CannotDuplicate> {
         self.platform.frame_meta(first.frame()).ok_or(CannotDuplicate::new())?.add_run();
@@ -257,7 +271,7 @@ pub(super) fn drop_page<P: Platform>(platform: &P, frame: Frame) -> bool {
 }
 
 /// The same by the frame's record.
-#[inline]
+#[inline(always)]
 fn drop_page_of<P: Platform>(platform: &P, meta: &FrameMeta) -> bool {
     if !meta.drop_reference() {
         return false;

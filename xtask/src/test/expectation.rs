@@ -284,6 +284,32 @@ mod tests {
     }
 
     #[test]
+    fn controls_must_see_every_attack_work() {
+        let mut lines = vec!["refkernel: WEAKENED: for tests".to_owned()];
+        for number in 0..20 {
+            lines.push(format!("attack a{number}: held"));
+            lines.push(format!("test attack a{number} ... ok"));
+            lines.push(format!("control a{number}: works without smap"));
+        }
+        lines.extend(["attack map-twice: held", "attack b: skipped (it takes 2 processors)"].map(str::to_owned));
+        lines.push("20 passed, 0 failed".to_owned());
+        let judged = |left_out: Option<&str>| {
+            let lines: Vec<&str> = lines.iter().map(String::as_str).filter(|line| Some(*line) != left_out).collect();
+            super::tests::judged(Expectation::Controls, SUCCESS, &lines)
+        };
+        assert!(judged(None).is_ok());
+        // A control that is missing, and a kernel that does not say what it is.
+        assert!(judged(Some("control a7: works without smap")).is_err());
+        assert!(judged(Some("refkernel: WEAKENED: for tests")).is_err());
+        // No other boot takes such a kernel.
+        let weakened = ["refkernel: WEAKENED: for tests", "test a ... ok", "1 passed, 0 failed"];
+        assert!(super::tests::judged(Expectation::GuestTests, SUCCESS, &weakened).is_err());
+        // Nothing seen to work is no control.
+        let none = ["refkernel: WEAKENED: for tests", "test a ... ok", "1 passed, 0 failed"];
+        assert!(super::tests::judged(Expectation::Controls, SUCCESS, &none).is_err());
+    }
+
+    #[test]
     fn a_failed_broken_off_or_uncounted_test_in_the_guest_fails() {
         for lines in [
             &["test a ... ok", "test b ... FAILED", "1 passed, 1 failed"][..],

@@ -113,7 +113,9 @@ impl<M: Mmu> Tables<M> {
                 let page =
                     |step: usize| PageRange::from_checked(VirtAddr::new(start + ((step as u64) << shift)), 1 << shift);
                 let mut cleared = 0;
-                if self.relies_on_dirty() {
+                if table.live() == 0 {
+                    // Whatever it held went elsewhere.
+                } else if self.relies_on_dirty() {
                     for step in 0..run.count {
                         let index = run.first + step;
                         if let Some(leaf) = self.mmu.decode_leaf_at(0, index, table.load(index)) {

@@ -65,6 +65,7 @@ mod table;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod tests;
 mod transfer;
+mod whole;
 mod write_protect;
 mod writer;
 

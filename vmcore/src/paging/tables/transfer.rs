@@ -14,10 +14,10 @@
 use crate::addr::{PageRange, VirtAddr};
 use crate::frame::{FrameList, Frames};
 use crate::paging::walk::MAX_LEVELS;
-use crate::paging::{Access, Entry, Leaf, Mmu, TableError, Tables};
+use crate::paging::{Access, Entry, Leaf, Limits, Mmu, TableError, Tables};
 
 use super::change::Forget;
-use super::cursor::Cursor;
+use super::cursor::{Cursor, Run};
 use super::group::Group;
 use super::table::Table;
 use super::{Gather, NO_LIMIT};
@@ -110,6 +110,9 @@ impl<M: Mmu> Tables<M> {
         spare: &mut FrameList,
         gather: &mut Gather,
     ) -> Result<(), TableError> {
+        if let Some(whole) = self.whole_tables(frames, from, to) {
+            return self.move_whole(frames, &whole, (from, to), spare, gather);
+        }
         let way = self.way_to_move(frames, from, to)?;
         let cuts = self.count_cuts(frames, from, |_| true)?;
         let needed = cuts + self.count_missing(frames, self, way)?;
@@ -136,6 +139,29 @@ impl<M: Mmu> Tables<M> {
                     }
                 }
                 cursor.pass(group.run);
+            } else if level == 0 && self.goes_as_it_is(way, limit) {
+                let run = self.singles(&cursor);
+                let (mmu, start) = (self.mmu, cursor.address().as_u64());
+                for (part, address) in self.parts(way, start, run) {
+                    if !self.has_leaf(&table, part) {
+                        continue;
+                    }
+                    let (place, first) = self.place(frames, way.target(address), 0, &mut None, spare, needed)?;
+                    let mut moved = 0;
+                    let bring = |step: usize, word| {
+                        let _leaf = mmu.decode_leaf_at(0, part.first + step, word)?;
+                        place.store(first + step, word);
+                        Some(0)
+                    };
+                    table.update_runs(part, M::FORMAT.global, bring, |done, global| {
+                        moved += done.count as i32;
+                        forget.add_run(gather, address, mmu.page_shift(), done, global);
+                    });
+                    place.change_live(moved);
+                    // As below: tables that are empty now go in the end.
+                    table.change_live(-moved);
+                }
+                cursor.pass(run);
             } else if level == 0 {
                 let run = self.singles(&cursor);
                 let mut moved = 0;
@@ -229,6 +255,9 @@ impl<M: Mmu> Tables<M> {
     /// How many tables [`move_range`](Self::move_range) takes at the most for what is mapped now: those missing at the new place, and those
     /// for splitting. 0 where it would be refused. Cost: O(tables and leaves).
     pub fn tables_to_move<F: Frames>(&self, frames: &F, from: PageRange, to: PageRange) -> u64 {
+        if let Some(whole) = self.whole_tables(frames, from, to) {
+            return whole.needed;
+        }
         let count = || {
             let way = self.way_to_move(frames, from, to)?;
             Ok::<_, TableError>(self.count_cuts(frames, from, |_| true)? + self.count_missing(frames, self, way)?)
@@ -325,12 +354,13 @@ impl<M: Mmu> Tables<M> {
     }
 
     /// Shows to `arrives` each leaf that arrives, with its address at the target, its level there, and how many leaves it stands for: those of its group if it is
-    /// the first of one. And to `whole` the tables that go whole.
+    /// the first of one. And to `whole` the tables that go whole; and to `singles` the first of the leaves that [go as they are](Self::goes_as_it_is) to one table.
     fn each_target<F: Frames>(
         &self,
         frames: &F,
         way: Way,
         mut whole: impl FnMut(u64, usize) -> Result<(), TableError>,
+        mut singles: impl FnMut(u64) -> Result<(), TableError>,
         mut arrives: impl FnMut(u64, usize, Leaf, usize) -> Result<(), TableError>,
     ) -> Result<(), TableError> {
         let mut limits = [NO_LIMIT; MAX_LEVELS];
@@ -356,6 +386,14 @@ impl<M: Mmu> Tables<M> {
                     }
                 }
                 cursor.pass(group.run);
+            } else if level == 0 && self.goes_as_it_is(way, limit) {
+                let run = self.singles(&cursor);
+                for (part, address) in self.parts(way, cursor.address().as_u64(), run) {
+                    if self.has_leaf(&table, part) {
+                        singles(way.target(address))?;
+                    }
+                }
+                cursor.pass(run);
             } else if level == 0 {
                 let run = self.singles(&cursor);
                 for step in 0..run.count {
@@ -392,13 +430,35 @@ impl<M: Mmu> Tables<M> {
         }
     }
 
+    /// Whether the words of base pages, below tables that let `limit` through, are moved as they are.
+    fn goes_as_it_is(&self, way: Way, limit: Limits) -> bool {
+        way.tables && !self.relies_on_dirty() && Access::all() & limit & way.keep == Access::all()
+    }
+
+    /// A run of a leaf table, of which the first entry is that of `address`, by the tables that it goes to: each part with its first address.
+    fn parts(&self, way: Way, address: u64, run: Run) -> impl Iterator<Item = (Run, u64)> + use<M> {
+        let target = self.index_at(0, VirtAddr::new(way.target(address)));
+        let first = run.count.min((1_usize << self.mmu.index_bits(0)).saturating_sub(target));
+        let behind = address.wrapping_add((first as u64) << self.mmu.page_shift());
+        let parts = [
+            (Run { count: first, ..run }, address),
+            (Run { first: run.first + first, count: run.count - first }, behind),
+        ];
+        parts.into_iter().filter(|(part, _)| part.count != 0)
+    }
+
+    /// Whether there is a leaf in a run of a leaf table.
+    fn has_leaf(&self, table: &Table<'_, M>, run: Run) -> bool {
+        table.find_in_run(self.mmu, run, |word| self.mmu.decode_leaf(0, word).is_some()).is_some()
+    }
+
     fn each_piece<F: Frames>(
         &self,
         frames: &F,
         way: Way,
         arrives: impl FnMut(u64, usize, Leaf, usize) -> Result<(), TableError>,
     ) -> Result<(), TableError> {
-        self.each_target(frames, way, |_, _| Ok(()), arrives)
+        self.each_target(frames, way, |_, _| Ok(()), |_| Ok(()), arrives)
     }
 
     /// How many tables are missing in `into` for all that arrives, and whether the format can represent it.
@@ -414,7 +474,11 @@ impl<M: Mmu> Tables<M> {
             note(address, level);
             Ok(())
         };
-        self.each_target(frames, way, whole, |address, level, leaf, _| {
+        let singles = |address| {
+            note(address, 0);
+            Ok(())
+        };
+        self.each_target(frames, way, whole, singles, |address, level, leaf, _| {
             self.mmu.encode_leaf(level, leaf)?;
             note(address, level);
             Ok(())
@@ -439,7 +503,7 @@ impl<M: Mmu> Tables<M> {
 
     /// The entry of `level` for `address`, behind tables that are linked where they are missing. `cached` is the table of the entry that was asked for
     /// before, if it was of the same level.
-    fn place<'a, F: Frames>(
+    pub(super) fn place<'a, F: Frames>(
         &self,
         frames: &'a F,
         address: u64,
