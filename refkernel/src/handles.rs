@@ -208,19 +208,34 @@ impl<T, const N: usize> HandleTable<T, N> {
     ///
     /// The first error of `copy`; what was made until then is dropped.
     pub fn try_copy<E>(&self, mut copy: impl FnMut(&T) -> Result<T, E>) -> Result<Self, E> {
-        let mut made = Self::new();
-        made.free = self.free;
-        for (to, from) in made.places.iter_mut().zip(&self.places) {
-            to.generation = from.generation;
-            to.content = match &from.content {
+        let (mut failed, mut held) = (None, false);
+        // Made in one go: the table is large enough that each time it is moved is felt.
+        let places = self.places.each_ref().map(|from| Place {
+            generation: from.generation,
+            content: match &from.content {
                 Content::Free { next } => Content::Free { next: *next },
-                Content::Held => Content::Held,
-                Content::Used(value) => Content::Used(copy(value)?),
-            };
+                Content::Used(value) if failed.is_none() => match copy(value) {
+                    Ok(copied) => Content::Used(copied),
+                    Err(error) => {
+                        failed = Some(error);
+                        Content::Held
+                    }
+                },
+                Content::Held | Content::Used(_) => {
+                    held = true;
+                    Content::Held
+                }
+            },
+        });
+        if let Some(error) = failed {
+            return Err(error);
         }
-        for index in 0..N as u16 {
-            if made.places.get(usize::from(index)).is_some_and(|place| matches!(place.content, Content::Held)) {
-                made.free_place(index);
+        let mut made = Self { places, free: self.free };
+        if held {
+            for index in 0..N as u16 {
+                if made.places.get(usize::from(index)).is_some_and(|place| matches!(place.content, Content::Held)) {
+                    made.free_place(index);
+                }
             }
         }
         Ok(made)

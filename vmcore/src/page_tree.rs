@@ -171,6 +171,7 @@ pub use context::{
 pub use needed::NodesNeeded;
 pub(crate) use node::{FullNode, MediumNode};
 pub use node::{Node, NodeSize};
+pub(crate) use own_slot::OwnSlot;
 pub use range::Range;
 pub use runs::{Run, Runs};
 pub(crate) use visit::{Held, Visited};

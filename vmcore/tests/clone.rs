@@ -512,3 +512,54 @@ fn copies_of_a_ring_are_at_both_places() {
     drop((parent, child));
     world.finish();
 }
+
+/// A write to a page that is there has a page for a copy at hand once one was copied, and that page is not zeroed: it is a copy, or it goes back, whatever the fault was
+/// taken for. No page but the copies is taken, and nothing of the child's changes.
+#[test]
+fn a_page_in_hand_for_a_copy_is_nothing_else() {
+    let world = World::new(2);
+    let parent = world.user();
+    map(&world, &parent, A, 16, Inherit::Copy);
+    world.enter(0, &parent);
+    for page in 0..8 {
+        store(&world.sim, 0, &parent, A + page * PAGE, 10 + page).unwrap();
+    }
+    let child = parent.try_clone(()).unwrap().complete();
+    let written = |page: u64| parent.fault(Fault::new(A + page * PAGE, Access::WRITE).present(true));
+    let before = pages(&world);
+    for page in 0..6 {
+        assert_eq!(written(page).unwrap().complete(), Resolution::Mapped);
+        assert_eq!(pages(&world), before + page + 1);
+        // What it shows is the copy at once, on the CPU that remembered the other frame too.
+        store(&world.sim, 0, &parent, A + page * PAGE, 20 + page).unwrap();
+        assert_eq!(
+            load(&world.sim, 0, &parent, A + page * PAGE + 8),
+            load(&world.sim, 0, &parent, A + page * PAGE + 16)
+        );
+    }
+    // The page is not there after all: it comes into being with zeros.
+    assert_eq!(written(9).unwrap().complete(), Resolution::Mapped);
+    assert_eq!(pages(&world), before + 7);
+    assert_eq!(load(&world.sim, 0, &parent, A + 9 * PAGE), Ok(0));
+    // It is the parent's own already.
+    assert_eq!(written(3).unwrap().complete(), Resolution::Spurious);
+    assert_eq!(pages(&world), before + 7);
+    // Another CPU runs in the space: it has to forget the page first.
+    world.enter(1, &parent);
+    assert_eq!(load(&world.sim, 1, &parent, A + 6 * PAGE), Ok(16));
+    let flush = written(6).unwrap();
+    assert_eq!(load(&world.sim, 1, &parent, A + 6 * PAGE), Ok(16));
+    assert_eq!(flush.complete(), Resolution::Mapped);
+    store(&world.sim, 0, &parent, A + 6 * PAGE, 26).unwrap();
+    assert_eq!(load(&world.sim, 1, &parent, A + 6 * PAGE), Ok(26));
+    world.leave(1, &parent);
+    world.leave(0, &parent);
+    world.enter(0, &child);
+    for page in 0..8 {
+        assert_eq!(load(&world.sim, 0, &child, A + page * PAGE), Ok(10 + page));
+    }
+    assert_eq!(load(&world.sim, 0, &child, A + 9 * PAGE), Ok(0));
+    world.leave(0, &child);
+    drop((parent, child));
+    world.finish();
+}

@@ -171,17 +171,19 @@ impl<P: Platform> PageSource for Reserve<P> {
     }
 }
 
-/// A zeroed frame for a page that is at hand, or none: what most faults take. Dropping it gives back what was not used.
-pub(crate) struct OnePage<'a, P: Platform> {
+/// A frame for a page that is at hand, or none: what most faults take. Dropping it gives back what was not used.
+///
+/// Where it is `ZEROED` the frame holds zeros. Otherwise it holds anything, and is none for a page that comes into being, but only [for a copy](Self::to_copy_over).
+pub(crate) struct OnePage<'a, P: Platform, const ZEROED: bool> {
     platform: &'a P,
     frame: Option<Frame>,
 }
 
-impl<'a, P: Platform> OnePage<'a, P> {
+impl<'a, P: Platform, const ZEROED: bool> OnePage<'a, P, ZEROED> {
     /// With a frame, if one can be had. Called without any lock.
     #[inline]
     pub(crate) fn try_take(platform: &'a P) -> Self {
-        Self { platform, frame: allocate_one(platform, FrameUse::Page, true).ok() }
+        Self { platform, frame: allocate_one(platform, FrameUse::Page, ZEROED).ok() }
     }
 
     /// Without one.
@@ -189,17 +191,29 @@ impl<'a, P: Platform> OnePage<'a, P> {
     pub(crate) const fn none(platform: &'a P) -> Self {
         Self { platform, frame: None }
     }
+
+    /// The frame, whatever it holds: for a copy, which is written all over before anybody sees it. It is taken by [`take_to_copy_over`](Self::take_to_copy_over).
+    #[inline]
+    pub(crate) const fn to_copy_over(&self) -> Option<Frame> {
+        self.frame
+    }
+
+    /// Takes that frame.
+    #[inline]
+    pub(crate) const fn take_to_copy_over(&mut self) {
+        self.frame = None;
+    }
 }
 
-impl<P: Platform> PageSource for OnePage<'_, P> {
+impl<P: Platform, const ZEROED: bool> PageSource for OnePage<'_, P, ZEROED> {
     #[inline]
     fn has_page(&self) -> bool {
-        self.frame.is_some()
+        ZEROED && self.frame.is_some()
     }
 
     #[inline]
     fn take_page(&mut self) -> Option<Frame> {
-        self.frame.take()
+        if ZEROED { self.frame.take() } else { None }
     }
 
     #[inline]
@@ -208,7 +222,7 @@ impl<P: Platform> PageSource for OnePage<'_, P> {
     }
 }
 
-impl<P: Platform> Drop for OnePage<'_, P> {
+impl<P: Platform, const ZEROED: bool> Drop for OnePage<'_, P, ZEROED> {
     #[inline]
     fn drop(&mut self) {
         if let Some(frame) = self.frame.take() {

@@ -309,13 +309,20 @@ impl<P: Platform> AreaState<P> {
         if !source.has_page() {
             return Err(NoPage::Short);
         }
-        if let Some(account) = self.account() {
-            // SAFETY: the area's reference keeps the account alive.
-            unsafe { account.as_ref() }.charge(1).map_err(NoPage::Full)?;
-        }
+        self.charge_one()?;
         let frame = source.take_page().ok_or(NoPage::Short)?;
         self.note_charged(platform, frame);
         Ok(frame)
+    }
+
+    /// Charges a page to the area's account. It is [noted](Self::note_charged) then.
+    #[inline]
+    pub(super) fn charge_one(&self) -> Result<(), NoPage> {
+        match self.account() {
+            // SAFETY: the area's reference keeps the account alive.
+            Some(account) => unsafe { account.as_ref() }.charge(1).map_err(NoPage::Full),
+            None => Ok(()),
+        }
     }
 
     /// Notes in the frame's record which account the page was charged to.

@@ -8,7 +8,7 @@ use super::overlay::{Overlay, unlink_overlay};
 use super::paged::{PageRequest, RequestToken};
 use super::rest::{AreaMemory, AreaRest, AreaSpecial, StateRest};
 use super::sections::{SectionLayout, Sections};
-use super::{AccountInner, AreaError, AreaKind, OutOfAccount, Page, TreeSupply, View, ViewChange, Want};
+use super::{AccountInner, AreaError, AreaKind, OutOfAccount, Page, TreeSupply, View, ViewChange, Want, WriteInLeaf};
 use crate::addr::{Frame, FrameRange};
 use crate::frame::{Need, PageSource, Reserve};
 use crate::lock::{AdaptiveLock, Beside, Counted, Guard, SharedGuard};
@@ -515,6 +515,24 @@ impl<P: Platform> AreaInner<P> {
         }
         // SAFETY: the caller's promise.
         unsafe { state.page_in_leaf(platform, state.key(index), want, source) }
+    }
+
+    /// What a write to the page takes, where that is in its leaf. It is not called for what is [refused](Self::refuses).
+    ///
+    /// # Safety
+    /// The caller has the state alone.
+    #[inline]
+    pub(crate) unsafe fn write_in_leaf<'a>(
+        &self,
+        platform: &P,
+        state: &'a AreaState<P>,
+        index: u64,
+    ) -> WriteInLeaf<'a> {
+        if !self.may_be_shared() {
+            return WriteInLeaf::More;
+        }
+        // SAFETY: the caller's promise.
+        unsafe { state.write_in_leaf(platform, state.key(index)) }
     }
 
     /// The zero frame, where a look at the page gets that and the area shows it already: so it takes nothing. `None` where there is more to it.

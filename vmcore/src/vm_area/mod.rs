@@ -65,7 +65,7 @@ pub use self::pin::Pin;
 pub(crate) use self::promote::Promotion;
 pub(crate) use self::rest::AreaMemory;
 pub use self::sections::SectionLayout;
-pub(crate) use self::tracked::{PageSlice, Seen, Want};
+pub(crate) use self::tracked::{PageSlice, PageToCopy, Seen, Want, WriteInLeaf};
 pub(crate) use self::view::{View, ViewChange, Viewer};
 use crate::addr::FrameRange;
 use crate::paging::{Access, MemoryType};

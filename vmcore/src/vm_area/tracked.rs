@@ -21,7 +21,7 @@ use super::page::drop_page;
 use super::{Page, TreeSupply, ViewChange, release_page};
 use crate::addr::Frame;
 use crate::frame::{FrameMeta, Need, PageSource, Reserve};
-use crate::page_tree::{Held, Run, TreeValue, Visited};
+use crate::page_tree::{Held, OwnSlot, Run, TreeValue, Visited};
 use crate::paging::Pending;
 use crate::platform::Platform;
 
@@ -37,6 +37,22 @@ pub(crate) enum Want {
     /// To be read (or written, if true), so far as that takes nothing back that a view may show: what would have to be copied is
     /// to be read, and what the zero frame stands for stays so.
     Settled(bool),
+}
+
+/// What a write to a page takes.
+pub(crate) enum WriteInLeaf<'a> {
+    /// The page is the area's own: nothing takes its place.
+    Own,
+    /// A copy in its place.
+    Copy(PageToCopy<'a>),
+    /// More than its leaf.
+    More,
+}
+
+/// A page that others have as well, in a leaf that is the area's own.
+pub(crate) struct PageToCopy<'a> {
+    slot: OwnSlot<'a, Page>,
+    old: Frame,
 }
 
 /// What [looking](AreaState::pages_as_they_are) at pages finds.
@@ -167,6 +183,44 @@ impl<P: Platform> AreaState<P> {
         // SAFETY: as above; the slot holds a page.
         unsafe { slot.replace(page.dirty()) };
         Some(Ok(InLeaf { frame: page.frame(), writable: true, made: false, marked: true }))
+    }
+
+    /// What a write to the page with this key takes, where that is in its leaf, which is there and the area's own.
+    ///
+    /// # Safety
+    /// The caller has the state alone.
+    #[inline]
+    pub(super) unsafe fn write_in_leaf(&self, platform: &P, key: u64) -> WriteInLeaf<'_> {
+        // What is closed, or written to by the kernel meanwhile, is not copied: see `page_anywhere`.
+        if self.marks.contains(AreaMarks::GATED) || self.rest().writers != 0 {
+            return WriteInLeaf::More;
+        }
+        let Some(slot) = self.tree.own_slot(key) else { return WriteInLeaf::More };
+        // SAFETY: the leaf is the caller's.
+        let Some(page) = (unsafe { slot.value() }) else { return WriteInLeaf::More };
+        if !self.was_shared() || is_held_once(platform, Run { key, count: 1, value: page }, page) {
+            return WriteInLeaf::Own;
+        }
+        WriteInLeaf::Copy(PageToCopy { slot, old: page.frame() })
+    }
+
+    /// Puts a copy of a page into its place: the area's own, dirty, and charged to its account. Gives the frame that was there, with the reference to it, which
+    /// is dropped when nobody remembers it any more.
+    ///
+    /// # Errors
+    /// The account is full; nothing was changed, and the frame is the caller's still.
+    ///
+    /// # Safety
+    /// The caller has the state alone. `to` was allocated for a page, and nobody else has it.
+    #[inline]
+    pub(crate) unsafe fn copy_in_leaf(&self, platform: &P, page: PageToCopy<'_>, to: Frame) -> Result<Frame, NoPage> {
+        self.charge_one()?;
+        self.note_charged(platform, to);
+        // SAFETY: the new frame is nobody else's, as the caller vouches; the old one is held by the slot, whose lock the caller has.
+        unsafe { platform.copy_frame(page.old, to) };
+        // SAFETY: the leaf is the caller's, and the slot holds the page.
+        unsafe { page.slot.replace(Page::new(to).dirty()) };
+        Ok(page.old)
     }
 
     /// The zero frame, if [`page_anywhere`](Self::page_anywhere) would answer a look at the page with it, and the area shows it already.

@@ -18,7 +18,7 @@ use crate::addr::{Frame, PageRange, VirtAddr};
 use crate::frame::{Need, OnePage, PageSource, Reserve};
 use crate::paging::{Access, Flush, FlushRequest, FlushScope, Found, Gather, Leaf, MemoryType, Mmu, Pending, Tables};
 use crate::platform::{CpuSet, Platform};
-use crate::vm_area::{Answer, AreaError, AreaInner, AreaState, PageRequest, RequestToken, Want};
+use crate::vm_area::{Answer, AreaError, AreaInner, AreaState, PageRequest, RequestToken, Want, release_page};
 use crate::vm_space::fault::around::put_around;
 use crate::vm_space::fill::leaf_for;
 use crate::vm_space::index::{Index, page_size};
@@ -144,17 +144,23 @@ impl<P: Platform, M: Mmu> Space<P, M> {
     }
 
     /// Resolves a fault where one look at window, area and tables is enough, as for most: with a page at hand, if it is a write, or a read in a space whose reads
-    /// make pages. (Others find a page, or the zero frame.) Where a page cannot be had, the look says whether it is needed.
+    /// make pages. (Others find a page, or the zero frame.) Where a page cannot be had, the look says whether it is needed. A write to a page that is there is looked at
+    /// with a page to copy it to, if the last one was copied.
     #[inline]
     fn fault_by_a_look(&self, fault: Fault) -> ByALook {
-        if fault.present {
-            return ByALook::More(None, None);
-        }
         let inner = self.inner();
         let is_read = !fault.access.contains(Access::WRITE);
+        if fault.present {
+            return if is_read { ByALook::More(None, None) } else { self.write_by_a_look(fault) };
+        }
         let with_page = !is_read || inner.reads_make_pages();
-        let mut page = if with_page { OnePage::try_take(self.platform()) } else { OnePage::none(self.platform()) };
+        let mut page: OnePage<'_, P, true> =
+            if with_page { OnePage::try_take(self.platform()) } else { OnePage::none(self.platform()) };
         match self.attempt_beside(fault, &mut page, None) {
+            Ok(Looked::Copied(old)) => {
+                release_page(self.platform(), old);
+                ByALook::Mapped
+            }
             Ok(Looked::Done(Attempt::Done(Resolution::Mapped))) => {
                 if is_read && page.has_page() {
                     inner.note_reads_make_pages(false);
@@ -166,6 +172,35 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                     inner.note_reads_make_pages(true);
                 }
                 ByALook::More(page.take_page(), Some(looked))
+            }
+        }
+    }
+
+    /// The same for a write to a page that is there.
+    #[inline(never)]
+    fn write_by_a_look(&self, fault: Fault) -> ByALook {
+        let (platform, inner) = (self.platform(), self.inner());
+        let with_page = inner.writes_copy_pages();
+        let mut page: OnePage<'_, P, false> =
+            if with_page { OnePage::try_take(platform) } else { OnePage::none(platform) };
+        match self.attempt_beside(fault, &mut page, None) {
+            Ok(Looked::Copied(old)) => {
+                release_page(platform, old);
+                ByALook::Mapped
+            }
+            Ok(Looked::Done(Attempt::Done(Resolution::Mapped))) => {
+                if with_page {
+                    inner.note_writes_copy_pages(false);
+                }
+                ByALook::Mapped
+            }
+            // With everything, it is not looked at in this way again.
+            Ok(Looked::Lacks) => ByALook::More(None, None),
+            looked => {
+                if !with_page && matches!(looked, Ok(Looked::Exclusive { replaces: true })) {
+                    inner.note_writes_copy_pages(true);
+                }
+                ByALook::More(None, Some(looked))
             }
         }
     }
@@ -199,6 +234,10 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                 };
                 match found {
                     Looked::Done(attempt) => break attempt,
+                    Looked::Copied(old) => {
+                        release_page(platform, old);
+                        break Attempt::Done(Resolution::Mapped);
+                    }
                     // Twice at the most: who has the area alone waits for nothing more.
                     Looked::Waits(more) => waiting = Some(more),
                     // With everything in hand, nothing lacks.

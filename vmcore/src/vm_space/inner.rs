@@ -34,6 +34,8 @@ pub(crate) struct SpaceInner<P: Platform, M: Mmu> {
     pub(crate) global: bool,
     /// Whether the last read fault of which that is known made a page: the next one has a page at hand then. Either guess is right, and written where it was wrong.
     reads_make_pages: AtomicBool,
+    /// Whether the last write fault on a page that was there of which that is known copied it: the next one has a page for that at hand then. As above.
+    writes_copy_pages: AtomicBool,
     /// The space whose root slots are shared; holds a reference.
     pub(crate) kernel: Option<NonNull<SpaceInner<P, M>>>,
     pub(crate) index: SharedLock<P, Index<P, Window<P, M>>>,
@@ -77,6 +79,7 @@ impl<P: Platform, M: Mmu> SpaceInner<P, M> {
             bounds,
             global: kernel.is_none(),
             reads_make_pages: AtomicBool::new(true),
+            writes_copy_pages: AtomicBool::new(false),
             kernel,
             index: SharedLock::new(Rank::Index, index),
             leaf_tables: tables.leaf_tables(),
@@ -101,6 +104,18 @@ impl<P: Platform, M: Mmu> SpaceInner<P, M> {
     #[cold]
     pub(super) fn note_reads_make_pages(&self, make: bool) {
         self.reads_make_pages.store(make, Ordering::Relaxed);
+    }
+
+    /// Whether a write fault on a page that is there is likely to copy it.
+    #[inline]
+    pub(super) fn writes_copy_pages(&self) -> bool {
+        self.writes_copy_pages.load(Ordering::Relaxed)
+    }
+
+    /// Notes what a write fault did that was taken for something else.
+    #[cold]
+    pub(super) fn note_writes_copy_pages(&self, copy: bool) {
+        self.writes_copy_pages.store(copy, Ordering::Relaxed);
     }
 
     /// Locks the index exclusively.

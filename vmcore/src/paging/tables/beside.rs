@@ -193,6 +193,29 @@ impl<M: Mmu> LeafTables<M> {
         true
     }
 
+    /// The word by which the page that was found is shown in another frame than before, if nothing more is to be done for that than to
+    /// [write](Self::show_instead) it, and to forget what was there: no group is broken up, no mark is lost, no entry is to be absent in between.
+    #[inline]
+    pub(crate) fn word_instead(&self, found: &Found<'_, M>, leaf: Leaf) -> Option<u64> {
+        let present = self.0.mmu.is_present(found.word);
+        let simple = !present
+            || (!const { M::FORMAT.break_before_make }
+                && !self.0.relies_on_dirty()
+                && self.0.group_in(&found.table, 0, found.address).is_none());
+        if simple { self.0.mmu.encode_leaf(0, leaf).ok() } else { None }
+    }
+
+    /// Shows the page that was found by a word that [is simple](Self::word_instead). What was there is to be forgotten.
+    ///
+    /// The caller sees to what the [module](self) says.
+    #[inline]
+    pub(crate) fn show_instead(&self, found: &Found<'_, M>, word: u64) {
+        found.table.store(self.0.index_at(0, found.address), word);
+        if !self.0.mmu.is_present(found.word) {
+            found.table.change_live_beside(1);
+        }
+    }
+
     /// Gives the leaf that was found more access; false where the new one is not that.
     fn raise(&self, found: &Found<'_, M>, (leaf, word): (Leaf, u64)) -> bool {
         let Some(old) = self.0.found_leaf_alone(found) else { return false };

@@ -35,6 +35,12 @@ impl<M: Mmu> Found<'_, M> {
     pub(crate) fn level(&self) -> usize {
         self.level
     }
+
+    /// The address that was looked for.
+    #[inline]
+    pub(crate) const fn address(&self) -> VirtAddr {
+        self.address
+    }
 }
 
 /// Does this for each level in use but the lowest, from the root's down. Written out, so that in each step the level is a constant, and with it all that the

@@ -32,6 +32,12 @@
 //! What takes more is not begun, and the fault is looked at anew without its slot: it waits for the index's own lock, and reads the index by that, with all others beside it, if it was the index or the area
 //! that was taken, or if it takes the area exclusively ([`Waiting`]); it has the index exclusively for all else. Who waited for another one does not keep others out in turn:
 //! two who did would find each other alone for ever.
+//!
+//! # A copy in the place of a page
+//!
+//! A write to a page that others have as well takes no more than a page in hand, where the leaf is the area's own, one window alone shows the page, no flush that concerns the area
+//! is outstanding, and no other CPU runs in the space: so all who remember the old frame are this CPU, which forgets it before the area is let go. The CPUs' lock keeps
+//! others from beginning to use the space in between. The frame in hand need not be zeroed: it is written all over before a slot or an entry names it.
 
 use core::ops::Deref;
 use core::ptr::NonNull;
@@ -39,12 +45,12 @@ use core::ptr::NonNull;
 use crate::addr::{Frame, PageRange, VirtAddr};
 use crate::frame::{Need, OnePage, PageSource, Reserve};
 use crate::lock::{Beside, Guard};
-use crate::paging::{Access, Filler, Mmu, Pending};
-use crate::platform::Platform;
-use crate::vm_area::{AreaError, AreaInner, AreaState, InLeaf, NoPage, Want};
+use crate::paging::{Access, Filler, FlushRequest, FlushScope, Found, Leaf, Mmu, Pending};
+use crate::platform::{CpuSet, Platform};
+use crate::vm_area::{AreaError, AreaInner, AreaState, InLeaf, NoPage, PageToCopy, Want, WriteInLeaf};
 use crate::vm_space::fill::leaf_for;
 use crate::vm_space::index::page_size;
-use crate::vm_space::window::{WindowMarks, WindowState};
+use crate::vm_space::window::{Window, WindowMarks, WindowState};
 use crate::vm_space::{Space, SpaceError};
 
 use super::around::{NEAR_SHIFT, put_around};
@@ -97,6 +103,16 @@ pub(super) trait Supply<P: Platform>: PageSource {
         shown: Option<Frame>,
     ) -> Option<Result<Asked, SpaceError>>;
 
+    /// The page in hand for a copy, which is written all over: it may hold anything.
+    #[inline]
+    fn to_copy_over(&self) -> Option<Frame> {
+        None
+    }
+
+    /// Takes that page.
+    #[inline]
+    fn take_to_copy_over(&mut self) {}
+
     /// Takes an untracked page back that was not mapped after all.
     fn put_untracked_page(&mut self, frame: Frame);
 }
@@ -110,7 +126,7 @@ pub(super) enum Asked {
 }
 
 /// A page in hand is enough for most faults, which then neither reserve nor give up anything.
-impl<P: Platform> Supply<P> for OnePage<'_, P> {
+impl<P: Platform, const ZEROED: bool> Supply<P> for OnePage<'_, P, ZEROED> {
     #[inline]
     fn ask(
         &mut self,
@@ -125,6 +141,16 @@ impl<P: Platform> Supply<P> for OnePage<'_, P> {
         let inner = unsafe { area.as_ref() };
         let zero = inner.zero_for_look(platform, state, index, want)?;
         Some(Ok(Asked::Page(zero, false)))
+    }
+
+    #[inline]
+    fn to_copy_over(&self) -> Option<Frame> {
+        OnePage::to_copy_over(self)
+    }
+
+    #[inline]
+    fn take_to_copy_over(&mut self) {
+        OnePage::take_to_copy_over(self);
     }
 
     fn put_untracked_page(&mut self, _: Frame) {
@@ -186,6 +212,8 @@ impl<P: Platform> Supply<P> for Everything<'_, P> {
 /// What became of a fault that was looked at beside others.
 pub(super) enum Looked {
     Done(Attempt),
+    /// It is resolved by a copy. The frame that was there is nobody's concern here any more: its reference is to be dropped, with no lock held.
+    Copied(Frame),
     /// More than is [in hand](Supply::ask).
     Lacks,
     /// It takes what is not to be waited for with a slot held.
@@ -197,6 +225,7 @@ pub(super) enum Looked {
 }
 
 const EXCLUSIVE: Looked = Looked::Exclusive { replaces: false };
+const REPLACES: Looked = Looked::Exclusive { replaces: true };
 
 /// What a fault waits for that holds no slot: it reads the index by the index's lock.
 #[derive(Clone, Copy, Default)]
@@ -208,8 +237,8 @@ pub(super) struct Waiting {
 }
 
 impl<P: Platform, M: Mmu> Space<P, M> {
-    /// Resolves a fault beside others, by this CPU's slot or as `waiting` says. Not where it takes the index exclusively: no window or leaf table is there, something is replaced,
-    /// forbidden above or guarded.
+    /// Resolves a fault beside others, by this CPU's slot or as `waiting` says. Not where it takes the index exclusively: no window or leaf table is there, something is
+    /// replaced by more than a copy in the page in hand, forbidden above or guarded.
     ///
     /// # Errors
     /// What the window refuses, and what the area answers ([`fault`](Space::fault)).
@@ -282,8 +311,15 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         if area.refuses(&held, index_in_area) {
             return Ok(EXCLUSIVE);
         }
-        if held.would_replace(platform, index_in_area, want) {
-            return Ok(Looked::Exclusive { replaces: true });
+        let replaced = match &held {
+            Held::Alone(state) if want == Want::Write && state.may_replace() => {
+                self.write_beside(window, (area, state), index_in_area, (&found, present), supply)
+            }
+            held if held.would_replace(platform, index_in_area, want) => Some(Ok(REPLACES)),
+            _ => None,
+        };
+        if let Some(outcome) = replaced {
+            return outcome;
         }
         let shown = present.map(|leaf| leaf.frame);
         // SAFETY: the area is had alone, or beside others with the leaf's lock.
@@ -340,6 +376,84 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             supply.put_untracked_page(frame);
         }
         Ok(EXCLUSIVE)
+    }
+}
+
+impl<P: Platform, M: Mmu> Space<P, M> {
+    /// What becomes of a write fault where a page may have to be replaced; `None` if this one is not, and nothing was done.
+    ///
+    /// The index is held, shared, and the area locked; the tables let the window's writes through above what was found.
+    ///
+    /// A function of its own: faults on pages that are there for nobody else do without all of it.
+    #[inline(never)]
+    fn write_beside<S: Supply<P>>(
+        &self,
+        window: &Window<P, M>,
+        (area, state): (&AreaInner<P>, &AreaState<P>),
+        index: u64,
+        (found, present): (&Found<'_, M>, Option<Leaf>),
+        supply: &mut S,
+    ) -> Option<Result<Looked, SpaceError>> {
+        // SAFETY: the area is had alone.
+        match unsafe { area.write_in_leaf(self.platform(), state, index) } {
+            WriteInLeaf::Own => None,
+            WriteInLeaf::More => state.would_replace(self.platform(), index, Want::Write).then_some(Ok(REPLACES)),
+            WriteInLeaf::Copy(page) => {
+                Some(match self.copy_beside(window, (area, state), (found, present), page, supply) {
+                    Some(copied) => copied.map(Looked::Copied),
+                    None => Ok(REPLACES),
+                })
+            }
+        }
+    }
+
+    /// Puts a copy of a page in its place, in the page in hand, and shows it where the page was found, if only this space shows the page and no CPU but this one runs in it; what
+    /// the CPU remembers is flushed at once. Gives the frame that was there, with the reference to it. `None`, and nothing is changed, if others have to forget it
+    /// first, or for want of a page.
+    ///
+    /// # Errors
+    /// The account is full; nothing is changed.
+    #[inline]
+    fn copy_beside<S: Supply<P>>(
+        &self,
+        window: &Window<P, M>,
+        (area, state): (&AreaInner<P>, &AreaState<P>),
+        (found, present): (&Found<'_, M>, Option<Leaf>),
+        page: PageToCopy<'_>,
+        supply: &mut S,
+    ) -> Option<Result<Frame, SpaceError>> {
+        let (platform, inner) = (self.platform(), self.inner());
+        let to = supply.to_copy_over()?;
+        if !state.is_shown_at_one_place() || window.may_be_remembered(state) {
+            return None;
+        }
+        let tables = &inner.leaf_tables;
+        let word = tables.word_instead(found, leaf_for(area, window.access, inner.global, to, true))?;
+        // Locked until the change is noted, so that no CPU begins to use the space meanwhile.
+        let mut cpus = inner.cpus.lock(platform);
+        let mut others = cpus.active().clone();
+        others.remove(platform.cpu());
+        if present.is_some() && !others.is_empty() {
+            return None;
+        }
+        // SAFETY: the area is locked, and the frame is nobody else's: it is taken out of the hand if it is used.
+        let old = match unsafe { state.copy_in_leaf(platform, page, to) } {
+            Ok(old) => old,
+            Err(NoPage::Full(error)) => return Some(Err(AreaError::OutOfAccount(error).into())),
+            Err(NoPage::Short) => return None,
+        };
+        supply.take_to_copy_over();
+        tables.show_instead(found, word);
+        if let Some(leaf) = present {
+            inner.note_change(&mut cpus);
+            let address = found.address().align_down(P::PAGE_SHIFT);
+            let mut scope = FlushScope::new();
+            scope.add(inner.tag, PageRange::from_checked(address, page_size::<P>()), leaf.global);
+            let mut cpus = P::CpuSet::EMPTY;
+            cpus.insert(platform.cpu());
+            platform.flush_local(&FlushRequest { cpus, scope });
+        }
+        Some(Ok(old))
     }
 }
 
