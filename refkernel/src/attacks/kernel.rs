@@ -113,7 +113,7 @@ pub(super) fn old_data_in_a_table() -> Outcome {
     // The root is a clean one also where nobody clears it: half of it is the kernel's.
     leave_behind(0);
     let space = new_user_space().map_err(found)?;
-    leave_behind(secret.number() * PAGE | 0x67);
+    leave_behind((secret.number() * PAGE) | 0x67);
     let area = Area::new(&Kernel, AreaKind::Open { size: PAGE }, ()).map_err(found)?;
     let range = space.map(&MapRequest::new(&area).at(USER_SCRATCH).access(Access::USER_DATA)).map_err(found)?;
     space.populate(range, Access::USER_DATA).map_err(found)?.complete();

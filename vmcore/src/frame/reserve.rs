@@ -29,6 +29,11 @@ impl Classes {
         self.0 |= 1 << class;
     }
 
+    #[inline]
+    fn remove(&mut self, class: usize) {
+        self.0 &= !(1 << class);
+    }
+
     /// The classes, from the smallest on.
     #[inline]
     fn iter(self) -> impl Iterator<Item = usize> {
@@ -138,7 +143,7 @@ pub(crate) struct Reserve<P: Platform> {
     /// Pages that are charged already to the account of the area in hand.
     pub(crate) charged: u64,
     objects: [ObjectList; CLASSES],
-    /// Of which classes there were any objects: the other lists are empty.
+    /// Of which classes there may be any objects: the other lists are empty.
     classes: Classes,
 }
 
@@ -386,7 +391,14 @@ impl<P: Platform> Reserve<P> {
 
     /// Takes memory for a `T`, uninitialised.
     pub(crate) fn take_object<T>(&mut self) -> Option<NonNull<T>> {
-        Some(self.objects.get_mut(const { class_of::<T>() })?.pop()?.cast())
+        let class = const { class_of::<T>() };
+        let list = self.objects.get_mut(class)?;
+        let object = list.pop()?;
+        if list.len() == 0 {
+            // Nothing is left to be given back.
+            self.classes.remove(class);
+        }
+        Some(object.cast())
     }
 
     /// Takes the memory of a `T` back, to be given to its pool when the reserve is dropped.

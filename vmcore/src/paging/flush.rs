@@ -118,6 +118,12 @@ impl FlushScope {
                 *joined = PageRange::from_bounds(joined.start(), range.last());
                 return;
             }
+            // Or what was changed lingers as well.
+            [Some(FlushEntry { tag: known, range: Some(known_range) }), None, None, None]
+                if *known == tag && known_range.covers(range) =>
+            {
+                return;
+            }
             _ => {}
         }
         self.add_entry(FlushEntry { tag, range: Some(range) });
@@ -151,7 +157,10 @@ impl FlushScope {
         self.globals |= other.globals;
         self.tables |= other.tables;
         for entry in other.entries() {
-            self.add_entry(entry);
+            match entry.range {
+                Some(range) => self.add(entry.tag, range, false),
+                None => self.add_entry(entry),
+            }
         }
     }
 

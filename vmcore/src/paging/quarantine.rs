@@ -118,6 +118,7 @@ impl<P: Platform> Pending<P> {
     }
 
     /// Adds what a change of tables gathered, which concerns these CPUs.
+    #[inline]
     pub(crate) fn absorb(&mut self, platform: &P, mut gather: Gather, cpus: &P::CpuSet) {
         if !gather.scope.is_empty() {
             self.request.scope.merge(&gather.scope);

@@ -108,10 +108,11 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         access.set(Access::USER, !inner.global);
         let mut reserve = Reserve::new(platform);
         let mut need = Need::default();
+        let mut pending = Pending::new();
         loop {
             reserve.top_up(&need)?;
             let mut index = inner.lock_index_at(platform, range.start());
-            if let Some(pending) = self.protect_within_one(&mut index, range, access, &mut reserve)? {
+            if self.protect_within_one(&mut index, range, access, &mut reserve, &mut pending)? {
                 drop(index);
                 return Ok(Flush::new(platform.clone(), pending, ()));
             }
@@ -128,7 +129,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             self.check_tables(need.tables)?;
             // From here on nothing fails.
             self.cut(&mut index, range, &mut reserve);
-            let (mut pending, mut gather) = (Pending::new(), Gather::default());
+            let mut gather = Gather::default();
             Self::each_window(&index, range, |range, window| {
                 // SAFETY: windows in the index are alive while it is locked, and so are their areas.
                 let area = unsafe { window.as_ref().area.as_ref() };
@@ -159,7 +160,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         }
     }
 
-    /// Protects a range within one window, which most are: it is cut, and what changes of it joined with its neighbours, in one change of the index. `None`, and
+    /// Protects a range within one window, which most are: it is cut, and what changes of it joined with its neighbours, in one change of the index. False, and
     /// no change, where it takes more than records.
     ///
     /// ```text
@@ -176,16 +177,17 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         range: PageRange,
         access: Access,
         reserve: &mut Reserve<P>,
-    ) -> Result<Option<Pending<P>>, SpaceError> {
+        pending: &mut Pending<P>,
+    ) -> Result<bool, SpaceError> {
         let (platform, inner) = (self.platform(), self.inner());
         let Some(slot) = index.find_near(range.start()).filter(|slot| slot.range.covers(range)) else {
-            return Ok(None);
+            return Ok(false);
         };
-        let Some(pointer) = slot.window else { return Ok(None) };
+        let Some(pointer) = slot.window else { return Ok(false) };
         // SAFETY: windows in the index are alive while it is locked, and so are their areas.
         let (window, area) = unsafe { (pointer.as_ref(), pointer.as_ref().area.as_ref()) };
         if window.state == WindowState::Gated || window.access == access || inner.tally.limits_shown() {
-            return Ok(None);
+            return Ok(false);
         }
         let part = Part { range, window, area };
         self.check_new_access(&part, access)?;
@@ -213,33 +215,45 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let joins = usize::from(left.is_some()) + usize::from(right.is_some());
         let start = left.map_or(slot.range.start(), |(left, _)| left.range.start());
         if !index.can_splice(start, 1 + joins, 1 + cuts) {
-            return Ok(None);
+            return Ok(false);
         }
         inner.tally.check(cuts, 0, P::PAGE_SHIFT)?;
         let mut need = Need::default();
         need.add_objects::<Window<P, M>>(cuts);
         if !reserve.covers_with_pools(&need) {
-            return Ok(None);
+            return Ok(false);
         }
 
         let mut state = area.lock(platform);
-        let (mut pending, mut gather) = (Pending::new(), Gather::default());
+        let mut gather = Gather::default();
         let leaves = Leaves::of(area, access);
         // With the index exclusively, and the area: nothing is linked or mapped there meanwhile.
-        let changed = if inner.leaf_tables.are_surely_clear(platform, range) {
+        let found = inner.leaf_tables.walk(platform, range.start());
+        let changed = if found.is_some_and(|found| inner.leaf_tables.is_surely_clear(platform, &found, range)) {
             Ok(true)
         } else {
             let mut tables = inner.tables.lock(platform);
+            let found = found.filter(|found| inner.leaf_tables.is_in_one_table(found, range));
             let edges = [before.map(|_| range.start()), after.map(|after| after.start())];
-            if edges.into_iter().flatten().any(|edge| tables.tables_to_cut_at(platform, edge) != 0) {
-                return Ok(None);
+            let is_across = |edge: &Option<VirtAddr>| edge.is_some_and(|at| tables.tables_to_cut_at(platform, at) != 0);
+            if found.is_none() && edges.iter().any(is_across) {
+                return Ok(false);
             }
-            change_leaves(platform, &mut tables, range, leaves, &mut reserve.tables, &mut gather)
+            let restricted = match (&found, leaves) {
+                (Some(found), Leaves::Restricted(keep)) => {
+                    tables.restrict_found(platform, found, range, keep, &mut gather)
+                }
+                _ => None,
+            };
+            match restricted {
+                Some(true) => Ok(true),
+                _ => change_leaves(platform, &mut tables, range, leaves, &mut reserve.tables, &mut gather),
+            }
         };
         if changed.is_err() {
             if gather.scope.is_empty() && gather.tables.is_empty() {
                 // A larger leaf is to be cut, or something is in the way: nothing was changed.
-                return Ok(None);
+                return Ok(false);
             }
             // As where it takes more.
             pending.note_lost();
@@ -294,8 +308,8 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let spliced = index.splice(start, 1 + joins, parts);
         debug_assert!(spliced, "it was asked before");
         inner.tally.change((cuts, 0), (joins, 0));
-        inner.absorb(platform, gather, &mut pending);
-        Ok(Some(pending))
+        inner.absorb(platform, gather, pending);
+        Ok(true)
     }
 
     /// Whether a window may have another access.

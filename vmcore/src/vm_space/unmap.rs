@@ -83,11 +83,12 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             return Err(RangeError { fault, start: range.start().as_u64(), size: range.size() }.into());
         }
         let mut need = Need::default();
+        let mut pending = Pending::new();
         loop {
             reserve.top_up(&need)?;
             let mut index = inner.lock_index_at(platform, range.start());
             check(&index)?;
-            if let Some(pending) = self.unmap_one(&mut index, range, release, reserve) {
+            if self.unmap_one(&mut index, range, release, reserve, &mut pending).is_some() {
                 drop(index);
                 return Ok(Flush::new(platform.clone(), pending, ()));
             }
@@ -112,7 +113,8 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         range: PageRange,
         release: bool,
         reserve: &mut Reserve<P>,
-    ) -> Option<Pending<P>> {
+        pending: &mut Pending<P>,
+    ) -> Option<()> {
         let (platform, inner) = (self.platform(), self.inner());
         let pointer = index.find_near(range.start()).filter(|slot| slot.range == range)?.window?;
         // SAFETY: windows in the index are alive while it is locked, and so are their areas.
@@ -125,7 +127,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         if release && state.view_count() != 1 {
             return None;
         }
-        let (mut pending, mut gather) = (Pending::new(), Gather::default());
+        let mut gather = Gather::default();
         // With the index exclusively, and the area: nothing is linked or mapped there meanwhile.
         let cleared = inner.leaf_tables.are_surely_clear(platform, range)
             || inner.tables.lock(platform).unmap(platform, range, &mut reserve.tables, &mut gather, |_, _| {}).is_ok();
@@ -148,20 +150,20 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                 if area.drop_window_reference_beside_others() {
                     reserve.put_object(pointer);
                 } else {
-                    Window::defer_gone(pointer, &mut pending);
+                    Window::defer_gone(pointer, pending);
                 }
             }
-            return Some(pending);
+            return Some(());
         }
         if !cleared {
             // As there: nothing that the tables may still lead to is released.
             pending.note_lost();
         }
         // SAFETY: the window is live, and in this space; index and area are locked.
-        unsafe { defer_gated(inner, pointer, &mut pending) };
+        unsafe { defer_gated(inner, pointer, pending) };
         drop(state);
-        inner.absorb(platform, gather, &mut pending);
-        Some(pending)
+        inner.absorb(platform, gather, pending);
+        Some(())
     }
 
     /// What unmapping the range takes, of what is refused for another reason.

@@ -40,13 +40,29 @@ impl<M: Mmu> LeafTables<M> {
     /// others. Costs one read per level.
     #[inline]
     pub(crate) fn are_surely_clear<F: Frames>(&self, frames: &F, range: PageRange) -> bool {
+        self.walk(frames, range.start()).is_some_and(|found| self.is_surely_clear(frames, &found, range))
+    }
+
+    /// Where a walk ends, whatever is there, for what is asked of a range that begins at the address.
+    #[inline]
+    pub(crate) fn walk<'a, F: Frames>(&self, frames: &'a F, address: VirtAddr) -> Option<Found<'a, M>> {
+        self.0.find(frames, address)
+    }
+
+    /// As [`are_surely_clear`](Self::are_surely_clear), of a [walk](Self::walk) to where the range begins.
+    #[inline]
+    pub(crate) fn is_surely_clear<F: Frames>(&self, frames: &F, found: &Found<'_, M>, range: PageRange) -> bool {
         let tables = &self.0;
-        tables.find(frames, range.start()).is_some_and(|found| {
-            !found.loops
-                && !tables.mmu.is_present(found.word)
-                && tables.span_of_found(&found).covers(range)
-                && found.table.owned(frames).is_some_and(|table| table.live() != 0)
-        })
+        !found.loops
+            && !tables.mmu.is_present(found.word)
+            && tables.span_of_found(found).covers(range)
+            && found.table.owned(frames).is_some_and(|table| table.live() != 0)
+    }
+
+    /// Whether the walk ended in a leaf table that shows the whole range. Then no larger leaf lies across its ends.
+    #[inline]
+    pub(crate) fn is_in_one_table(&self, found: &Found<'_, M>, range: PageRange) -> bool {
+        self.0.leads_to_all(found, range)
     }
 
     /// The format.

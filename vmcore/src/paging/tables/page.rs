@@ -131,6 +131,14 @@ impl<M: Mmu> Tables<M> {
         Some((Table::reach(frames, self.mmu, 0, frame)?, above))
     }
 
+    /// Whether a walk ended in the leaf table of a whole range, on a way through which it may be changed.
+    #[inline]
+    pub(super) fn leads_to_all(&self, found: &Found<'_, M>, range: PageRange) -> bool {
+        let at = found.address.as_u64();
+        let apart = (at ^ range.start().as_u64()) | (at ^ range.last().as_u64());
+        found.level == 0 && !found.loops && apart >> (self.mmu.page_shift() + self.mmu.index_bits(0)) == 0
+    }
+
     /// The parts of a range that lie in one leaf table each, whether it is there or not.
     pub(crate) fn leaf_table_parts(&self, range: PageRange) -> impl Iterator<Item = PageRange> + use<M> {
         let shift = self.mmu.page_shift() + self.mmu.index_bits(0);

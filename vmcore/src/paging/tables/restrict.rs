@@ -8,13 +8,16 @@
 //! [`protect`](Tables::protect) gives every leaf the same access. That is wrong where a leaf has less than its window for a reason: a clean page is
 //! read-only until its first write is seen, a shared one until it is copied. What a window allows beyond that, faults add.
 
-use crate::addr::PageRange;
+use crate::addr::{PageRange, VirtAddr};
 use crate::frame::{FrameList, Frames};
 use crate::paging::{Access, Entry, Leaf, Mmu, TableError, Tables};
 
 use super::Gather;
 use super::change::Forget;
+use super::cursor::Run;
 use super::group::Remade;
+use super::page::Found;
+use super::table::Table;
 
 impl<M: Mmu> Tables<M> {
     /// Leaves each leaf in the range only that of its access which `keep` has; larger leaves that the range covers in part are split. What
@@ -35,13 +38,18 @@ impl<M: Mmu> Tables<M> {
         gather: &mut Gather,
     ) -> Result<bool, TableError> {
         debug_assert!(!self.relies_on_dirty());
+        if !const { M::FORMAT.has_contiguous() } {
+            // One walk does, for what most changes concern: nothing is to be split, and no group dissolved.
+            if let Some(table) = self.leaf_table_of(frames, range) {
+                return Ok(self.restrict_leaves(&table, range, keep, gather));
+            }
+        }
         let concerns = |leaf: &Leaf| !keep.contains(leaf.access);
         let needed = self.check_access_change(frames, range, concerns)?;
         if spare.len() < needed {
             return Err(TableError::NeedsTables(needed));
         }
         self.dissolve_parts(frames, range, concerns, gather)?;
-        let shift = self.mmu.page_shift();
         let mut complete = true;
         let mut forget = Forget::new(self.tag);
         let mut cursor = self.cursor(frames, range)?;
@@ -59,22 +67,7 @@ impl<M: Mmu> Tables<M> {
                 cursor.pass(group.run);
             } else if level == 0 {
                 let run = self.singles(&cursor);
-                let (mmu, start) = (self.mmu, cursor.address().as_u64());
-                let change = |word| {
-                    if !mmu.is_present(word) {
-                        return None;
-                    }
-                    let access = mmu.leaf_access(word);
-                    if keep.contains(access) {
-                        return None;
-                    }
-                    let bits = mmu.encode_access(access & keep);
-                    complete &= bits.is_ok();
-                    Some(word ^ mmu.replace_access(word, bits.ok()?))
-                };
-                table.flip_runs(mmu, run, mmu.access_mask(), M::FORMAT.global, change, |done, global| {
-                    forget.add_run(gather, start, shift, done, global);
-                });
+                complete &= self.restrict_run(&table, run, cursor.address(), keep, (&mut forget, gather));
                 cursor.pass(run);
             } else {
                 match cursor.entry() {
@@ -104,6 +97,64 @@ impl<M: Mmu> Tables<M> {
                 return Ok(complete);
             }
         }
+    }
+
+    /// The same for a range that lies in the leaf table that a walk ended in; `None`, and nothing is changed, where it does not, or where the format has groups.
+    #[inline]
+    pub(crate) fn restrict_found<F: Frames>(
+        &mut self,
+        frames: &F,
+        found: &Found<'_, M>,
+        range: PageRange,
+        keep: Access,
+        gather: &mut Gather,
+    ) -> Option<bool> {
+        debug_assert!(!self.relies_on_dirty());
+        if const { M::FORMAT.has_contiguous() } || !self.leads_to_all(found, range) {
+            return None;
+        }
+        let table = found.table.owned(frames)?;
+        Some(self.restrict_leaves(&table, range, keep, gather))
+    }
+
+    /// The same for a range in this leaf table.
+    #[inline]
+    fn restrict_leaves(&self, table: &Table<'_, M>, range: PageRange, keep: Access, gather: &mut Gather) -> bool {
+        let run = Run { first: self.index_at(0, range.start()), count: range.pages(self.mmu.page_shift()) as usize };
+        let mut forget = Forget::new(self.tag);
+        let complete = self.restrict_run(table, run, range.start(), keep, (&mut forget, gather));
+        forget.finish(gather);
+        complete
+    }
+
+    /// Restricts the leaves of a run, the first of which shows `start` and none of which is of a group. False if the format cannot say what would be left of some.
+    #[inline]
+    fn restrict_run(
+        &self,
+        table: &Table<'_, M>,
+        run: Run,
+        start: VirtAddr,
+        keep: Access,
+        (forget, gather): (&mut Forget, &mut Gather),
+    ) -> bool {
+        let (mmu, shift, start) = (self.mmu, self.mmu.page_shift(), start.as_u64());
+        let mut complete = true;
+        let change = |word| {
+            if !mmu.is_present(word) {
+                return None;
+            }
+            let access = mmu.leaf_access(word);
+            if keep.contains(access) {
+                return None;
+            }
+            let bits = mmu.encode_access(access & keep);
+            complete &= bits.is_ok();
+            Some(word ^ mmu.replace_access(word, bits.ok()?))
+        };
+        table.flip_runs(mmu, run, mmu.access_mask(), M::FORMAT.global, change, |done, global| {
+            forget.add_run(gather, start, shift, done, global);
+        });
+        complete
     }
 
     /// How many spare tables it takes to give the leaves in the range that `concerns` names another access. Cost: O(tables).

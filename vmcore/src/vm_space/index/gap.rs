@@ -85,17 +85,41 @@ impl LeafSizes {
     /// The same for one size.
     #[inline]
     pub(super) fn pages(&self, size: usize, last: u64, first: u64) -> u32 {
+        self.count(self.aligned(size).bytes(last, first))
+    }
+
+    /// What is needed to ask the same of many gaps, in bytes.
+    #[inline]
+    pub(super) fn aligned(&self, size: usize) -> Aligned {
         let shift = self.0.get(size).copied().unwrap_or(0);
-        let start = last.wrapping_add(1);
-        let length = first.wrapping_sub(start);
-        let unaligned = start.wrapping_neg() & !(u64::MAX << (shift & 63));
-        self.count(length.saturating_sub(unaligned))
+        Aligned { below: !(u64::MAX << (shift & 63)) }
+    }
+
+    /// The least bytes that count so many pages.
+    #[inline]
+    pub(super) fn bytes(&self, pages: u32) -> u64 {
+        u64::from(pages).saturating_mul(1 << (self.page_shift() & 63))
     }
 
     /// So many bytes in pages, as far as that can be counted.
     #[inline]
-    fn count(&self, bytes: u64) -> u32 {
+    pub(super) fn count(&self, bytes: u64) -> u32 {
         u32::try_from(bytes >> (self.page_shift() & 63)).unwrap_or(u32::MAX)
+    }
+}
+
+/// One size of leaves: the bits of an address below it.
+#[derive(Clone, Copy)]
+pub(super) struct Aligned {
+    below: u64,
+}
+
+impl Aligned {
+    /// How many bytes lie between the first address that is aligned to the size and the end, in the gap between two ranges.
+    #[inline]
+    pub(super) fn bytes(self, last: u64, first: u64) -> u64 {
+        let start = last.wrapping_add(1);
+        first.wrapping_sub(start).saturating_sub(start.wrapping_neg() & self.below)
     }
 }
 

@@ -257,15 +257,18 @@ impl<const L: usize> Leaf<L> {
 
     /// The largest gap for a size, of which none counts more than `enough`.
     fn largest_gap(&self, size: usize, enough: u32, sizes: &LeafSizes) -> u32 {
+        // In bytes, and counted once.
+        let enough = sizes.bytes(enough);
         let mut largest = 0;
         let next = self.rests.get(1..self.len()).unwrap_or_default();
+        let aligned = sizes.aligned(size);
         for (last, next) in self.lasts.iter().zip(next) {
-            largest = largest.max(sizes.pages(size, *last, next.first));
-            if largest == enough {
+            largest = largest.max(aligned.bytes(*last, next.first));
+            if largest >= enough {
                 break;
             }
         }
-        largest
+        sizes.count(largest)
     }
 }
 
