@@ -144,7 +144,7 @@ pub(super) fn two_memory_types() -> Outcome {
         let stack = KernelStack::new(Purpose::Test).map_err(found)?;
         let (entry, word) = weaken::leaf(stack.start()).ok_or("the stack has no leaf")?;
         let frame_bits = (1 << 52) - PAGE;
-        weaken::change(entry, word & !frame_bits | frames.first().number() * PAGE);
+        weaken::change(entry, (word & !frame_bits) | (frames.first().number() * PAGE));
         let seen = audit::one_memory_type(core::iter::empty()).is_err();
         weaken::restore();
         return Ok(seen);
