@@ -43,6 +43,7 @@ pub(super) fn frames(frame: Option<u64>, out: &mut Out<'_>) -> Result<(), Troubl
     line("pages of the kernel's", counts.kernel_pages)?;
     let swap = pager::swap::counts();
     line("compressed store", swap.store.pages)?;
+    line("its tables", swap.table_frames)?;
     line("set aside for it", swap.spares)?;
     Ok(())
 }

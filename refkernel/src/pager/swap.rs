@@ -154,6 +154,8 @@ pub(crate) struct SwapCounts {
     pub(crate) store: StoreCounts,
     /// Frames that are set aside for it.
     pub(crate) spares: u64,
+    /// Frames of the store's tables.
+    pub(crate) table_frames: u64,
     /// Areas whose pages can be taken away.
     pub(crate) areas: u64,
 }
@@ -166,7 +168,16 @@ pub(crate) fn counts() -> SwapCounts {
         store.as_ref().map_or((StoreCounts::default(), 0), |swap| (swap.store.counts(), swap.spares.count as u64));
     drop(store);
     let areas = AREA_COUNT.load(Ordering::Relaxed) as u64;
-    SwapCounts { kept, zero, refused, brought, store: counts, spares, areas }
+    SwapCounts {
+        kept,
+        zero,
+        refused,
+        brought,
+        store: counts,
+        spares,
+        table_frames: TABLE_FRAMES.load(Ordering::Relaxed),
+        areas,
+    }
 }
 
 /// Takes memory for the store's tables, 24 bytes for each two frames of the machine, and the frames that are set aside. Where there is none, no area can
@@ -186,11 +197,15 @@ pub(super) fn initialise() {
     *STORE.lock() = Some(swap);
 }
 
+/// How many frames the store's tables have.
+static TABLE_FRAMES: AtomicU64 = AtomicU64::new(0);
+
 /// A table of the store's, zero, in frames of its own for the life of the kernel.
 fn table<T: Default>(length: u64) -> Option<&'static mut [T]> {
     let bytes = length.checked_mul(size_of::<T>() as u64)?;
     let frames = bytes.div_ceil(PAGE_SIZE).max(1);
     let first = Kernel.allocate_frames(FrameRequest::run(FrameUse::Page, frames, 0).zeroed())?;
+    TABLE_FRAMES.fetch_add(frames, Ordering::Relaxed);
     // SAFETY: the frames were just taken, are shown by the linear map in one run, aligned to pages, and never given back. What the tables are made of is plain
     // numbers, of which zero is one.
     Some(unsafe { core::slice::from_raw_parts_mut(Kernel.frame_pointer(first).cast::<T>(), length as usize) })

@@ -75,6 +75,7 @@ impl<P: Platform> Area<P> {
     /// let area = Area::new(&sim, AreaKind::Open { size: 0x4000 }, Default::default()).unwrap();
     /// let range = space.map(&MapRequest::new(&area).at(0x40_0000).access(Access::USER_DATA)).unwrap();
     /// space.populate(range, Access::WRITE).unwrap().complete();
+    /// area.take_accessed(0).unwrap(); // What was just made counts as accessed.
     /// sim.activate(0, &space.activate(0));
     /// sim.write_u64(0, VirtAddr::new(0x40_2000), true, 1).unwrap();
     /// assert_eq!((area.take_accessed(0), area.take_accessed(0)), (Ok(0b100), Ok(0)));

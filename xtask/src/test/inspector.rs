@@ -321,9 +321,11 @@ fn check(answers: &Answers, kernel: &[Segment], program: &[Segment], cpus: u8) -
         kernel_part(answers, segment)?;
     }
     // The first one is read only, as compilers lay programs out; each is asked about in the same way.
+    let mut there = 0;
     for segment in program {
-        program_part(answers, segment)?;
+        there += u32::from(program_part(answers, segment)?);
     }
+    ensure!(there != 0, "no part of the program has its first page there: nothing was asked of a leaf");
     answers.have("walk refkernel::kernel_main", ", r-x- WB, by a leaf of ")?;
     answers.are(
         "explain 0x10",
@@ -462,47 +464,63 @@ fn kernel_part(answers: &Answers, segment: &Segment) -> Result<()> {
     answers.have("dump", &line)
 }
 
-/// A part of a program: its window, its entry, what may be done there, and its pages.
-fn program_part(answers: &Answers, segment: &Segment) -> Result<()> {
-    answers.have("maps 1", &format!("{}open ", window(segment, 'u')))?;
+/// A part of a program: its window, its entry, what may be done there, and its pages. Programs come page by page when they touch their pages: true if the first one is there and
+/// cannot be written to, so that its leaf was asked about.
+fn program_part(answers: &Answers, segment: &Segment) -> Result<bool> {
     let [_, write, _] = segment.access;
     let explain = |what| format!("explain {:#x} {what}", segment.start);
     if write {
-        answers.have(&explain("write"), "succeeds: ")?;
-    } else {
-        answers.are(
-            &explain("write"),
-            &[
-                "access: a program's, -w-u, in the space of process 1".to_owned(),
-                "tables: the leaf in the PT lacks -w--, so it faults".to_owned(),
-                answers.to(&explain("write"))?.get(2).cloned().unwrap_or_default(),
-                format!(
-                    "refused: the window at {:#x} allows {}, not -w-u: map it with more access",
-                    segment.start,
-                    segment.letters('u')
-                ),
-            ],
-        )?;
-        let line = answers.to("maps 1")?.iter().find(|line| line.starts_with(&window(segment, 'u')));
-        ensure!(line.is_some_and(|line| line.ends_with(", sealed")), "what is not written is sealed: {line:?}");
-        // All of it was read by the program: its leaf is there, and is what the walk says that it is.
-        answers.are(
-            &explain("read"),
-            &[
-                "access: a program's, r--u, in the space of process 1".to_owned(),
-                "tables: every entry lets it through".to_owned(),
-                answers.to(&explain("read"))?.get(2).cloned().unwrap_or_default(),
-                "succeeds: without a fault".to_owned(),
-            ],
-        )?;
-        let walk = answers.to(&format!("walk {:#x}", segment.start))?;
-        let leaf = walk.iter().find_map(|line| line.split_once("leaf: ")).map(|(_, leaf)| leaf).context("no leaf")?;
-        answers.have(&format!("entry {:#x} 0", segment.start), &format!("in PT: a leaf of 4 KiB: {leaf}"))?;
-        answers.have(&format!("entry {:#x} 2 in 1", segment.start), "in PDPT: a table at ")?;
-        answers.have(&explain("read"), &window(segment, 'u'))?;
-        answers.have(&format!("tree {:#x}", segment.start), &format!("{0} pages of {0} in ", segment.pages()))?;
+        // What the file has of it is a private view; what is zero behind that has a window of its own.
+        let start = format!("{:#018x}-", segment.start);
+        let line = answers.to("maps 1")?.iter().find(|line| line.starts_with(&start));
+        let kinds = [" rw-u private ", " rw-u open "];
+        ensure!(
+            line.is_some_and(|line| kinds.iter().any(|kind| line.contains(kind))),
+            "data is the program's own: {line:?}"
+        );
+        // A fault brings what was not touched yet.
+        let said = answers.to(&explain("write"))?;
+        ensure!(
+            said.len() == 4 && !said.iter().any(|line| line.starts_with("refused")),
+            "data can be written to: {said:?}"
+        );
+        return Ok(false);
     }
-    Ok(())
+    answers.have("maps 1", &format!("{}paged ", window(segment, 'u')))?;
+    let line = answers.to("maps 1")?.iter().find(|line| line.starts_with(&window(segment, 'u')));
+    ensure!(line.is_some_and(|line| line.ends_with(", sealed")), "what is not written is sealed: {line:?}");
+    let refused = format!(
+        "refused: the window at {:#x} allows {}, not -w-u: map it with more access",
+        segment.start,
+        segment.letters('u')
+    );
+    answers.have(&explain("write"), &refused)?;
+    answers.have(&explain("read"), &window(segment, 'u'))?;
+    answers.have(&format!("tree {:#x}", segment.start), &format!(" pages of {} in ", segment.pages()))?;
+    let walk = answers.to(&format!("walk {:#x}", segment.start))?;
+    let leaf = walk.iter().find_map(|line| line.split_once("leaf: ")).map(|(_, leaf)| leaf);
+    let Some(leaf) = leaf else { return Ok(false) };
+    answers.are(
+        &explain("write"),
+        &[
+            "access: a program's, -w-u, in the space of process 1".to_owned(),
+            "tables: the leaf in the PT lacks -w--, so it faults".to_owned(),
+            answers.to(&explain("write"))?.get(2).cloned().unwrap_or_default(),
+            refused,
+        ],
+    )?;
+    answers.are(
+        &explain("read"),
+        &[
+            "access: a program's, r--u, in the space of process 1".to_owned(),
+            "tables: every entry lets it through".to_owned(),
+            answers.to(&explain("read"))?.get(2).cloned().unwrap_or_default(),
+            "succeeds: without a fault".to_owned(),
+        ],
+    )?;
+    answers.have(&format!("entry {:#x} 0", segment.start), &format!("in PT: a leaf of 4 KiB: {leaf}"))?;
+    answers.have(&format!("entry {:#x} 2 in 1", segment.start), "in PDPT: a table at ")?;
+    Ok(true)
 }
 
 /// Requires that the lines of a dump have so many base pages altogether, without a gap between them.
