@@ -205,24 +205,14 @@ fn unmapped_window_is_gone() -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Whether what is stale was seen in one of a few rounds. One alone does not tell: a turn that ends in it changes the space, and with it the processor forgets.
-fn is_seen_once(round: impl Fn() -> Result<(u64, u64), &'static str>) -> Result<bool, &'static str> {
-    for _ in 0..ROUNDS {
-        if round()?.1 > 0 {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
 /// For the table of attacks: whether another processor reads a window of the kernel's that is unmapped.
 pub(crate) fn revoked_window_is_read() -> Result<bool, &'static str> {
-    is_seen_once(|| window_under_reads(1))
+    window_under_reads(1).map(|(_, stale)| stale > 0)
 }
 
 /// For the table of attacks: whether another processor reads a page of a space that is unmapped.
 pub(crate) fn revoked_page_is_read() -> Result<bool, &'static str> {
-    is_seen_once(|| user_page_under_reads(1))
+    user_page_under_reads(1).map(|(_, stale)| stale > 0)
 }
 
 /// A space with one page, present.
