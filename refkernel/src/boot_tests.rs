@@ -251,7 +251,7 @@ fn check_with(
     kernel: [u64; KERNEL_ADDRESSES],
 ) -> Result<Ending, ProgramError> {
     let physical = role == CheckRole::Physical;
-    programs.run("check", Start { argument: role.argument(), kernel, physical, ..Start::default() })
+    programs.run("check", Start { argument: role.number(), kernel, physical, ..Start::default() })
 }
 
 /// Whatever the kernel has mapped is out of a program's reach, and a program that tries is killed for that very address.
@@ -275,7 +275,7 @@ fn kernel_half_is_out_of_reach(programs: &Programs<'_>) -> Result<(), Failure> {
 fn shared_area(programs: &Programs<'_>) -> Result<(), Failure> {
     let area = Area::new(&Kernel, AreaKind::Open { size: 8 * PAGE_SIZE }, ())?;
     for role in [CheckRole::ShareWriter, CheckRole::ShareReader] {
-        let start = Start { argument: role.argument(), area: Some(&area), ..Start::default() };
+        let start = Start { argument: role.number(), area: Some(&area), ..Start::default() };
         ended(programs.run("check", start)?, role.must())?;
     }
     require(area.resident_pages() == 8, "the area has every page that was written")
@@ -285,7 +285,7 @@ fn shared_area(programs: &Programs<'_>) -> Result<(), Failure> {
 fn area_outlives_its_process(programs: &Programs<'_>) -> Result<(), Failure> {
     let area = Area::new(&Kernel, AreaKind::Open { size: 2 * PAGE_SIZE }, ())?;
     let role = CheckRole::ShareWriter;
-    let start = Start { argument: role.argument(), area: Some(&area), ..Start::default() };
+    let start = Start { argument: role.number(), area: Some(&area), ..Start::default() };
     ended(programs.run("check", start)?, role.must())?;
     require(area.windows() == 0, "no window is left of a process that ended")?;
     let mut bytes = [0; 8];

@@ -94,7 +94,7 @@ fn with_memory(info: &'static BootInfo) -> ! {
 
 /// Runs the program that measures, which writes its own lines.
 fn bench(programs: &Programs<'_>, role: BenchRole) -> ExitCode {
-    match programs.run("bench", Start { argument: role.argument(), ..Start::default() }) {
+    match programs.run("bench", Start { argument: role.number(), ..Start::default() }) {
         Ok(ending) if ending.is(roles::Ending::Exits(program_status::SUCCESS)) => ExitCode::Success,
         Ok(ending) => {
             log!("refkernel: the measurement failed: {ending}");

@@ -2,107 +2,64 @@
 
 use core::fmt;
 
-/// Why a system call did nothing. Numbers are small and positive; the register carries them negated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-#[repr(u16)]
-pub enum ErrorCode {
-    /// The number in `rax` is no system call.
-    UnknownCall = 1,
-    /// The handle does not exist (never made, or closed), or is of another kind.
-    BadHandle = 2,
-    /// A pointer leads to memory that the program may not access so (or not at all).
-    BadPointer = 3,
-    /// An address, offset, size or length is not a multiple of the page size; the address of a word, not one of 4.
-    Unaligned = 4,
-    /// A length or size is 0.
-    Empty = 5,
-    /// A range wraps, is not canonical, or leaves [`USER_START`](crate::USER_START)..[`USER_END`](crate::USER_END).
-    BadRange = 6,
-    /// The range leaves the area.
-    OutOfBounds = 7,
-    /// Something is mapped in the range already.
-    Occupied = 8,
-    /// No free range is long enough.
-    NoRoom = 9,
-    /// The access bits are 0, unknown, or ask for write and execute together; or other bits or a number that name no right, advice or kind of caching.
-    BadAccess = 10,
-    /// The handle does not allow this access, or this call.
-    Denied = 11,
-    /// There is not enough physical memory.
-    OutOfMemory = 12,
-    /// The process holds as many handles as it may.
-    TooManyHandles = 13,
-    /// A length or size is above the limit of the call.
-    TooLarge = 14,
-    /// The kind of area does not support the call.
-    NotSupported = 15,
-    /// The range is still being unmapped on another processor: ask again.
-    Retry = 16,
-    /// There is no program of this name, or its file cannot be loaded.
-    NoProgram = 17,
-    /// There are as many processes, threads or channels as there may be.
-    TooMany = 18,
-    /// Nothing is mapped in a part of the range.
-    NotMapped = 19,
-    /// The channel's queue is full: ask again when the other end has received something.
-    QueueFull = 20,
-    /// The other end of the channel is closed, and nothing is left to receive; or this end was closed meanwhile.
-    Closed = 21,
-    /// The time is over.
-    TimedOut = 22,
-    /// The message is longer than the buffer, or carries more handles than the array holds: it stays in the queue.
-    BufferTooSmall = 23,
-    /// The word is not what it was expected to be.
-    Changed = 24,
-    /// A channel's end cannot be sent while another one is on its way to it, nor to an end that is on its way itself: ask again when it has been received.
-    OnItsWay = 25,
-    /// Something in the range is sealed: it stays as it is till the process ends.
-    Sealed = 26,
-}
+use crate::numbered::numbered;
 
-impl ErrorCode {
-    /// Every error, in the order of the numbers.
-    pub const ALL: [Self; 26] = [
-        Self::UnknownCall,
-        Self::BadHandle,
-        Self::BadPointer,
-        Self::Unaligned,
-        Self::Empty,
-        Self::BadRange,
-        Self::OutOfBounds,
-        Self::Occupied,
-        Self::NoRoom,
-        Self::BadAccess,
-        Self::Denied,
-        Self::OutOfMemory,
-        Self::TooManyHandles,
-        Self::TooLarge,
-        Self::NotSupported,
-        Self::Retry,
-        Self::NoProgram,
-        Self::TooMany,
-        Self::NotMapped,
-        Self::QueueFull,
-        Self::Closed,
-        Self::TimedOut,
-        Self::BufferTooSmall,
-        Self::Changed,
-        Self::OnItsWay,
-        Self::Sealed,
-    ];
-
-    /// The number, from 1 on.
-    #[must_use]
-    pub const fn number(self) -> u16 {
-        self as u16
-    }
-
-    /// The error with this number, if there is one.
-    #[must_use]
-    pub fn from_number(number: u16) -> Option<Self> {
-        let index = usize::from(number).checked_sub(1)?;
-        Self::ALL.get(index).copied()
+numbered! {
+    /// Why a system call did nothing. Numbers are small and positive; the register carries them negated.
+    #[non_exhaustive]
+    pub enum ErrorCode: u16 {
+        /// The number in `rax` is no system call.
+        UnknownCall = 1,
+        /// The handle does not exist (never made, or closed), or is of another kind.
+        BadHandle = 2,
+        /// A pointer leads to memory that the program may not access so (or not at all).
+        BadPointer = 3,
+        /// An address, offset, size or length is not a multiple of the page size; the address of a word, not one of 4.
+        Unaligned = 4,
+        /// A length or size is 0.
+        Empty = 5,
+        /// A range wraps, is not canonical, or leaves [`USER_START`](crate::USER_START)..[`USER_END`](crate::USER_END).
+        BadRange = 6,
+        /// The range leaves the area.
+        OutOfBounds = 7,
+        /// Something is mapped in the range already.
+        Occupied = 8,
+        /// No free range is long enough.
+        NoRoom = 9,
+        /// The access bits are 0, unknown, or ask for write and execute together; or other bits or a number that name no right, advice or kind of caching.
+        BadAccess = 10,
+        /// The handle does not allow this access, or this call.
+        Denied = 11,
+        /// There is not enough physical memory.
+        OutOfMemory = 12,
+        /// The process holds as many handles as it may.
+        TooManyHandles = 13,
+        /// A length or size is above the limit of the call.
+        TooLarge = 14,
+        /// The kind of area does not support the call.
+        NotSupported = 15,
+        /// The range is still being unmapped on another processor: ask again.
+        Retry = 16,
+        /// There is no program of this name, or its file cannot be loaded.
+        NoProgram = 17,
+        /// There are as many processes, threads or channels as there may be.
+        TooMany = 18,
+        /// Nothing is mapped in a part of the range.
+        NotMapped = 19,
+        /// The channel's queue is full: ask again when the other end has received something.
+        QueueFull = 20,
+        /// The other end of the channel is closed, and nothing is left to receive; or this end was closed meanwhile.
+        Closed = 21,
+        /// The time is over.
+        TimedOut = 22,
+        /// The message is longer than the buffer, or carries more handles than the array holds: it stays in the queue.
+        BufferTooSmall = 23,
+        /// The word is not what it was expected to be.
+        Changed = 24,
+        /// A channel's end cannot be sent while another one is on its way to it, nor to an end that is on its way itself: ask again when it has been received.
+        OnItsWay = 25,
+        /// Something in the range is sealed: it stays as it is till the process ends.
+        Sealed = 26,
     }
 }
 
@@ -193,7 +150,6 @@ mod tests {
             let register = encode_result(Err(error));
             assert!((register as i64) < 0 && (register as i64) >= -4095);
             assert_eq!(decode_result(register), Err(error));
-            assert_eq!(ErrorCode::from_number(error.number()), Some(error));
         }
     }
 
@@ -204,7 +160,5 @@ mod tests {
         }
         assert_eq!(decode_result(ERROR_LAST), Err(ErrorCode::NotSupported));
         assert_eq!(decode_result(u64::MAX), Err(ErrorCode::UnknownCall));
-        assert_eq!(ErrorCode::from_number(0), None);
-        assert_eq!(ErrorCode::from_number(27), None);
     }
 }

@@ -33,7 +33,7 @@ pub mod attacks;
 mod count;
 mod error_code;
 mod exit_code;
-
+mod numbered;
 mod rights;
 pub mod roles;
 mod start_information;
@@ -46,7 +46,7 @@ pub use error_code::{ErrorCode, SystemResult, decode_result, encode_result};
 pub use exit_code::{ExitCode, UnknownExitCode, program_status};
 pub use rights::{HandleKind, Rights};
 pub use start_information::{Handle, KERNEL_ADDRESSES, StartInformation};
-pub use system_call::{SystemCall, UnknownSystemCall};
+pub use system_call::SystemCall;
 
 /// Bytes per page: addresses, offsets and lengths of areas are multiples of this.
 pub const PAGE_SIZE: u64 = 4096;

@@ -4,6 +4,7 @@ use core::fmt;
 use core::ops::BitOr;
 
 use crate::Access;
+use crate::numbered::numbered;
 
 /// What a handle allows. A handle made of another one ([`SystemCall::HandleDuplicate`](crate::SystemCall::HandleDuplicate)) has at most that one's rights; none ever gets more.
 ///
@@ -128,27 +129,24 @@ impl fmt::Debug for Rights {
     }
 }
 
-/// What a handle names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-#[repr(u32)]
-pub enum HandleKind {
-    /// Memory.
-    Area = 1,
-    /// A process.
-    Process = 2,
-    /// One end of a channel.
-    Channel = 3,
-    /// The log.
-    Console = 4,
-    /// The machine's device memory.
-    Physical = 5,
+numbered! {
+    /// What a handle names.
+    #[non_exhaustive]
+    pub enum HandleKind: u32 {
+        /// Memory.
+        Area = 1,
+        /// A process.
+        Process = 2,
+        /// One end of a channel.
+        Channel = 3,
+        /// The log.
+        Console = 4,
+        /// The machine's device memory.
+        Physical = 5,
+    }
 }
 
 impl HandleKind {
-    /// Every kind, in the order of the numbers, which begin with 1.
-    pub const ALL: [Self; 5] = [Self::Area, Self::Process, Self::Channel, Self::Console, Self::Physical];
-
     /// What [`SystemCall::HandleInspect`](crate::SystemCall::HandleInspect) gives for a handle of this kind with these rights: the kind in the
     /// high half, the rights in the low half.
     #[must_use]
@@ -158,9 +156,8 @@ impl HandleKind {
 
     /// The kind and the rights behind such a number.
     #[must_use]
-    pub fn from_number(number: u64) -> Option<(Self, Rights)> {
-        let index = usize::try_from(number >> 32).ok()?.checked_sub(1)?;
-        Some((*Self::ALL.get(index)?, Rights::from_bits(number & u64::from(u32::MAX))?))
+    pub fn and_rights(number: u64) -> Option<(Self, Rights)> {
+        Some((Self::from_number((number >> 32) as u32)?, Rights::from_bits(number & u64::from(u32::MAX))?))
     }
 }
 
@@ -192,11 +189,11 @@ mod tests {
     fn kind_and_rights_share_a_number() {
         for kind in HandleKind::ALL {
             for rights in [Rights::NONE, Rights::ALL, Rights::CHANNEL] {
-                assert_eq!(HandleKind::from_number(kind.with_rights(rights)), Some((kind, rights)));
+                assert_eq!(HandleKind::and_rights(kind.with_rights(rights)), Some((kind, rights)));
             }
         }
         for number in [0, 6 << 32, 1 << 32 | 1 << 9, u64::MAX] {
-            assert_eq!(HandleKind::from_number(number), None);
+            assert_eq!(HandleKind::and_rights(number), None);
         }
     }
 }

@@ -3,6 +3,8 @@
 //! The kernel's boot tests are a walk over [`CheckRole::ALL`]: start `check` with the number, compare how it ended
 //! with [`CheckRole::must`].
 
+use crate::numbered::numbered;
+
 /// How an instance of a program must end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
@@ -137,154 +139,98 @@ impl Stress {
     }
 }
 
-/// The parts that `check` plays.
-///
-/// The two about sharing need [`StartInformation::area`](crate::StartInformation::area), the same area for both, the writer first.
-/// Those about the kernel's half need [`StartInformation::kernel`](crate::StartInformation::kernel), whose first address they use. The
-/// others need nothing from the kernel but the number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u64)]
-pub enum CheckRole {
-    /// Checks everything that a program can see and survive.
-    Survivor = 0,
-    /// Writes to its own text.
-    WriteText = 1,
-    /// Jumps into its static data.
-    ExecuteData = 2,
-    /// Jumps into its stack.
-    ExecuteStack = 3,
-    /// Jumps into an area that it mapped to be read and written.
-    ExecuteArea = 4,
-    /// Writes to a page, unmaps it, reads it.
-    ReadUnmapped = 5,
-    /// Writes to an area that it mapped to be read only.
-    WriteReadOnly = 6,
-    /// Cuts an area and reads a page past its new end, which it had written.
-    ReadPastCut = 7,
-    /// Reads an address of the kernel's half that the kernel uses.
-    ReadKernel = 8,
-    /// Reads a non-canonical address.
-    ReadNonCanonical = 9,
-    /// Recurses until its stack meets the guard page.
-    OverflowStack = 10,
-    /// Executes `cli`, which is the kernel's to use.
-    Privileged = 11,
-    /// Divides by zero.
-    DivideByZero = 12,
-    /// Executes an undefined instruction.
-    UndefinedInstruction = 13,
-    /// Pushes onto a stack pointer that leads to memory that the kernel uses.
-    KernelStackPointer = 14,
-    /// Sets the trap flag: the kernel must neither stop nor trace itself.
-    TrapFlag = 15,
-    /// Touches 1,024 pages and exits without giving anything back: the kernel must get every frame back.
-    LeaveEverything = 16,
-    /// Panics.
-    Panic = 17,
-    /// Writes a pattern into the area that it was handed, through one window, and checks it through a second.
-    ShareWriter = 18,
-    /// Reads that pattern from the area that it was handed.
-    ShareReader = 19,
-    /// Touches pages until there is no memory left: it must be killed for it, and nothing else. Slow with much
-    /// memory.
-    ExhaustMemory = 20,
-    /// Writes to an address of the kernel's half that the kernel uses.
-    WriteKernel = 21,
-    /// Jumps to an address of the kernel's half that the kernel uses.
-    ExecuteKernel = 22,
-    /// Executes `sgdt`, which tells an address of the kernel's. Only where the processor has UMIP.
-    StoreDescriptorTable = 23,
-    /// Starts other processes, waits for them and ends them.
-    Processes = 24,
-    /// Copies itself, and changes its memory on both sides.
-    Clones = 25,
-    /// Runs several threads in one memory.
-    Threads = 26,
-    /// One of its threads makes a bad access while another one goes on for ever and the first one sleeps.
-    FaultInThread = 27,
-    /// Makes handles with fewer rights, tries what they do not allow, and passes some on to a process that it starts.
-    Handles = 28,
-    /// Makes private memory, changes what windows allow, and says what memory it needs.
-    Windows = 29,
-    /// Gives every call that takes a pointer every kind of bad one, also memory that another thread takes away meanwhile.
-    BadPointers = 30,
-    /// Sends and receives within one process: order, bounds, handles, and what must be refused.
-    Channels = 31,
-    /// Sends to threads and processes that wait, and ends them while they do.
-    ChannelsBetween = 32,
-    /// Waits for words in memory, between threads and processes, and is woken.
-    AddressWaits = 33,
-    /// Maps device memory, which it has the right to; needs [`StartInformation::physical`](crate::StartInformation::physical).
-    Physical = 34,
-    /// Sends messages until there is no memory for one more; needs a machine with little of it left.
-    ScarceChannels = 35,
-    /// Makes rings: memory that comes twice in a row.
-    Rings = 36,
-    /// Goes several times over memory that can be swapped; needs a machine with half as much of it left.
-    Pressure = 37,
-    /// Makes calls of every kind while the kernel's memory is taken away and given back.
-    TakenAway = 38,
-    /// The same calls, but it touches none of the memory that it gets: what it has at first is enough for it.
-    TakenAwayUntouched = 39,
+numbered! {
+    /// The parts that `check` plays.
+    ///
+    /// The two about sharing need [`StartInformation::area`](crate::StartInformation::area), the same area for both, the writer first.
+    /// Those about the kernel's half need [`StartInformation::kernel`](crate::StartInformation::kernel), whose first address they use. The
+    /// others need nothing from the kernel but the number.
+    pub enum CheckRole: u64 {
+        /// Checks everything that a program can see and survive.
+        Survivor = 0,
+        /// Writes to its own text.
+        WriteText = 1,
+        /// Jumps into its static data.
+        ExecuteData = 2,
+        /// Jumps into its stack.
+        ExecuteStack = 3,
+        /// Jumps into an area that it mapped to be read and written.
+        ExecuteArea = 4,
+        /// Writes to a page, unmaps it, reads it.
+        ReadUnmapped = 5,
+        /// Writes to an area that it mapped to be read only.
+        WriteReadOnly = 6,
+        /// Cuts an area and reads a page past its new end, which it had written.
+        ReadPastCut = 7,
+        /// Reads an address of the kernel's half that the kernel uses.
+        ReadKernel = 8,
+        /// Reads a non-canonical address.
+        ReadNonCanonical = 9,
+        /// Recurses until its stack meets the guard page.
+        OverflowStack = 10,
+        /// Executes `cli`, which is the kernel's to use.
+        Privileged = 11,
+        /// Divides by zero.
+        DivideByZero = 12,
+        /// Executes an undefined instruction.
+        UndefinedInstruction = 13,
+        /// Pushes onto a stack pointer that leads to memory that the kernel uses.
+        KernelStackPointer = 14,
+        /// Sets the trap flag: the kernel must neither stop nor trace itself.
+        TrapFlag = 15,
+        /// Touches 1,024 pages and exits without giving anything back: the kernel must get every frame back.
+        LeaveEverything = 16,
+        /// Panics.
+        Panic = 17,
+        /// Writes a pattern into the area that it was handed, through one window, and checks it through a second.
+        ShareWriter = 18,
+        /// Reads that pattern from the area that it was handed.
+        ShareReader = 19,
+        /// Touches pages until there is no memory left: it must be killed for it, and nothing else. Slow with much
+        /// memory.
+        ExhaustMemory = 20,
+        /// Writes to an address of the kernel's half that the kernel uses.
+        WriteKernel = 21,
+        /// Jumps to an address of the kernel's half that the kernel uses.
+        ExecuteKernel = 22,
+        /// Executes `sgdt`, which tells an address of the kernel's. Only where the processor has UMIP.
+        StoreDescriptorTable = 23,
+        /// Starts other processes, waits for them and ends them.
+        Processes = 24,
+        /// Copies itself, and changes its memory on both sides.
+        Clones = 25,
+        /// Runs several threads in one memory.
+        Threads = 26,
+        /// One of its threads makes a bad access while another one goes on for ever and the first one sleeps.
+        FaultInThread = 27,
+        /// Makes handles with fewer rights, tries what they do not allow, and passes some on to a process that it starts.
+        Handles = 28,
+        /// Makes private memory, changes what windows allow, and says what memory it needs.
+        Windows = 29,
+        /// Gives every call that takes a pointer every kind of bad one, also memory that another thread takes away meanwhile.
+        BadPointers = 30,
+        /// Sends and receives within one process: order, bounds, handles, and what must be refused.
+        Channels = 31,
+        /// Sends to threads and processes that wait, and ends them while they do.
+        ChannelsBetween = 32,
+        /// Waits for words in memory, between threads and processes, and is woken.
+        AddressWaits = 33,
+        /// Maps device memory, which it has the right to; needs [`StartInformation::physical`](crate::StartInformation::physical).
+        Physical = 34,
+        /// Sends messages until there is no memory for one more; needs a machine with little of it left.
+        ScarceChannels = 35,
+        /// Makes rings: memory that comes twice in a row.
+        Rings = 36,
+        /// Goes several times over memory that can be swapped; needs a machine with half as much of it left.
+        Pressure = 37,
+        /// Makes calls of every kind while the kernel's memory is taken away and given back.
+        TakenAway = 38,
+        /// The same calls, but it touches none of the memory that it gets: what it has at first is enough for it.
+        TakenAwayUntouched = 39,
+    }
 }
 
 impl CheckRole {
-    /// Every part, in the order of the numbers.
-    pub const ALL: [Self; 40] = [
-        Self::Survivor,
-        Self::WriteText,
-        Self::ExecuteData,
-        Self::ExecuteStack,
-        Self::ExecuteArea,
-        Self::ReadUnmapped,
-        Self::WriteReadOnly,
-        Self::ReadPastCut,
-        Self::ReadKernel,
-        Self::ReadNonCanonical,
-        Self::OverflowStack,
-        Self::Privileged,
-        Self::DivideByZero,
-        Self::UndefinedInstruction,
-        Self::KernelStackPointer,
-        Self::TrapFlag,
-        Self::LeaveEverything,
-        Self::Panic,
-        Self::ShareWriter,
-        Self::ShareReader,
-        Self::ExhaustMemory,
-        Self::WriteKernel,
-        Self::ExecuteKernel,
-        Self::StoreDescriptorTable,
-        Self::Processes,
-        Self::Clones,
-        Self::Threads,
-        Self::FaultInThread,
-        Self::Handles,
-        Self::Windows,
-        Self::BadPointers,
-        Self::Channels,
-        Self::ChannelsBetween,
-        Self::AddressWaits,
-        Self::Physical,
-        Self::ScarceChannels,
-        Self::Rings,
-        Self::Pressure,
-        Self::TakenAway,
-        Self::TakenAwayUntouched,
-    ];
-
-    /// The number that goes into [`StartInformation::argument`](crate::StartInformation::argument).
-    #[must_use]
-    pub const fn argument(self) -> u64 {
-        self as u64
-    }
-
-    /// The part with this number, if there is one.
-    #[must_use]
-    pub fn from_argument(argument: u64) -> Option<Self> {
-        Self::ALL.get(usize::try_from(argument).ok()?).copied()
-    }
-
     /// How it must end.
     #[must_use]
     pub const fn must(self) -> Ending {
@@ -389,34 +335,19 @@ impl CheckRole {
     }
 }
 
-/// What `bench` measures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u64)]
-pub enum BenchRole {
-    /// Every operation, often enough for a median.
-    All = 0,
-    /// Every operation, a few times: that it still can.
-    Quick = 1,
-    /// The interrupts that flushes send to other processors: on a machine with several.
-    Flushes = 2,
+numbered! {
+    /// What `bench` measures.
+    pub enum BenchRole: u64 {
+        /// Every operation, often enough for a median.
+        All = 0,
+        /// Every operation, a few times: that it still can.
+        Quick = 1,
+        /// The interrupts that flushes send to other processors: on a machine with several.
+        Flushes = 2,
+    }
 }
 
 impl BenchRole {
-    /// Every one of them, in the order of the numbers.
-    pub const ALL: [Self; 3] = [Self::All, Self::Quick, Self::Flushes];
-
-    /// The number that the program is started with.
-    #[must_use]
-    pub const fn argument(self) -> u64 {
-        self as u64
-    }
-
-    /// The one with this number, if there is one.
-    #[must_use]
-    pub fn from_argument(argument: u64) -> Option<Self> {
-        Self::ALL.get(usize::try_from(argument).ok()?).copied()
-    }
-
     /// The word behind `bench=` on the command line; empty for the one that needs none.
     #[must_use]
     pub const fn word(self) -> &'static str {
@@ -452,22 +383,17 @@ mod tests {
     }
 
     #[test]
-    fn numbers_round_trip_and_names_differ() {
+    fn names_of_tests_differ() {
         for role in CheckRole::ALL {
-            assert_eq!(CheckRole::from_argument(role.argument()), Some(role));
             let same = CheckRole::ALL.iter().filter(|other| other.test_name() == role.test_name());
             assert_eq!(same.count(), 1, "{role:?}");
         }
-        assert_eq!(CheckRole::from_argument(40), None);
-        assert_eq!(CheckRole::from_argument(u64::MAX), None);
     }
 
     #[test]
-    fn what_bench_measures_has_numbers_and_words() {
+    fn words_of_what_bench_measures_differ() {
         for role in BenchRole::ALL {
-            assert_eq!(BenchRole::from_argument(role.argument()), Some(role));
             assert_eq!(BenchRole::ALL.iter().filter(|other| other.word() == role.word()).count(), 1, "{role:?}");
         }
-        assert_eq!(BenchRole::from_argument(3), None);
     }
 }

@@ -160,7 +160,7 @@ fn addresses(attack: Attack) -> [u64; KERNEL_ADDRESSES] {
 fn run(programs: &Programs<'_>, attack: Attack) -> Result<bool, Failure> {
     let physical = matches!(attack, Attack::MapTwice | Attack::EveryArgument);
     VICTIM.store(0, Ordering::Relaxed);
-    let start = Start { argument: attack.argument(), kernel: addresses(attack), physical, ..Start::default() };
+    let start = Start { argument: attack.number(), kernel: addresses(attack), physical, ..Start::default() };
     let ending = programs.run("check", start)?;
     let hurt = VICTIM.load(Ordering::Relaxed) != 0;
     match ending {

@@ -23,7 +23,7 @@ pub(crate) const ALL: &[(&str, Test)] = &[
 
 fn load(programs: &Programs<'_>, role: CheckRole) -> Result<ProcessRef, ProgramError> {
     let kernel = memory::tests::kernel_addresses();
-    programs.load("check", Start { argument: role.argument(), kernel, ..Start::default() })
+    programs.load("check", Start { argument: role.number(), kernel, ..Start::default() })
 }
 
 fn run(process: &ProcessRef) -> Result<Ending, ProgramError> {

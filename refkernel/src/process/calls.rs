@@ -24,10 +24,11 @@ use vmcore::vm_space::{self, Destination, Inherit, MapRequest, Place, SpaceError
 /// The function behind each system call, by its number.
 pub(crate) static SYSTEM_CALLS: [Function; SystemCall::ALL.len()] = {
     let mut functions: [Function; SystemCall::ALL.len()] = [unknown_call; SystemCall::ALL.len()];
-    let mut number = 0;
-    while number < functions.len() {
-        functions[number] = function(SystemCall::ALL[number]);
-        number += 1;
+    let mut index = 0;
+    while index < SystemCall::ALL.len() {
+        let call = SystemCall::ALL[index];
+        functions[call.number() as usize] = function(call);
+        index += 1;
     }
     functions
 };

@@ -133,7 +133,7 @@ fn woken_before_it_waits(_: &Programs<'_>) -> Result<(), &'static str> {
 /// its root is not loaded each time that it goes on.
 fn process_interrupts_nobody(programs: &Programs<'_>) -> Result<(), &'static str> {
     let role = CheckRole::LeaveEverything;
-    let start = || Start { argument: role.argument(), ..Start::default() };
+    let start = || Start { argument: role.number(), ..Start::default() };
     let process = programs.load("check", start()).map_err(|_| "the program is not loaded")?;
     let (sent, loads) = (interrupts_sent(), space_loads());
     let ending = process::run(&process).map_err(|_| "the program is not started")?;

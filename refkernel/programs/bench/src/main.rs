@@ -37,7 +37,7 @@ use samples::Bench;
 program!(main);
 
 fn main(start: &StartInformation) -> u32 {
-    let Some(role) = BenchRole::from_argument(start.argument) else {
+    let Some(role) = BenchRole::from_number(start.argument) else {
         say!("bench: there is no part {}", start.argument);
         return program_status::FAILURE;
     };

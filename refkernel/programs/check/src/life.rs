@@ -44,10 +44,10 @@ fn run(argument: u64) -> Result<u64, ErrorCode> {
 /// Starts and ends other processes, and asks for what must be refused.
 pub(crate) fn processes(report: &mut Report) {
     let endings = [
-        ("a process that exits with 0", CheckRole::LeaveEverything.argument(), 0),
+        ("a process that exits with 0", CheckRole::LeaveEverything.number(), 0),
         ("a process that exits with another status", u64::MAX, 1),
-        ("a process that panics", CheckRole::Panic.argument(), 101),
-        ("a process that the kernel ends", CheckRole::WriteText.argument(), KILLED),
+        ("a process that panics", CheckRole::Panic.number(), 101),
+        ("a process that the kernel ends", CheckRole::WriteText.number(), KILLED),
     ];
     for (what, argument, ending) in endings {
         let found = report.done(what, run(argument));

@@ -74,10 +74,10 @@ fn main(start: &StartInformation) -> u32 {
     if start.argument & 0xffff_ffff == roles::PRESSURE {
         return pressure::by_hand(start);
     }
-    if let Some(attack) = refkernel_runtime::attacks::Attack::from_argument(start.argument) {
+    if let Some(attack) = refkernel_runtime::attacks::Attack::from_number(start.argument) {
         return attacks::make(attack, start);
     }
-    let Some(role) = CheckRole::from_argument(start.argument) else {
+    let Some(role) = CheckRole::from_number(start.argument) else {
         say!("check: there is no part {}", start.argument);
         return program_status::FAILURE;
     };

@@ -235,7 +235,7 @@ fn instruction(role: CheckRole, kernel: u64) {
                 );
             }
         }
-        other => say!("check: part {} is no offence", other.argument()),
+        other => say!("check: part {} is no offence", other.number()),
     }
     say!("check: lives");
 }

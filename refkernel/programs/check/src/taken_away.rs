@@ -138,7 +138,7 @@ fn processes(round: u64, [top, copys]: [u64; 2], report: &mut Report) {
         ends(report, process, 9);
     }
     if round % 16 == 3 {
-        let process = call::process_start_with("check", CheckRole::Panic.argument(), &[]);
+        let process = call::process_start_with("check", CheckRole::Panic.number(), &[]);
         let process = tried(report, "start a program", process);
         ends(report, process, refkernel_runtime::program_status::PANIC.into());
     }

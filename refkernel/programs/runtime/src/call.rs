@@ -342,7 +342,7 @@ pub fn handle_duplicate(handle: Handle, rights: Rights) -> Result<Handle, ErrorC
 pub fn handle_inspect(handle: Handle) -> Result<(HandleKind, Rights), ErrorCode> {
     // SAFETY: the call changes nothing.
     let number = unsafe { call(SystemCall::HandleInspect, [handle.0, 0, 0, 0, 0, 0]) }?;
-    HandleKind::from_number(number).ok_or(ErrorCode::NotSupported)
+    HandleKind::and_rights(number).ok_or(ErrorCode::NotSupported)
 }
 
 /// Makes an area of the machine's device memory.

@@ -32,7 +32,7 @@ extern "C" fn start(stack: *const u64) -> ! {
     let words = &mut arguments.iter().skip(1);
     let role = words.find_map(|text| BenchRole::ALL.into_iter().find(|role| is(*text, *role)));
     description::say();
-    let argument = role.unwrap_or(BenchRole::All).argument();
+    let argument = role.unwrap_or(BenchRole::All).number();
     let status = refkernel_program_main(&StartInformation::new(argument));
     leave(if status == program_status::SUCCESS { ExitCode::Success } else { ExitCode::Failure })
 }
