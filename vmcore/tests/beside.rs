@@ -7,14 +7,12 @@ use std::cell::{Cell, RefCell};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use common::{KERNEL_START, PAGE, Random, World, at, forget};
-use vmcore::addr::Frame;
-use vmcore::frame::{FrameMeta, FrameRequest, Frames};
-use vmcore::paging::{Access, FlushRequest, Mmu, X86_64};
+use common::bare::Bare;
+use common::{PAGE, Random, World, at, forget};
+use vmcore::paging::Access;
 use vmcore::sim::Sim;
 use vmcore::vm_area::{Area, AreaError, AreaKind};
 use vmcore::vm_space::{Advice, Fault, Inherit, MapRequest, Resolution, Space, SpaceError};
-use vmcore::{CpuMask, Machine, Platform};
 
 /// Two that fault, and one that changes.
 const CPUS: usize = 3;
@@ -312,43 +310,7 @@ unsafe impl lock_api::RawMutex for Watched {
     }
 }
 
-/// The simulated machine's frames, and locks that are watched.
-#[derive(Clone, Copy)]
-struct Watching(&'static (Sim, Machine<Watching>));
-
-// SAFETY: forwarded.
-unsafe impl Frames for Watching {
-    fn allocate_frames(&self, request: FrameRequest) -> Option<Frame> {
-        self.0.0.allocate_frames(request)
-    }
-    unsafe fn free_frames(&self, first: Frame, count: u64) {
-        // SAFETY: forwarded.
-        unsafe { self.0.0.free_frames(first, count) }
-    }
-    fn frame_pointer(&self, frame: Frame) -> *mut u8 {
-        self.0.0.frame_pointer(frame)
-    }
-    fn frame_meta(&self, frame: Frame) -> Option<&FrameMeta> {
-        self.0.0.frame_meta(frame)
-    }
-}
-
-// SAFETY: no CPU runs in a space: there is nothing to flush.
-unsafe impl Platform for Watching {
-    type Mmu = X86_64;
-    type RawMutex = Watched;
-    type CpuSet = CpuMask;
-    type SpaceData = ();
-    type AreaData = ();
-    fn machine(&self) -> &Machine<Self> {
-        &self.0.1
-    }
-    fn cpu(&self) -> usize {
-        CPU.get()
-    }
-    fn flush(&self, _: &FlushRequest<CpuMask>) {}
-    fn flush_local(&self, _: &FlushRequest<CpuMask>) {}
-}
+type Watching = Bare<Watched>;
 
 /// Which locks a fault takes, as a CPU.
 fn locked(cpu: usize, space: &Space<Watching>, address: u64, access: Access) -> Vec<usize> {
@@ -361,13 +323,7 @@ fn locked(cpu: usize, space: &Space<Watching>, address: u64, access: Access) -> 
 
 /// A platform that is watched, the kernel's space, and a program's.
 fn watched() -> (Watching, Space<Watching>, Space<Watching>) {
-    let sim = Sim::builder().frames(512).build();
-    let machine = Machine::new(sim.machine().mmu());
-    let platform = Watching(Box::leak(Box::new((sim, machine))));
-    let bounds = platform.machine().mmu().range(KERNEL_START, 0x80_0000_0000).unwrap();
-    let kernel = Space::kernel(&platform, bounds, None, ()).unwrap();
-    let space = Space::user(&kernel, ()).unwrap();
-    (platform, kernel, space)
+    Bare::with_spaces(|| CPU.get())
 }
 
 /// Two locks: the CPU's slot, and the area. (The other two locked operations of a fault are no locks: the frame's record, and the table's count. `cargo xtask models`

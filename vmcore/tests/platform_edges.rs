@@ -1,69 +1,22 @@
 //! An embedder that has less than the simulated machine: no invalidation that can be called under a lock, and memory that is reached only where it is RAM. Each expected
 //! value is said by hand.
 
-use vmcore::addr::{Frame, FrameRange, PageRange, VirtAddr};
-use vmcore::frame::{FrameMeta, FrameRequest, Frames};
-use vmcore::paging::{Access, FlushRequest, MemoryType, Mmu, X86_64};
-use vmcore::sim::Sim;
+use vmcore::addr::{Frame, FrameRange, PageRange};
+use vmcore::paging::{Access, MemoryType, Mmu, X86_64};
 use vmcore::vm_area::{Area, AreaError, AreaKind};
 use vmcore::vm_space::{Fault, Inherit, MapRequest, Place, Resolution, Space, SpaceError};
-use vmcore::{CpuMask, Machine, Platform};
 
 mod common;
 
-use common::PAGE;
+use common::bare::Bare;
+use common::{PAGE, at};
 
 const GIB: u64 = 1 << 30;
 
-#[derive(Clone, Copy)]
-struct Plain(&'static (Sim, Machine<Plain>));
-
-// SAFETY: forwarded, but that what is no RAM is not reached.
-unsafe impl Frames for Plain {
-    fn allocate_frames(&self, request: FrameRequest) -> Option<Frame> {
-        self.0.0.allocate_frames(request)
-    }
-    unsafe fn free_frames(&self, first: Frame, count: u64) {
-        // SAFETY: forwarded.
-        unsafe { self.0.0.free_frames(first, count) }
-    }
-    fn frame_pointer(&self, frame: Frame) -> *mut u8 {
-        self.frame_meta(frame).map_or(std::ptr::null_mut(), |_| self.0.0.frame_pointer(frame))
-    }
-    fn frame_meta(&self, frame: Frame) -> Option<&FrameMeta> {
-        self.0.0.frame_meta(frame)
-    }
-}
-
-// SAFETY: no CPU runs in a space: there is nothing to flush.
-unsafe impl Platform for Plain {
-    type Mmu = X86_64;
-    type RawMutex = spin::Mutex<()>;
-    type CpuSet = CpuMask;
-    type SpaceData = ();
-    type AreaData = ();
-    fn machine(&self) -> &Machine<Self> {
-        &self.0.1
-    }
-    fn cpu(&self) -> usize {
-        0
-    }
-    fn flush(&self, _: &FlushRequest<CpuMask>) {}
-    fn flush_local(&self, _: &FlushRequest<CpuMask>) {}
-}
+type Plain = Bare<spin::Mutex<()>>;
 
 fn world() -> (Plain, Space<Plain>, Space<Plain>) {
-    let sim = Sim::builder().frames(512).build();
-    let machine = Machine::new(sim.machine().mmu());
-    let platform = Plain(Box::leak(Box::new((sim, machine))));
-    let bounds = platform.machine().mmu().range(common::KERNEL_START, common::KERNEL_SIZE).unwrap();
-    let kernel = Space::kernel(&platform, bounds, None, ()).unwrap();
-    let space = Space::user(&kernel, ()).unwrap();
-    (platform, kernel, space)
-}
-
-fn at(address: u64) -> VirtAddr {
-    VirtAddr::new(address)
+    Bare::with_spaces(|| 0)
 }
 
 fn range(start: u64, size: u64) -> PageRange {

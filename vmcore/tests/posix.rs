@@ -3,12 +3,13 @@
 
 mod common;
 
-use common::{PAGE, World, load, store};
+use common::program::Program;
+use common::{PAGE, load, store};
 use vmcore::paging::Access;
-use vmcore::posix::{Advice, Backing, Errno, MapFlags, Memory, Protection, RemapFlags, Signal, SyncFlags};
+use vmcore::posix::{Advice, Backing, Errno, MapFlags, Protection, RemapFlags, Signal, SyncFlags};
 use vmcore::sim::Sim;
 use vmcore::vm_area::{Area, AreaKind, Rights};
-use vmcore::vm_space::{Fault, Space};
+use vmcore::vm_space::Fault;
 
 const A: u64 = 0x40_0000;
 const DATA: Protection = Protection::READ.union(Protection::WRITE);
@@ -16,26 +17,11 @@ const PRIVATE: MapFlags = MapFlags::PRIVATE.union(MapFlags::ANONYMOUS);
 const SHARED: MapFlags = MapFlags::SHARED.union(MapFlags::ANONYMOUS);
 const MOVE: RemapFlags = RemapFlags::MAY_MOVE.union(RemapFlags::FIXED);
 
-/// A program that runs on CPU 0.
-struct Program {
-    world: World,
-    space: Space<Sim>,
-    memory: Memory<Sim>,
-}
-
 const fn page(number: u64) -> u64 {
     A + number * PAGE
 }
 
 impl Program {
-    fn new() -> Self {
-        let world = World::new(1);
-        let space = world.user();
-        world.enter(0, &space);
-        let memory = Memory::new(&world.sim, 0);
-        Self { world, space, memory }
-    }
-
     fn map(&mut self, first: u64, pages: u64, protection: Protection, flags: MapFlags) {
         let flags = flags | MapFlags::FIXED;
         let backing = Backing::Anonymous;
@@ -81,13 +67,6 @@ impl Program {
             .regions()
             .map(|region| (pages(region.start), pages(region.start + region.size), region.protection.bits()))
             .collect()
-    }
-
-    fn end(self) {
-        self.world.sim.check_translations();
-        self.world.leave(0, &self.space);
-        drop((self.space, self.memory));
-        self.world.finish();
     }
 }
 

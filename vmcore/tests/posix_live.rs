@@ -2,11 +2,10 @@
 
 mod common;
 
-use common::{PAGE, World, load, store};
-use vmcore::posix::{Advice, Backing, Errno, MapFlags, Memory, Protection, RemapFlags};
-use vmcore::sim::Sim;
+use common::program::Program;
+use common::{PAGE, load, store};
+use vmcore::posix::{Advice, Backing, Errno, MapFlags, Protection, RemapFlags};
 use vmcore::vm_area::{Area, AreaKind};
-use vmcore::vm_space::Space;
 
 const A: u64 = 0x1000_0000;
 const DATA: Protection = Protection::READ.union(Protection::WRITE);
@@ -19,21 +18,7 @@ const fn page(number: u64) -> u64 {
     A + number * PAGE
 }
 
-struct Program {
-    world: World,
-    space: Space<Sim>,
-    memory: Memory<Sim>,
-}
-
 impl Program {
-    fn new() -> Self {
-        let world = World::new(2);
-        let space = world.user();
-        world.enter(0, &space);
-        let memory = Memory::new(&world.sim, 0);
-        Self { world, space, memory }
-    }
-
     fn map(&mut self, first: u64, pages: u64, flags: MapFlags) -> Result<u64, Errno> {
         self.memory.mmap(&self.space, page(first), pages * PAGE, DATA, flags, Backing::Anonymous)
     }
@@ -52,13 +37,6 @@ impl Program {
         let _ = self.memory.madvise(&self.space, A, 256 * PAGE, Advice::Normal);
         let pages = |address: u64| (address - A) / PAGE;
         self.memory.regions().map(|region| (pages(region.start), pages(region.start + region.size))).collect()
-    }
-
-    fn end(self) {
-        self.world.sim.check_translations();
-        self.world.leave(0, &self.space);
-        drop((self.space, self.memory));
-        self.world.finish();
     }
 }
 

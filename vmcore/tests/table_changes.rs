@@ -320,7 +320,7 @@ fn what_is_pushed_down_is_counted() {
     }
 }
 
-const fn odd_level(shift: u32, limits: bool, memory_bits: [u64; 4]) -> LevelFormat {
+const fn odd_level(shift: u32, limits: bool) -> LevelFormat {
     LevelFormat {
         shift,
         index_bits: 4,
@@ -330,7 +330,7 @@ const fn odd_level(shift: u32, limits: bool, memory_bits: [u64; 4]) -> LevelForm
         leaf_address: AddressField { address_low: shift, entry_low: shift - 8, width: 27 - shift },
         leaf_address_high: AddressField::NONE,
         contiguous: None,
-        memory_bits,
+        memory_bits: [1, 2, 4, 8],
         table_set: 1 << 23,
         table_reserved: if limits { 0xf } else { 0xf | 1 << 21 },
         table_address: AddressField { address_low: 12, entry_low: 4, width: 15 },
@@ -354,11 +354,7 @@ unsafe impl Mmu for Odd {
     type Word = u32;
     const FORMAT: &'static Format = &Format {
         name: "odd",
-        levels: &[
-            odd_level(12, false, [1, 2, 4, 8]),
-            odd_level(16, false, [1, 2, 4, 8]),
-            odd_level(20, true, [1, 2, 4, 8]),
-        ],
+        levels: &[odd_level(12, false), odd_level(16, false), odd_level(20, true)],
         canonical: Canonical::ZeroExtended,
         present: 1 << 23,
         leaf: PERMISSIONS,

@@ -2,6 +2,9 @@
 //! accesses that fault and are tried again, and the balance of frames at the end.
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
 
+pub mod bare;
+pub mod program;
+
 use vmcore::Platform;
 use vmcore::addr::{PageRange, VirtAddr};
 use vmcore::paging::{Access, FlushRequest, Mmu};
