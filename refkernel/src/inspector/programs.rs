@@ -1,6 +1,8 @@
 //! Programs: which run, one more, one less.
 //!
 //! A program that was started from here is kept when it has ended, with all that it has: so its space can be looked at. `kill` gives it up.
+//!
+//! A process does not end with the one that started it, which has nothing of it but a handle: `kill` says what programs have started and goes on.
 
 use super::subject::{self, Trouble};
 use super::terminal::{Input, Out};
@@ -22,6 +24,11 @@ pub(super) struct Kept([Option<ProcessRef>; KEPT]);
 impl Kept {
     pub(super) const fn new() -> Self {
         Self([const { None }; KEPT])
+    }
+
+    /// The place of a process that was started from here.
+    fn place_of(&mut self, process: &ProcessRef) -> Option<&mut Option<ProcessRef>> {
+        self.0.iter_mut().find(|slot| slot.as_ref().is_some_and(|kept| kept.is(process)))
     }
 }
 
@@ -82,11 +89,15 @@ pub(super) fn kill(pid: u64, kept: &mut Kept, out: &mut Out<'_>) -> Result<(), T
         Input::pause();
     }
     let ending = process::ending(&process).unwrap_or(Ending::Killed);
-    let own = kept.0.iter_mut().find(|slot| slot.as_ref().is_some_and(|kept| kept.is(&process)));
-    if let Some(slot) = own {
+    if let Some(slot) = kept.place_of(&process) {
         *slot = None;
     }
     drop(process);
     crate::screen::finish_look();
-    Ok(writeln!(out, "process {pid}: {ending}")?)
+    writeln!(out, "process {pid}: {ending}")?;
+    for other in process::all().filter(|other| process::threads(other) != 0 && kept.place_of(other).is_none()) {
+        let pid = process::pid(&other);
+        writeln!(out, "process {pid}: {}, which a program has started, goes on; `kill {pid}` ends it", &*other)?;
+    }
+    Ok(())
 }

@@ -84,7 +84,7 @@ pub const COMMANDS: &[Question] = {
             "PROGRAM [ARGUMENT]",
             "starts a program and waits for its end, or for Ctrl-C",
         ),
-        question("kill", &[Number], "PID", "ends a process and gives up what it has"),
+        question("kill", &[Number], "PID", "ends a process and gives up what it has; what it has started goes on"),
         question("quit", &[], "", "powers off"),
     ]
 };
