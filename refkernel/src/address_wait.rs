@@ -12,12 +12,11 @@
 //! the other sees who waits. The key is what the memory manager says of the address: a place in an area, which is the same in every process that shows it, and
 //! before and after its page is copied, moved or evicted.
 
-use crate::memory::{InterruptLock, Mutex};
+use crate::memory::Mutex;
 use crate::pager;
 use crate::process::Process;
 use crate::thread::{self, THREADS_MAX, scheduler, sleep};
 use core::sync::atomic::{AtomicBool, Ordering};
-use lock_api::RawMutex;
 use refkernel::wait_queues::{Progress, Ticket, WaitKey, WaitQueues};
 use refkernel_abi::{ErrorCode, USER_END, USER_START};
 use vmcore::addr::VirtAddr;
@@ -35,7 +34,7 @@ impl WaitKey for Key {
 }
 
 /// Who waits: numbers of threads.
-static WAITS: Mutex<WaitQueues<Key, u64, (), THREADS_MAX>> = Mutex::const_new(InterruptLock::INIT, WaitQueues::new());
+static WAITS: Mutex<WaitQueues<Key, u64, (), THREADS_MAX>> = Mutex::new(WaitQueues::new());
 
 /// How many threads wait. O(places).
 pub(crate) fn waiting() -> usize {

@@ -21,9 +21,8 @@ mod transfer;
 
 pub(crate) use transfer::{Room, receive, send};
 
-use crate::memory::{InterruptLock, Mutex};
+use crate::memory::Mutex;
 use crate::thread::{self, THREADS_MAX};
-use lock_api::RawMutex;
 use message::Parcel;
 use refkernel::channels::{Channels, End};
 use refkernel_abi::ErrorCode;
@@ -55,8 +54,7 @@ enum Outcome {
     Failed(ErrorCode),
 }
 
-static CHANNELS: Mutex<Channels<Parcel, Receiver, Outcome, CHANNELS_MAX, THREADS_MAX>> =
-    Mutex::const_new(InterruptLock::INIT, Channels::new());
+static CHANNELS: Mutex<Channels<Parcel, Receiver, Outcome, CHANNELS_MAX, THREADS_MAX>> = Mutex::new(Channels::new());
 
 /// A handle of an end of a channel.
 pub(crate) struct ChannelEnd(End);

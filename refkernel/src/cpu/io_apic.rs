@@ -10,9 +10,8 @@
 //! Only pins that somebody routes are unmasked. The old controllers (8259) stay masked.
 
 use super::apic;
-use crate::memory::{self, InterruptLock, Mutex};
+use crate::memory::{self, Mutex};
 use core::fmt;
-use lock_api::RawMutex;
 use refkernel::boot_info::interrupt_lines::InterruptLine;
 
 /// The keyboard's.
@@ -58,7 +57,7 @@ impl fmt::Display for RouteError {
 }
 
 /// The controller that is mapped: its physical address, and where it is shown.
-static MAPPED: Mutex<Option<(u64, u64)>> = Mutex::const_new(InterruptLock::INIT, None);
+static MAPPED: Mutex<Option<(u64, u64)>> = Mutex::new(None);
 
 /// Leads a line to `vector` on the first processor. Maps the controller the first time.
 pub(crate) fn route(line: Option<InterruptLine>, vector: u8) -> Result<(), RouteError> {

@@ -10,6 +10,9 @@
 //! | [`io_apic`] | interrupts of devices |
 //! | [`trap`], [`system_call`] | the ways into the kernel |
 //! | [`user`], [`user_copy`] | programs, and their memory |
+//! | [`probe`] | accesses of the kernel's that may fail |
+//! | [`stacks`], [`backtrace`] | the kernel's stacks by name, and who called whom on them |
+//! | [`clock`] | time |
 
 pub(crate) mod apic;
 pub(crate) mod backtrace;

@@ -13,7 +13,6 @@
 use crate::memory::Mutex;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU8, Ordering};
-use lock_api::RawMutex;
 
 /// Where the slots begin.
 pub(crate) const SLOTS_START: u64 = 0xffff_ff82_0000_0000;
@@ -81,8 +80,7 @@ pub(crate) struct Stack {
 static IN_SLOTS: [AtomicU8; SLOTS] = [const { AtomicU8::new(0) }; SLOTS];
 
 /// Those that lie elsewhere.
-static STACKS: Mutex<[Option<Stack>; OTHERS]> =
-    Mutex::const_new(crate::memory::InterruptLock::INIT, [const { None }; OTHERS]);
+static STACKS: Mutex<[Option<Stack>; OTHERS]> = Mutex::new([const { None }; OTHERS]);
 
 /// Makes a stack outside of the slots known. Returns false if there is no room for one more.
 pub(crate) fn register(stack: Stack) -> bool {

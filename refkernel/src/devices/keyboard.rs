@@ -8,10 +8,9 @@
 //! IBM PS/2 Hardware Interface Technical Reference, keyboard and auxiliary device controller. A machine without one answers with all bits set, or not at all: every
 //! wait ends by itself.
 
-use crate::memory::{InterruptLock, Mutex};
+use crate::memory::Mutex;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
-use lock_api::RawMutex;
 use refkernel::shell::keyboard::Keyboard;
 use refkernel::shell::keys::Key;
 use x86_64::instructions::port::Port;
@@ -84,8 +83,7 @@ struct State {
     count: usize,
 }
 
-static STATE: Mutex<State> =
-    Mutex::const_new(InterruptLock::INIT, State { keyboard: Keyboard::new(), keys: [None; KEPT], count: 0 });
+static STATE: Mutex<State> = Mutex::new(State { keyboard: Keyboard::new(), keys: [None; KEPT], count: 0 });
 /// The controller works.
 static READY: AtomicBool = AtomicBool::new(false);
 

@@ -5,10 +5,9 @@
 //! Every line of the log is sent as it is made, so that the last one before a crash has been seen. A machine without
 //! the port loses the log and nothing else: sending gives up on a transmitter that never becomes ready.
 
-use crate::memory::{InterruptLock, Mutex};
+use crate::memory::Mutex;
 use crate::screen;
 use core::fmt::{self, Write};
-use lock_api::RawMutex;
 use uart_16550::{BaudRate, Config, Uart16550, backend::PioBackend, spec::registers::IER};
 
 /// Its line of the ISA bus.
@@ -20,7 +19,7 @@ const PORT: u16 = 0x3f8;
 const PATIENCE: u32 = 20_000;
 
 // With interrupts off while a line is sent: who waits for the lock answers other processors meanwhile.
-static SERIAL: Mutex<Option<Uart16550<PioBackend>>> = Mutex::const_new(InterruptLock::INIT, None);
+static SERIAL: Mutex<Option<Uart16550<PioBackend>>> = Mutex::new(None);
 
 /// Sets the port up for 115,200 baud, 8 bits, no parity. The first use of the serial line.
 pub(crate) fn initialise() {

@@ -11,11 +11,10 @@ use crate::cpu::local::{CPUS_MAX, PerCpu};
 use crate::cpu::trap::PageFault;
 use crate::cpu::{clock, others};
 use crate::memory::shootdown::bits;
-use crate::memory::{Answered, InterruptLock, Mutex};
+use crate::memory::{Answered, Mutex};
 use crate::thread::scheduler;
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use lock_api::RawMutex;
 use vmcore::vm_space::{Resolution, SpaceError};
 
 /// How many each processor keeps.
@@ -43,7 +42,7 @@ struct Ring {
 }
 
 static RINGS: PerCpu<Mutex<Ring>> =
-    PerCpu::new([const { Mutex::const_new(InterruptLock::INIT, Ring { records: [None; KEPT], next: 0 }) }; CPUS_MAX]);
+    PerCpu::new([const { Mutex::new(Ring { records: [None; KEPT], next: 0 }) }; CPUS_MAX]);
 static NUMBER: AtomicU64 = AtomicU64::new(0);
 /// Whether answered faults are recorded as well.
 static ALL: AtomicBool = AtomicBool::new(false);

@@ -4,6 +4,7 @@ use super::UserSpace;
 use super::frames::FRAME_SIZE;
 use super::kernel_space::{FRAMEBUFFER, sections};
 use super::platform::Kernel;
+use super::{HALF_SIZE, KERNEL_HALF};
 use crate::cpu::memory_types;
 use crate::log;
 use alloc::vec::Vec;
@@ -68,7 +69,7 @@ pub(crate) fn walk(address: u64) -> Walk {
 
 /// No leaf of the kernel's half is both writable and executable, and none is a program's.
 pub(crate) fn kernel_half() -> Result<(), Finding> {
-    let half = Kernel.machine().mmu().range(0xffff_8000_0000_0000, 1 << 47).map_err(Finding::Unseen)?;
+    let half = Kernel.machine().mmu().range(KERNEL_HALF, HALF_SIZE).map_err(Finding::Unseen)?;
     let forbidden = Access::WRITE | Access::EXECUTE;
     for (pages, leaf) in live().runs(&Kernel, half) {
         if leaf.access.contains(forbidden) {
@@ -89,7 +90,7 @@ fn of_space(space: &UserSpace) -> Tables<X86_64> {
 
 /// No leaf of a space's own half, in which nobody runs, is both writable and executable.
 pub(crate) fn user_half(space: &UserSpace) -> Result<(), Finding> {
-    let half = Kernel.machine().mmu().range(0, 1 << 47).map_err(Finding::Unseen)?;
+    let half = Kernel.machine().mmu().range(0, HALF_SIZE).map_err(Finding::Unseen)?;
     let forbidden = Access::WRITE | Access::EXECUTE;
     match of_space(space).runs(&Kernel, half).find(|(_, leaf)| leaf.access.contains(forbidden)) {
         Some((pages, leaf)) => Err(Finding::WritableAndExecutable(pages, leaf)),
@@ -109,9 +110,9 @@ pub(crate) fn one_memory_type<'a>(spaces: impl Iterator<Item = &'a UserSpace>) -
             }));
             Ok(())
         };
-    add(live(), 0xffff_8000_0000_0000, 1 << 47)?;
+    add(live(), KERNEL_HALF, HALF_SIZE)?;
     for space in spaces {
-        add(of_space(space), 0, 1 << 47)?;
+        add(of_space(space), 0, HALF_SIZE)?;
     }
     runs.sort_unstable_by_key(|(first, ..)| *first);
     // The furthest end of each type so far: a run that begins before the end of another type's meets it.

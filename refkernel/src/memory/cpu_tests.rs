@@ -5,14 +5,11 @@
 //! read: so the question can be answered with no.
 
 use super::shootdown::{self, bits, interrupts_sent};
-use super::{
-    InterruptLock, Kernel, Mutex, UserSpace, in_space, kernel_space, leave_everywhere, new_user_space, switch_space,
-};
+use super::{Kernel, Mutex, UserSpace, in_space, kernel_space, leave_everywhere, new_user_space, switch_space};
 use crate::cpu::{local, others, probe, user_copy};
 use crate::thread::work;
 use crate::weakness::{self, Defence};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
-use lock_api::RawMutex;
 use vmcore::addr::PageRange;
 use vmcore::paging::{Access, FlushRequest, FlushScope};
 use vmcore::vm_area::{Area, AreaKind};
@@ -372,7 +369,7 @@ fn flush_waits_for_who_does_not_look() -> Result<(), &'static str> {
 
 /// The holder of a lock flushes a processor that waits for that lock: without its looking meanwhile neither would get on.
 fn who_waits_for_a_lock_forgets_meanwhile() -> Result<(), &'static str> {
-    static LOCK: Mutex<()> = Mutex::const_new(InterruptLock::INIT, ());
+    static LOCK: Mutex<()> = Mutex::new(());
     static NEAR: AtomicBool = AtomicBool::new(false);
     fn wait_for_lock() {
         without_interrupts(|| {

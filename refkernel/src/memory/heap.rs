@@ -41,8 +41,7 @@ const SPARE_FRAMES: u64 = 32;
 #[global_allocator]
 static ALLOCATOR: KernelHeap = KernelHeap;
 
-static HEAP_STATE: Mutex<Heap> =
-    Mutex::const_new(<super::lock::InterruptLock as lock_api::RawMutex>::INIT, Heap::new());
+static HEAP_STATE: Mutex<Heap> = Mutex::new(Heap::new());
 
 struct Heap {
     allocator: Talc<ErrOnOom>,

@@ -44,7 +44,6 @@ const STACKS: u64 = crate::cpu::stacks::SLOTS_START;
 pub(super) const FRAMEBUFFER: u64 = 0xffff_ff83_0000_0000;
 /// Where the registers of the local interrupt controllers lie: every processor sees its own at the same address.
 const APIC: u64 = 0xffff_ff85_0000_0000;
-
 /// Where the registers of the I/O APIC lie.
 const IO_APIC: u64 = 0xffff_ff86_0000_0000;
 

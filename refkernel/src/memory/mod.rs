@@ -16,6 +16,7 @@
 //! | [`audit`] | what the live tables say |
 //! | [`tests`] | the same questions as tests |
 //! | [`cpu_tests`] | those where several processors run |
+//! | `weaken` | in the kernel for the controls of attacks: entries changed by hand |
 //!
 //! # The order in which memory comes to life
 //!
@@ -54,7 +55,7 @@ pub(crate) use current::{
 };
 pub(crate) use frames::{counts as frame_counts, in_use as frames_in_use};
 pub(crate) use kernel_space::{framebuffer_address, framebuffer_area, kernel_space, map_io_apic, purpose};
-pub(crate) use lock::{InterruptLock, Mutex};
+pub(crate) use lock::Mutex;
 pub(crate) use platform::Kernel;
 pub(crate) use shootdown::{interrupts_sent, relax};
 
@@ -287,6 +288,8 @@ pub(crate) fn new_user_space() -> Result<UserSpace, SpaceError> {
 
 /// The first address of the kernel's half.
 const KERNEL_HALF: u64 = 0xffff_8000_0000_0000;
+/// The bytes of each half, the kernel's and the programs'.
+const HALF_SIZE: u64 = KERNEL_HALF.wrapping_neg();
 
 /// How a page fault was answered: the access may be repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,9 +1,8 @@
 //! Entries changed by hand, for the controls of the table of attacks ([`crate::weakness`]).
 
 use super::platform::{Kernel, forget_everything};
-use super::{InterruptLock, Mutex, audit};
+use super::{Mutex, audit};
 use crate::weakness::Defence;
-use lock_api::RawMutex;
 use vmcore::frame::Frames;
 use vmcore::paging::Step;
 
@@ -14,7 +13,7 @@ const NO_EXECUTE: u64 = 1 << 63;
 const CHANGED_MAX: usize = 64;
 
 /// What stood in entries of tables that stay when a process ends: where, and what.
-static CHANGED: Mutex<[Option<(u64, u64)>; CHANGED_MAX]> = Mutex::const_new(InterruptLock::INIT, [None; CHANGED_MAX]);
+static CHANGED: Mutex<[Option<(u64, u64)>; CHANGED_MAX]> = Mutex::new([None; CHANGED_MAX]);
 
 /// Where the kernel sees an entry.
 fn place(step: &Step) -> u64 {

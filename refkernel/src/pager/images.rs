@@ -15,10 +15,9 @@
 //!   written, or writes to it, and every page is clean for its whole life. So it can be given up at any time, and brought again.
 //! - Every process that shows an image holds a reference to it. The last one takes the areas, and with them the frames, along.
 
-use super::memory::{self, Kernel, Mutex, UserSpace};
+use super::memory::{Kernel, Mutex, UserSpace};
 use crate::process::{LoadError, access};
 use core::sync::atomic::{AtomicU64, Ordering};
-use lock_api::RawMutex;
 use refkernel::elf::{Plan, SEGMENTS_MAX, Segment};
 use refkernel::pool::{Pool, Ref};
 use refkernel_abi::{Access, PAGE_SIZE};
@@ -44,7 +43,7 @@ pub(crate) type ImageRef = Ref<Image, IMAGES_MAX>;
 static IMAGES: Pool<Image, IMAGES_MAX> = Pool::new();
 
 /// Held by who looks for an image and enters one that is not there, so that there are no two of a file.
-static ENTERING: Mutex<()> = Mutex::const_new(memory::InterruptLock::INIT, ());
+static ENTERING: Mutex<()> = Mutex::new(());
 
 static LAST_NUMBER: AtomicU64 = AtomicU64::new(0);
 

@@ -26,9 +26,8 @@
 //!
 //! Lock order: [`alone`], then the table of areas, then the store. Nothing that is called with the store locked locks anything.
 
-use super::memory::{self, InterruptLock, Kernel, Mutex};
+use super::memory::{self, Kernel, Mutex};
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use lock_api::RawMutex;
 use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into, get_maximum_output_size};
 use refkernel::compressed_store::{CompressedStore, Entry, PAGE, StoreCounts, StoreMemory, StorePage};
 use refkernel_abi::{ErrorCode, PAGE_SIZE};
@@ -57,12 +56,12 @@ struct SwapArea {
     area: Area<Kernel>,
 }
 
-static AREAS: Mutex<[Option<SwapArea>; AREAS_MAX]> = Mutex::const_new(InterruptLock::INIT, [const { None }; AREAS_MAX]);
+static AREAS: Mutex<[Option<SwapArea>; AREAS_MAX]> = Mutex::new([const { None }; AREAS_MAX]);
 static LAST_NUMBER: AtomicU64 = AtomicU64::new(0);
 /// How many places of the table are taken, or about to be.
 static AREA_COUNT: AtomicUsize = AtomicUsize::new(0);
 
-static ALONE: Mutex<()> = Mutex::const_new(InterruptLock::INIT, ());
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// Whoever takes pages away, cuts an area, or gives one up does so here. It may wait for other processors: who waits for the lock answers them meanwhile.
 pub(super) fn alone<R>(what: impl FnOnce() -> R) -> R {
@@ -124,7 +123,7 @@ struct Swap {
     compressed: [u8; get_maximum_output_size(PAGE)],
 }
 
-static STORE: Mutex<Option<Swap>> = Mutex::const_new(InterruptLock::INIT, None);
+static STORE: Mutex<Option<Swap>> = Mutex::new(None);
 
 /// What was done so far.
 static COUNTERS: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];

@@ -6,11 +6,10 @@
 //! serial line's.
 
 use super::Brush;
-use crate::memory::{InterruptLock, Mutex};
+use crate::memory::Mutex;
 use core::sync::atomic::{AtomicBool, Ordering};
 use embedded_graphics::draw_target::DrawTarget;
 use embedded_graphics::primitives::Rectangle;
-use lock_api::RawMutex;
 use refkernel::surface::layout::Layout;
 use refkernel::surface::text::{FONT, Glyphs, Palette, Place, Terminal};
 use spin::Once;
@@ -18,7 +17,7 @@ use spin::Once;
 /// The most characters on the screen: 204 columns of 80 rows.
 const CELLS: usize = 1 << 14;
 
-static TERMINAL: Mutex<Terminal<CELLS>> = Mutex::const_new(InterruptLock::INIT, Terminal::new());
+static TERMINAL: Mutex<Terminal<CELLS>> = Mutex::new(Terminal::new());
 /// Something was written since the last drawing.
 static CHANGED: AtomicBool = AtomicBool::new(false);
 

@@ -19,7 +19,8 @@
 //!
 //! # Invariants
 //!
-//! - A state changes under the queue's lock. In the queue are exactly the threads that are ready; their registers are saved.
+//! - A thread's state changes under the queue's lock from its first turn on. In the queue are exactly the threads that are ready; their registers are saved.
+//!   Idle threads are never in it.
 //! - A thread's kernel stack, the entry context of its programs and its space are the processor's while it runs, and are kept in it while it does not.
 //! - A thread that holds a lock has interrupts off, so it is not switched away from.
 //! - Waiting is [`scheduler::park`] in a loop that looks at what is waited for; waking is [`scheduler::unpark`], which is not lost if
@@ -37,7 +38,6 @@ use crate::memory::{Mutex, UserSpace, stacks::KernelStack};
 use crate::process::Process;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, Ordering};
-use lock_api::RawMutex;
 use refkernel::pool::{Pool, Ref};
 
 /// The most threads at a time, those of the processors that wait among them.
@@ -49,8 +49,7 @@ pub(crate) type ThreadRef = Ref<Thread, THREADS_MAX>;
 static THREADS: Pool<Thread, THREADS_MAX> = Pool::new();
 
 /// Every thread that is not dead: what keeps it while it runs, or waits for somebody who knows its number only.
-static LIVE: Mutex<[Option<ThreadRef>; THREADS_MAX]> =
-    Mutex::const_new(crate::memory::InterruptLock::INIT, [const { None }; THREADS_MAX]);
+static LIVE: Mutex<[Option<ThreadRef>; THREADS_MAX]> = Mutex::new([const { None }; THREADS_MAX]);
 
 /// Where a thread is in its life; the drawing above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

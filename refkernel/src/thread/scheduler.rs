@@ -10,10 +10,9 @@ use super::{LIVE, State, THREADS_MAX, Thread, sleep, switch};
 use crate::cpu::apic::{self, WAKE_VECTOR};
 use crate::cpu::local::{self, CPUS_MAX, PerCpu};
 use crate::memory::shootdown::bits;
-use crate::memory::{self, InterruptLock, Mutex};
+use crate::memory::{self, Mutex};
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
-use lock_api::RawMutex;
 use x86_64::instructions::interrupts;
 
 /// A turn.
@@ -39,19 +38,19 @@ impl Queue {
     }
 
     /// Takes out the first that may run on a processor.
-    fn pop(&mut self, cpu: usize) -> Option<*const Thread> {
+    fn pop(&mut self, cpu: usize) -> Option<&'static Thread> {
         let waiting = self.threads.get(..self.count)?;
         // SAFETY: as above.
         let index = waiting.iter().position(|thread| unsafe { &**thread }.affinity >> cpu & 1 != 0)?;
         let thread = *waiting.get(index)?;
         self.threads.get_mut(index..self.count)?.rotate_left(1);
         self.count -= 1;
-        Some(thread)
+        // SAFETY: it was ready, and runs next: it is kept, by `LIVE`, until it is dead.
+        Some(unsafe { &*thread })
     }
 }
 
-static QUEUE: Mutex<Queue> =
-    Mutex::const_new(InterruptLock::INIT, Queue { threads: [ptr::null(); THREADS_MAX], count: 0 });
+static QUEUE: Mutex<Queue> = Mutex::new(Queue { threads: [ptr::null(); THREADS_MAX], count: 0 });
 
 /// The processors that wait for work, a bit each.
 static IDLE: AtomicU64 = AtomicU64::new(0);
@@ -101,7 +100,7 @@ fn wake_one(affinity: u64) {
     wake_processors(waiting & waiting.wrapping_neg());
 }
 
-/// Lets a thread that waits go on; one that does not is not made to wait the next time.
+/// Lets a thread that waits go on; one that does not is not made to wait the next time. The caller keeps it: by a reference of its own, or by the lock of the living.
 pub(crate) fn unpark(thread: &Thread) {
     let mut queue = QUEUE.lock();
     if thread.is(State::Parked) {
@@ -161,15 +160,17 @@ fn die() -> ! {
 fn switch_away() {
     assert!(local::locks_held() == 0, "a thread that holds a lock is not switched away from");
     let Some(thread) = current() else { return };
-    let next = QUEUE.lock().pop(local::processor());
-    let next = match next {
-        Some(next) => next,
-        None if thread.is(State::Running) => return,
-        None => IDLE_THREADS.here().load(Ordering::Relaxed).cast_const(),
+    let next = {
+        let mut queue = QUEUE.lock();
+        let next = match queue.pop(local::processor()) {
+            Some(next) => next,
+            None if thread.is(State::Running) => return,
+            // SAFETY: this processor's idle thread never ends: it is kept, by `LIVE`.
+            None => unsafe { &*IDLE_THREADS.here().load(Ordering::Relaxed) },
+        };
+        next.set_state(State::Running);
+        next
     };
-    // SAFETY: it was ready, or is this processor's idle thread: it is kept, by `LIVE`.
-    let next = unsafe { &*next };
-    next.set_state(State::Running);
     let [kernel_stack, return_context] = &thread.entry_context;
     let entered = local::entry_context();
     kernel_stack.store(entered.0, Ordering::Relaxed);
@@ -209,9 +210,11 @@ fn finish_switch() {
         _ => false,
     };
     if ready {
+        // Without the lock it is another processor's, and may be dead and gone there before this one does anything else.
+        let affinity = previous.affinity;
         queue.push(previous);
         drop(queue);
-        wake_one(previous.affinity);
+        wake_one(affinity);
     }
 }
 

@@ -2,13 +2,12 @@
 
 use crate::cpu::stacks::Purpose;
 use crate::memory::stacks::KernelStack;
-use crate::memory::{InterruptLock, MemoryError, Mutex};
-use lock_api::RawMutex;
+use crate::memory::{MemoryError, Mutex};
 
 /// How many are kept.
 const KEPT: usize = 8;
 
-static WAITING: Mutex<[Option<KernelStack>; KEPT]> = Mutex::const_new(InterruptLock::INIT, [const { None }; KEPT]);
+static WAITING: Mutex<[Option<KernelStack>; KEPT]> = Mutex::new([const { None }; KEPT]);
 
 /// One that waits, or a new one.
 pub(super) fn take() -> Result<KernelStack, MemoryError> {
