@@ -4,14 +4,13 @@ use crate::boot_picture::{self, PictureError};
 use crate::devices::input;
 use crate::log;
 use crate::memory;
-use crate::process::{self, Ending, ProcessRef, Screen, Start};
+use crate::process::{self, Ending, ProcessRef, Start};
 use crate::programs::{ProgramError, Programs};
+use crate::screen::strip::{self, Strip};
 use crate::thread::{ThreadError, sleep};
 use core::fmt;
-use refkernel::boot_info::{BootInfo, Framebuffer};
-use refkernel::picture::{ProgramStrip, program_strip};
+use refkernel::boot_info::BootInfo;
 use refkernel_abi::{PAGE_SIZE, program_status, roles};
-use vmcore::addr::FrameRange;
 use vmcore::vm_area::{Area, AreaError, AreaKind};
 
 /// What went wrong with the demo.
@@ -91,7 +90,7 @@ const LOOK: u64 = 2000;
 pub(crate) fn run(info: &BootInfo, programs: &Programs<'_>, watched: bool) -> Result<(), DemoError> {
     let before = memory::frames_in_use();
     {
-        let strip = screen_strip(info);
+        let strip = strip::of(info);
         let page = Area::new(&memory::Kernel, AreaKind::Open { size: PAGE_SIZE }, ())?;
         let argument = if watched { roles::INIT_WATCHED } else { roles::INIT_ALONE };
         let start = Start {
@@ -170,44 +169,5 @@ fn end_all() {
     }
     while process::all().any(|process| process::threads(&process) != 0) {
         sleep::sleep_microseconds(LOOK);
-    }
-}
-
-/// The rows of the screen that the program draws on.
-pub(crate) struct Strip {
-    area: Area<memory::Kernel>,
-    place: ProgramStrip,
-    width: u32,
-    pitch: u32,
-}
-
-impl Strip {
-    /// As a program is handed it.
-    pub(crate) fn screen(&self) -> Screen<'_> {
-        Screen { area: &self.area, width: self.width, height: self.place.rows, pitch: self.pitch }
-    }
-}
-
-/// An area of the last rows of the screen, of the framebuffer's memory type; `None` where there is no framebuffer, or none that a
-/// part can be cut off.
-pub(crate) fn screen_strip(info: &BootInfo) -> Option<Strip> {
-    let framebuffer = info.framebuffer().filter(|framebuffer| framebuffer.is_xrgb())?;
-    let Framebuffer { width, height, pitch, .. } = *framebuffer;
-    let AreaKind::Fixed { frames, memory } = memory::framebuffer_area()?.kind() else { return None };
-    let place = program_strip(height, pitch)?;
-    let count = place.length / PAGE_SIZE;
-    let first = place.offset / PAGE_SIZE;
-    if first + count > frames.count() {
-        return None;
-    }
-    let part = FrameRange::new(frames.first().add(first), count)?;
-    // SAFETY: the frames are the screen's, which holds nothing that anybody relies on. They are whole pages of their own
-    // (the strip begins on a page, and ends with the framebuffer's area).
-    match unsafe { Area::fixed(&memory::Kernel, part, memory, ()) } {
-        Ok(area) => Some(Strip { area, place, width, pitch }),
-        Err(error) => {
-            log!("demo: no part of the screen for the program: {error}");
-            None
-        }
     }
 }

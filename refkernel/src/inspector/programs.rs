@@ -6,10 +6,10 @@
 
 use super::subject::{self, Trouble};
 use super::terminal::{Input, Out};
-use crate::demo::{self, Strip};
 use crate::memory;
 use crate::process::{self, Ending, Process, ProcessRef, Start};
 use crate::programs::{self, ProgramError};
+use crate::screen::strip::{self, Strip};
 use core::fmt::Write;
 use refkernel::archive::ProgramName;
 
@@ -63,7 +63,7 @@ pub(super) fn run(name: &str, argument: u64, kept: &mut Kept, input: &Input, out
     let full = ProgramName::new(name).ok_or(Trouble::NoProgram)?;
     let slot = kept.0.iter_mut().find(|slot| slot.is_none()).ok_or(Trouble::Full)?;
     // As the kernel itself would start it: the first process has all that there is, and who draws a part of the screen.
-    let strip = memory::boot_info().filter(|_| DRAWING.contains(&name)).and_then(demo::screen_strip);
+    let strip = memory::boot_info().filter(|_| DRAWING.contains(&name)).and_then(strip::of);
     let screen = strip.as_ref().map(Strip::screen);
     let start = Start { argument, screen, physical: name == "init", ..Start::default() };
     let process = Process::load(full, file, start).map_err(|error| ProgramError::Refused("asked for", error))?;

@@ -33,7 +33,7 @@ pub(crate) struct Image {
     number: u64,
     file: &'static [u8],
     plan: Plan<'static>,
-    /// Of each segment; `None` for one that has no byte of the file.
+    /// Of each segment; `None` for one that a program writes to and that has no byte of the file.
     areas: [Option<Area<Kernel>>; SEGMENTS_MAX],
 }
 

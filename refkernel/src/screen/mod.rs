@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`console`] | the text |
 //! | [`view`] | memory as it is |
+//! | [`strip`] | the rows that are a program's |
 //!
 //! Who has which rectangle is `refkernel::surface::layout`'s to say.
 //!
@@ -17,6 +18,7 @@
 //! written by who has the [`Brush`], and never read. No frame is taken after [`start`].
 
 mod console;
+pub(crate) mod strip;
 mod view;
 
 pub(crate) use console::put;
