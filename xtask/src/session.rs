@@ -7,16 +7,21 @@
 //! terminal ───────(typed)─────► standard input
 //! ```
 //!
+//! The log is kept by `log`; `forward` has the threads that wait for something to come.
+//!
 //! QEMU never outlives the run: it is ended when the run is over, also by an error.
 
+mod forward;
+mod log;
+
 use std::{
-    io::{Read, Write},
+    io::Write,
     os::unix::net::UnixStream,
     path::Path,
     process::{Child, ChildStdin, Command, Stdio},
     sync::{
         Arc, Mutex, PoisonError,
-        mpsc::{self, RecvTimeoutError, Sender},
+        mpsc::{self, RecvTimeoutError},
     },
     thread,
     time::{Duration, Instant},
@@ -24,6 +29,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
+use self::log::{Log, PICTURE_READY};
 use crate::{
     end::End,
     qemu::{self, Machine},
@@ -31,22 +37,12 @@ use crate::{
     terminal::RawTerminal,
 };
 
-/// How the kernel's log begins.
-const FIRST_LINE: &str = "refkernel: booted through ";
-/// What the kernel says when the picture may be taken; it goes on after one byte on the serial line.
-const PICTURE_READY: &str = "refkernel: picture ready";
 /// What the kernel writes when it may be asked something.
 pub(crate) const PROMPT: &str = "vm> ";
 /// What ends a kernel that may be asked something.
 const QUIT: &str = "quit";
-/// How many lines of the log are kept; a kernel that never stops writing must not use up the host's memory.
-const KEPT_LINES: usize = 100_000;
-/// How much of it is kept as it came.
-const KEPT_BYTES: usize = 1 << 22;
 /// Ctrl-C, on the serial line.
 const CONTROL_C: &[u8] = b"\x03";
-/// The longest line that is kept in one piece.
-const LONGEST_LINE: usize = 64 * 1024;
 
 /// How long a run may take.
 #[derive(Clone, Copy, Debug)]
@@ -198,22 +194,22 @@ fn run_command(command: impl FnOnce(&Path) -> Command, wishes: Wishes<'_>) -> Re
     let keys_sender = sender.clone();
     if let Some(stdout) = stdout {
         let sender = sender.clone();
-        thread::spawn(move || forward_serial(stdout, &sender));
+        thread::spawn(move || forward::serial(stdout, &sender));
     }
     if let Some(stderr) = stderr {
-        thread::spawn(move || forward_messages(stderr, &sender));
+        thread::spawn(move || forward::messages(stderr, &sender));
     }
     let _terminal = match wishes.typing {
         Typing::No => None,
         Typing::Lines => {
             let input = Arc::clone(&input);
-            thread::spawn(move || forward_typed(&input));
+            thread::spawn(move || forward::typed(&input));
             None
         }
         Typing::Keys => {
             let input = Arc::clone(&input);
             let sender = keys_sender;
-            thread::spawn(move || forward_keys(&input, &sender));
+            thread::spawn(move || forward::keys(&input, &sender));
             RawTerminal::of_stdin()
         }
     };
@@ -444,71 +440,6 @@ impl Watch<'_> {
     }
 }
 
-/// The serial line's text, as lines.
-#[derive(Default)]
-struct Log {
-    strip: anstream::adapter::StripBytes,
-    lines: Vec<String>,
-    partial: Vec<u8>,
-    /// What came, from the kernel's first line on.
-    raw: Vec<u8>,
-    /// The kernel's first line was there.
-    kernel: bool,
-}
-
-impl Log {
-    /// Takes bytes; gives the text to show, and whether the kernel now waits for its picture to be taken.
-    fn take(&mut self, bytes: &[u8]) -> (String, bool) {
-        // Firmware clears the screen and moves the cursor: on a person's terminal that would destroy what is there.
-        let mut plain = Vec::with_capacity(bytes.len());
-        self.keep(bytes);
-        for part in self.strip.strip_next(bytes) {
-            plain.extend(part.iter().filter(|byte| matches!(byte, b'\n' | b'\t' | b' '..=b'~' | 0x80..)));
-        }
-        let mut ready = false;
-        for byte in &plain {
-            if *byte == b'\n' || self.partial.len() == LONGEST_LINE {
-                ready |= self.end_line();
-            }
-            if *byte != b'\n' {
-                self.partial.push(*byte);
-            }
-        }
-        (String::from_utf8_lossy(&plain).into_owned(), ready)
-    }
-
-    /// Keeps what came as it came, from the kernel's first line on.
-    fn keep(&mut self, bytes: &[u8]) {
-        let room = KEPT_BYTES.saturating_sub(self.raw.len()).min(bytes.len());
-        self.raw.extend_from_slice(bytes.get(..room).unwrap_or_default());
-        if !self.raw.starts_with(FIRST_LINE.as_bytes()) {
-            let first = FIRST_LINE.as_bytes();
-            let start = self.raw.windows(first.len()).position(|part| part == first);
-            // Its beginning may be the end of what is there.
-            let start = start.unwrap_or(self.raw.len().saturating_sub(first.len()));
-            self.raw.drain(..start);
-        }
-    }
-
-    fn end_line(&mut self) -> bool {
-        let line = String::from_utf8_lossy(&self.partial).into_owned();
-        self.partial.clear();
-        self.kernel |= line.starts_with(FIRST_LINE);
-        let ready = line.trim_end() == PICTURE_READY;
-        if self.lines.len() < KEPT_LINES {
-            self.lines.push(line);
-        }
-        ready
-    }
-
-    /// Keeps what came after the last line end.
-    fn finish(&mut self) {
-        if !self.partial.is_empty() {
-            self.end_line();
-        }
-    }
-}
-
 /// QEMU, for as long as it runs.
 struct Running(Child);
 
@@ -543,109 +474,9 @@ fn end_with_this_process(command: &mut Command) {
     let _ = command;
 }
 
-fn forward_serial(mut from: impl Read, events: &Sender<Event>) {
-    let mut buffer = [0; 4096];
-    loop {
-        match from.read(&mut buffer) {
-            Ok(0) | Err(_) => break,
-            Ok(length) => {
-                let bytes = buffer.get(..length).unwrap_or_default().to_vec();
-                if events.send(Event::Serial(bytes)).is_err() {
-                    return;
-                }
-            }
-        }
-    }
-    let _ = events.send(Event::SerialClosed);
-}
-
-fn forward_messages(from: impl Read, events: &Sender<Event>) {
-    use std::io::{BufRead as _, BufReader};
-    for line in BufReader::new(from).lines().map_while(Result::ok) {
-        if events.send(Event::Message(line)).is_err() {
-            return;
-        }
-    }
-}
-
-/// Lines, as the terminal gives them: Ctrl-C keeps its meaning.
-fn forward_typed(input: &Mutex<Option<ChildStdin>>) {
-    let mut typed = std::io::stdin().lock();
-    let mut buffer = [0; 1024];
-    while let Ok(length @ 1..) = typed.read(&mut buffer) {
-        let bytes = buffer.get(..length).unwrap_or_default();
-        let mut input = input.lock().unwrap_or_else(PoisonError::into_inner);
-        let sent = input.as_mut().is_some_and(|input| input.write_all(bytes).and_then(|()| input.flush()).is_ok());
-        if !sent {
-            return;
-        }
-    }
-}
-
-/// Ctrl-A.
-const ESCAPE: u8 = 1;
-
-/// Every key as it is pressed. Behind Ctrl-A, `x` leaves, and Ctrl-A is itself.
-fn forward_keys(input: &Mutex<Option<ChildStdin>>, events: &Sender<Event>) {
-    let mut typed = std::io::stdin().lock();
-    let mut buffer = [0; 1024];
-    let mut escaped = false;
-    let send = |bytes: &[u8]| {
-        let mut input = input.lock().unwrap_or_else(PoisonError::into_inner);
-        input.as_mut().is_some_and(|input| input.write_all(bytes).and_then(|()| input.flush()).is_ok())
-    };
-    while let Ok(length @ 1..) = typed.read(&mut buffer) {
-        let mut keys = Vec::with_capacity(length);
-        for byte in buffer.get(..length).unwrap_or_default() {
-            match (std::mem::take(&mut escaped), *byte) {
-                (true, b'x' | b'X') => {
-                    let _ = events.send(Event::Left);
-                    return;
-                }
-                (false, ESCAPE) => escaped = true,
-                (_, byte) => keys.push(byte),
-            }
-        }
-        if !send(&keys) {
-            return;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lines_are_put_together_and_cleaned() {
-        let mut log = Log::default();
-        let (text, _) = log.take(b"\x1b[2J\x1b[01;01Hrefkernel: boo");
-        assert_eq!(text, "refkernel: boo");
-        assert!(!log.kernel);
-        log.take(b"ted through pvh\r\n\x1b[3");
-        log.take(b"1mred\r\n> ");
-        log.finish();
-        assert!(log.kernel);
-        assert_eq!(log.raw, b"refkernel: booted through pvh\r\n\x1b[31mred\r\n> ");
-        assert_eq!(log.lines, ["refkernel: booted through pvh", "red", "> "]);
-    }
-
-    #[test]
-    fn the_moment_for_the_picture_is_a_whole_line() {
-        let mut log = Log::default();
-        assert!(!log.take(b"refkernel: picture ready").1);
-        assert!(log.take(b"\r\n").1);
-        assert!(!log.take(b"is refkernel: picture ready\n").1);
-    }
-
-    #[test]
-    fn a_kernel_that_never_stops_writing_does_not_fill_the_memory() {
-        let mut log = Log::default();
-        log.take(&vec![b'x'; 3 * LONGEST_LINE]);
-        assert!(log.partial.len() <= LONGEST_LINE);
-        log.take(&vec![b'\n'; 2 * KEPT_LINES]);
-        assert_eq!(log.lines.len(), KEPT_LINES);
-    }
 
     /// A program in the place of QEMU.
     fn ran(script: &str, total: u64, silence_at_start: u64, silence: Option<u64>) -> Outcome {
