@@ -66,6 +66,12 @@ pub(crate) fn command() -> Result<()> {
             )
         };
         guest(Guest::Kernel, KERNEL)?;
+        process::run(
+            guest_cargo(root, Guest::Kernel, "clippy", target)
+                .args(["--release", "--package", KERNEL, "--features", "planted-weakness"])
+                .args(STRICT),
+            "clippy on the kernel for the controls of attacks",
+        )?;
         for member in workspace.program_libraries().chain(workspace.programs()) {
             guest(Guest::Program, &member.name)?;
         }
