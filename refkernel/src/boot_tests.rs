@@ -136,6 +136,12 @@ pub(crate) fn run(programs: &Programs<'_>) -> bool {
         }
         count.note(name, test());
     }
+    let (name, tags) = ("spaces_have_tags_of_their_own", memory::tag_tests::spaces_have_tags_of_their_own);
+    if memory::tag_tests::can_run() {
+        count.note(name, tags());
+    } else {
+        log!("test {name} ... skipped ({})", memory::tag_tests::SKIPPED);
+    }
     for (name, test) in thread::tests::ALL {
         count.note(name, test(programs));
     }

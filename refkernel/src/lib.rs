@@ -16,6 +16,7 @@
 //! | [`pool`] | counted references without a heap |
 //! | [`shell`] | the prompt of the inspector |
 //! | [`symbols`] | names for addresses |
+//! | [`translations`] | how a processor forgets them |
 //! | [`wait_queues`] | who waits for what, first come first served |
 //! | [`surface`] | drawing on the memory of a framebuffer, text on it, and who gets which part of the screen |
 
@@ -48,6 +49,7 @@ pub mod picture;
 pub mod pool;
 pub mod shell;
 pub mod symbols;
+pub mod translations;
 pub mod wait_queues;
 
 pub use refkernel_surface as surface;

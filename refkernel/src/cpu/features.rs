@@ -5,6 +5,7 @@
 //! | CR0.WP | the kernel respects read-only pages |
 //! | EFER.NXE | pages without execute permission |
 //! | CR4.PGE | global pages |
+//! | CR4.PCIDE | tags for translations, where `invpcid` is there too ([`refkernel::translations`]) |
 //! | CR4.SMEP, CR4.SMAP | the kernel neither executes nor (outside of the copy routines) touches user pages |
 //! | CR4.MCE | a machine check is reported instead of a silent stop |
 //! | CR4.UMIP | programs do not read the descriptor tables' addresses |
@@ -16,9 +17,10 @@
 //! fills are walked by all.
 
 use crate::log;
+use core::sync::atomic::{AtomicBool, Ordering};
 use raw_cpuid::{CpuId, cpuid};
 use spin::Once;
-use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags};
+use x86_64::registers::control::{Cr0, Cr0Flags, Cr3, Cr3Flags, Cr4, Cr4Flags};
 use x86_64::registers::model_specific::{Efer, EferFlags};
 
 /// What CPUID says of a processor's features, without what differs from one processor to the next or follows the control registers.
@@ -62,6 +64,15 @@ impl Control {
 static FEATURES: Once<Features> = Once::new();
 static CONTROL: Once<Control> = Once::new();
 
+/// Whether translations are told apart by tags: on every processor, since all have the same features.
+static TAGS: AtomicBool = AtomicBool::new(false);
+
+/// Whether translations are told apart by tags.
+#[inline]
+pub(crate) fn has_tags() -> bool {
+    TAGS.load(Ordering::Relaxed)
+}
+
 /// Turns on what there is and logs it.
 pub(super) fn initialise() {
     FEATURES.call_once(Features::read);
@@ -69,11 +80,7 @@ pub(super) fn initialise() {
     let mut control = Cr4::read();
     control.insert(Cr4Flags::OSFXSR | Cr4Flags::OSXMMEXCPT_ENABLE);
     control.remove(
-        Cr4Flags::OSXSAVE
-            | Cr4Flags::FSGSBASE
-            | Cr4Flags::PCID
-            | Cr4Flags::PROTECTION_KEY_USER
-            | Cr4Flags::PERFORMANCE_MONITOR_COUNTER,
+        Cr4Flags::OSXSAVE | Cr4Flags::FSGSBASE | Cr4Flags::PROTECTION_KEY_USER | Cr4Flags::PERFORMANCE_MONITOR_COUNTER,
     );
     let no_execute =
         cpuid.get_extended_processor_and_feature_identifiers().is_some_and(|features| features.has_execute_disable());
@@ -88,16 +95,22 @@ pub(super) fn initialise() {
         control.set(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION, smap);
         control.set(Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION, features.has_umip());
     }
+    let tags = control.contains(Cr4Flags::PAGE_GLOBAL)
+        && cpuid.get_feature_info().is_some_and(|features| features.has_pcid())
+        && cpuid.get_extended_feature_info().is_some_and(|features| features.has_invpcid());
+    control.set(Cr4Flags::PCID, tags);
     set(control, no_execute);
+    TAGS.store(tags, Ordering::Relaxed);
     super::user_copy::set_access_prevention(smap);
     let on = |bit| if control.contains(bit) { "on" } else { "absent" };
     log!(
-        "cpu: no-execute {}, smep {}, smap {}, umip {}, global pages {}",
+        "cpu: no-execute {}, smep {}, smap {}, umip {}, global pages {}, tags {}",
         if no_execute { "on" } else { "absent" },
         on(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION),
         on(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION),
         on(Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION),
         on(Cr4Flags::PAGE_GLOBAL),
+        on(Cr4Flags::PCID),
     );
 }
 
@@ -105,8 +118,12 @@ pub(super) fn initialise() {
 fn set(control: Cr4Flags, no_execute: bool) {
     // SAFETY: each bit was reported by CPUID (or comes with x86-64). The kernel runs in its own half, whose pages are
     // not user pages, so SMEP and SMAP take nothing away; it writes to no read-only page, so WP does not either.
-    // Nothing uses the features that are turned off.
+    // Nothing uses the features that are turned off. CR4.PCIDE is set under tag 0 (Intel SDM Vol. 3A, 5.10.1), in 64-bit mode.
     unsafe {
+        if control.contains(Cr4Flags::PCID) && !Cr4::read().contains(Cr4Flags::PCID) {
+            // A loader may have left cache bits where tags will be.
+            Cr3::write(Cr3::read().0, Cr3Flags::empty());
+        }
         if no_execute {
             Efer::update(|flags| flags.insert(EferFlags::NO_EXECUTE_ENABLE));
         }

@@ -17,7 +17,7 @@
 pub(crate) mod apic;
 pub(crate) mod backtrace;
 pub(crate) mod clock;
-mod features;
+pub(crate) mod features;
 mod interrupts;
 pub(crate) mod io_apic;
 pub(crate) mod local;

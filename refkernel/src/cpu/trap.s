@@ -29,11 +29,26 @@ trap_stubs:
     .endif
     .if vector == 2 || vector == 8 || vector == 18
     jmp trap_on_own_stack
+    .elseif vector == 1
+    jmp trap_debug
     .else
     jmp trap_common
     .endif
     .set vector, vector + 1
 .endr
+
+# A program that single-steps through `syscall`, where the processor traps right behind it: nothing has been done for the kernel yet, the GS base is the
+# program's. SFMASK has cleared the trap flag, so the call goes on; the flag comes back with the program's own flags, and then the program traps.
+.balign 16
+trap_debug:
+    push rax
+    lea rax, [rip + system_call_entry]
+    # +0 rax | +8 vector | +16 error code | +24 rip
+    cmp rax, [rsp + 24]
+    pop rax
+    jne trap_common
+    add rsp, 16
+    iretq
 
 .balign 16
 trap_common:

@@ -56,7 +56,8 @@ pub(super) fn tlb(out: &mut Out<'_>) -> Result<(), Trouble> {
         let owner = process::all().find(|process| core::ptr::eq(process.space(), loaded));
         match owner {
             Some(process) => {
-                write!(out, "process {}, root {:#014x}", process::pid(&process), process.space().root().start(12))?
+                let (root, tag) = (process.space().root().start(12), process.space().tag().0);
+                write!(out, "process {}, root {root:#014x}, tag {tag}", process::pid(&process))?
             }
             None => write!(out, "kernel, root {:#014x}", memory::kernel_root())?,
         }

@@ -18,21 +18,19 @@
 //! RAM for programs is in the linear map; the framebuffer and other devices never are, so nothing is mapped with two
 //! memory types. The machine's registry of memory types refuses it besides.
 
-use super::platform::{Kernel, forget_everything};
+use super::platform::{Kernel, ThisProcessor};
 use super::{MemoryError, linear};
 use crate::boot::layout;
 use crate::cpu::apic;
 use core::ops::Range;
 use refkernel::boot_info::{BootInfo, PhysicalRange, RegionKind};
+use refkernel::translations;
 use spin::Once;
 use vmcore::Platform;
 use vmcore::addr::{Frame, FrameRange};
 use vmcore::paging::{Access, MemoryType, Mmu};
 use vmcore::vm_area::Area;
-use vmcore::vm_space::{Activation, ActivationFlush, IndexMemory, MapRequest, Space};
-use x86_64::PhysAddr;
-use x86_64::registers::control::{Cr3, Cr3Flags};
-use x86_64::structures::paging::PhysFrame;
+use vmcore::vm_space::{Activation, IndexMemory, MapRequest, Space};
 
 /// Where the heap lies.
 pub(super) const HEAP: u64 = 0xffff_ff80_0000_0000;
@@ -179,12 +177,7 @@ pub(super) fn switch() {
 ///
 /// The root is that of the kernel's space, or of one that shares its root slots and stays until another root is loaded.
 pub(super) unsafe fn load(activation: &Activation) {
-    let root = PhysFrame::containing_address(PhysAddr::new_truncate(activation.root.as_u64()));
-    // SAFETY: such tables show all that the kernel uses where it is; programs' addresses are nothing that it relies on.
-    unsafe { Cr3::write(root, Cr3Flags::empty()) };
-    if activation.flush > ActivationFlush::Tag {
-        forget_everything();
-    }
+    translations::load(activation, &mut ThisProcessor);
 }
 
 /// Unmaps the boot tables and the boot stack. Nothing uses them any more.

@@ -46,6 +46,7 @@ mod platform;
 pub(crate) mod shootdown;
 pub(crate) mod stacks;
 mod stash;
+pub(crate) mod tag_tests;
 pub(crate) mod tests;
 #[cfg(feature = "planted-weakness")]
 pub(crate) mod weaken;

@@ -7,7 +7,7 @@
 //! | locks | [`InterruptLock`] |
 //! | what exists once | a `static`, made when it is first asked for |
 //! | which CPU this is | the GS base |
-//! | flushes here | `invlpg`, CR3, CR4.PGE |
+//! | flushes here | [`translations`]: `invlpg`, `invpcid`, CR3, CR4.PGE |
 //! | flushes elsewhere | [`shootdown`] |
 //!
 //! [`Kernel`] has no size and no state: it is a name by which the library finds all of that.
@@ -15,16 +15,18 @@
 use super::frames::FRAME_SIZE;
 use super::lock::InterruptLock;
 use super::{frames, linear, shootdown};
-use crate::cpu::{local, memory_types};
+use crate::cpu::{features, local, memory_types};
 use raw_cpuid::CpuId;
+use refkernel::translations::{self, Processor};
 use spin::Once;
-use vmcore::addr::{Frame, PageRange};
+use vmcore::addr::Frame;
 use vmcore::frame::{FrameMeta, FrameRequest, Frames};
-use vmcore::paging::{FlushRequest, FlushScope, PatLayout, X86_64};
+use vmcore::paging::{FlushRequest, FlushScope, PatLayout, Tag, X86_64};
 use vmcore::{CpuMask, Machine, Platform};
-use x86_64::VirtAddr;
-use x86_64::instructions::tlb;
-use x86_64::registers::control::{Cr4, Cr4Flags};
+use x86_64::instructions::tlb::{self, InvPcidCommand, Pcid};
+use x86_64::registers::control::{Cr3, Cr4, Cr4Flags};
+use x86_64::structures::paging::PhysFrame;
+use x86_64::{PhysAddr, VirtAddr};
 
 /// This kernel, as the library sees it.
 #[derive(Clone, Copy, Debug)]
@@ -112,7 +114,8 @@ fn mmu() -> X86_64 {
     let mmu = X86_64::with_pat(physical_bits, layout);
     let features = CpuId::new().get_extended_processor_and_feature_identifiers();
     let gigabyte_leaves = features.is_some_and(|features| features.has_1gib_pages());
-    if gigabyte_leaves { mmu } else { mmu.without_gigabyte_leaves() }
+    let mmu = if gigabyte_leaves { mmu } else { mmu.without_gigabyte_leaves() };
+    if features::has_tags() { mmu.pcid() } else { mmu }
 }
 
 // SAFETY: there is one machine, in a static. The GS base leads to the data of the processor that runs. `CpuMask` has a bit for every
@@ -144,42 +147,84 @@ unsafe impl Platform for Kernel {
     }
 }
 
-/// From so many pages on, one flush of everything is cheaper than one of each page.
-const SINGLE_PAGES_MAX: u64 = 32;
-
-/// Makes this processor forget. Intel SDM Vol. 3A, 5.10.4.1: `invlpg` drops the page (global or not) and all cached
-/// upper-level entries; a write to CR3 all but global pages; a change of CR4.PGE everything.
+/// Makes this processor forget what a flush names.
+#[inline]
 pub(super) fn forget(scope: &FlushScope) {
-    // Without tags a space that is not loaded has left nothing, and one that is has it at these addresses. So ranges are counted together, whose
-    // they may be.
-    let pages =
-        scope.entries().try_fold(0_u64, |pages, entry| pages.checked_add(entry.range?.pages(Kernel::PAGE_SHIFT)));
-    let all = scope.is_everything() || pages.is_none_or(|pages| pages > SINGLE_PAGES_MAX);
-    if !all {
-        scope.entries().filter_map(|entry| entry.range).for_each(forget_pages);
-    }
-    if all && scope.globals() {
-        forget_everything();
-    } else if all {
-        tlb::flush_all();
-    }
+    translations::forget(scope, &mut ThisProcessor);
 }
 
-/// Makes this processor forget every translation, global ones too.
+/// Makes this processor forget every translation, under every tag, global ones too.
+#[cfg(feature = "planted-weakness")]
 pub(super) fn forget_everything() {
-    if Cr4::read().contains(Cr4Flags::PAGE_GLOBAL) {
-        // SAFETY: global pages are off for a moment and then as before; nothing depends on them but speed.
-        unsafe {
-            Cr4::update(|flags| flags.remove(Cr4Flags::PAGE_GLOBAL));
-            Cr4::update(|flags| flags.insert(Cr4Flags::PAGE_GLOBAL));
-        }
-    } else {
+    ThisProcessor.forget_everything();
+}
+
+/// The processor that this runs on, and its instructions. [`translations`] says what each of them drops.
+pub(super) struct ThisProcessor;
+
+impl Processor for ThisProcessor {
+    #[inline]
+    fn loaded(&self) -> Option<Tag> {
+        features::has_tags().then(|| Tag(Cr3::read_raw().1 & TAG_BITS))
+    }
+
+    #[inline]
+    fn forget_page(&mut self, address: vmcore::addr::VirtAddr) {
+        tlb::flush(VirtAddr::new_truncate(address.as_u64()));
+    }
+
+    fn forget_loaded(&mut self) {
         tlb::flush_all();
+    }
+
+    fn forget_page_of(&mut self, tag: Tag, address: vmcore::addr::VirtAddr) {
+        self.forget_by(pcid(tag).map(|pcid| InvPcidCommand::Address(VirtAddr::new_truncate(address.as_u64()), pcid)));
+    }
+
+    fn forget_tag(&mut self, tag: Tag) {
+        self.forget_by(pcid(tag).map(InvPcidCommand::Single));
+    }
+
+    fn forget_everything(&mut self) {
+        if features::has_tags() {
+            self.forget_by(Some(InvPcidCommand::All));
+        } else if Cr4::read().contains(Cr4Flags::PAGE_GLOBAL) {
+            // SAFETY: global pages are off for a moment and then as before; nothing depends on them but speed.
+            unsafe {
+                Cr4::update(|flags| flags.remove(Cr4Flags::PAGE_GLOBAL));
+                Cr4::update(|flags| flags.insert(Cr4Flags::PAGE_GLOBAL));
+            }
+        } else {
+            tlb::flush_all();
+        }
+    }
+
+    fn load(&mut self, root: vmcore::addr::PhysAddr, tag: Tag, keep: bool) {
+        let root = PhysFrame::containing_address(PhysAddr::new_truncate(root.as_u64()));
+        let pcid = pcid(tag).filter(|_| keep);
+        // SAFETY: who calls `kernel_space::load` has promised that such tables show all that the kernel uses where it is; programs' addresses are nothing
+        // that it relies on. Only where CR4.PCIDE is set does the machine have tags, and is anything kept: without it the tag is zero.
+        unsafe {
+            match pcid {
+                Some(pcid) => Cr3::write_pcid_no_flush(root, pcid),
+                None => Cr3::write_raw(root, tag.0),
+            }
+        }
     }
 }
 
-fn forget_pages(range: PageRange) {
-    for page in 0..range.pages(Kernel::PAGE_SHIFT) {
-        tlb::flush(VirtAddr::new_truncate(range.start().as_u64() + (page << Kernel::PAGE_SHIFT)));
+impl ThisProcessor {
+    /// Carries out an `invpcid`. Forgetting more is never wrong.
+    fn forget_by(&mut self, command: Option<InvPcidCommand>) {
+        // SAFETY: asked for only where there are tags, so the processor has `invpcid`.
+        unsafe { tlb::flush_pcid(command.unwrap_or(InvPcidCommand::All)) };
     }
+}
+
+/// The bits of CR3 that are the tag.
+const TAG_BITS: u16 = 0xfff;
+
+/// A tag as `invpcid` takes it; the machine has none that does not fit.
+fn pcid(tag: Tag) -> Option<Pcid> {
+    Pcid::new(tag.0).ok()
 }
