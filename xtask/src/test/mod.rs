@@ -53,6 +53,7 @@ pub(crate) fn command(arguments: &Arguments) -> Result<ExitCode> {
     let mut enough = true;
 
     if !arguments.boot && name.is_none() {
+        eprintln!("{}", introduction(arguments.host));
         let count = host::run(&workspace)?;
         enough &= is_enough("host", count, minimum.host);
         total += count;
@@ -75,6 +76,15 @@ pub(crate) fn command(arguments: &Arguments) -> Result<ExitCode> {
     // Nothing follows this line.
     println!("{total}");
     Ok(if total.is_success() && enough { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What a person waits for.
+fn introduction(host_alone: bool) -> &'static str {
+    if host_alone {
+        "The tests of the host: some minutes to compile the first time, and one or two to run."
+    } else {
+        "The tests of the host first: some minutes to compile the first time, and one or two to run. Then some forty boots, in a minute or two."
+    }
 }
 
 fn is_enough(half: &str, count: Count, minimum: u32) -> bool {
