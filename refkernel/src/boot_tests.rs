@@ -1,4 +1,4 @@
-//! The tests that need a machine: `test` on the command line runs all of them.
+//! The tests that need a machine: `test` on the command line runs all of them, `test=NAME` those whose name contains this, and `repeat=N` runs them so often.
 //!
 //! ```text
 //! test NAME ... ok
@@ -6,13 +6,13 @@
 //! N passed, M failed
 //! ```
 //!
-//! Every test that runs a program also counts frames, processes, channels and waiting threads: there are as many afterwards as before. A line `test NAME ...` is
-//! printed when the test has ended, since programs write lines of their own.
+//! Every test that runs a program also counts frames, processes, channels and waiting threads ([`Account`]): there are as many afterwards as before. A line
+//! `test NAME ...` is printed when the test has ended, since programs write lines of their own.
 
+use crate::account::{self, Account};
 use crate::address_wait;
 use crate::attacks;
 use crate::cpu::{others, probe};
-use crate::leftovers::Leftovers;
 use crate::log;
 use crate::memory::{self, Kernel};
 use crate::pager;
@@ -22,6 +22,7 @@ use crate::thread;
 use alloc::vec::Vec;
 use core::fmt;
 use raw_cpuid::CpuId;
+use refkernel::command_line::Word;
 use refkernel::elf::Refusal;
 use refkernel_abi::roles::{self, CheckRole};
 use refkernel_abi::{KERNEL_ADDRESSES, PAGE_SIZE, USER_END, program_status};
@@ -53,12 +54,12 @@ pub(crate) enum Failure {
         /// In use afterwards.
         after: u64,
     },
-    /// There are processes, channels or waiting threads that were not there before, or the other way round.
-    Leftovers {
-        /// There before.
-        before: Leftovers,
-        /// There afterwards.
-        after: Leftovers,
+    /// Something is in use that was not before, or the other way round.
+    InUse {
+        /// In use before.
+        before: Account,
+        /// In use afterwards.
+        after: Account,
     },
     /// An area could not be made.
     Area(AreaError),
@@ -92,7 +93,7 @@ impl fmt::Display for Failure {
             Self::Frames { before, after } => {
                 write!(formatter, "{before} frames were in use before and {after} are afterwards")
             }
-            Self::Leftovers { before, after } => write!(formatter, "before there were {before}, afterwards {after}"),
+            Self::InUse { before, after } => write!(formatter, "in use were {before}; afterwards {after}"),
             Self::Area(error) => error.fmt(formatter),
             Self::Refusal(Ok(())) => formatter.write_str("a file that must be refused was loaded"),
             Self::Refusal(Err(error)) => write!(formatter, "refused for another reason: {error}"),
@@ -122,64 +123,78 @@ impl Count {
     }
 }
 
-/// Runs every test that the machine survives. True if all passed.
-pub(crate) fn run(programs: &Programs<'_>) -> bool {
+/// Runs every test that the machine survives and whose name contains `part`. True if all passed, and there was one.
+pub(crate) fn run(programs: &Programs<'_>, part: Word<'_>) -> bool {
     let mut count = Count::default();
+    let wanted = |name: &str| is_wanted(name, part);
     address_wait::linger();
-    for (name, test) in memory::tests::ALL {
+    // What the kernel keeps once it was needed is there before anybody counts: tables for stacks, and the heap's first pages.
+    if let Err(error) = thread::have_many() {
+        log!("refkernel: {error}");
+        return false;
+    }
+    let _ = memory::tests::kernel_addresses();
+    for (name, test) in memory::tests::ALL.iter().filter(|(name, _)| wanted(name)) {
         count.note(name, test());
     }
-    for (name, processors, test) in memory::cpu_tests::ALL {
+    for (name, processors, test) in memory::cpu_tests::ALL.iter().filter(|(name, ..)| wanted(name)) {
         if others::running().count_ones() < *processors {
             log!("test {name} ... skipped (it takes {processors} processors)");
             continue;
         }
         count.note(name, test());
     }
-    let (name, tags) = ("spaces_have_tags_of_their_own", memory::tag_tests::spaces_have_tags_of_their_own);
-    if memory::tag_tests::can_run() {
-        count.note(name, tags());
-    } else {
-        log!("test {name} ... skipped ({})", memory::tag_tests::SKIPPED);
+    for (name, test) in memory::tag_tests::ALL.iter().filter(|(name, _)| wanted(name)) {
+        if !memory::tag_tests::can_run() {
+            log!("test {name} ... skipped (the processor has no tags)");
+            continue;
+        }
+        count.note(name, test());
     }
-    for (name, test) in thread::tests::ALL {
+    for (name, test) in thread::tests::ALL.iter().filter(|(name, _)| wanted(name)) {
         count.note(name, test(programs));
     }
-    for role in CheckRole::ALL.into_iter().filter(|role| !role.needs_area() && !role.needs_scarcity()) {
+    let roles = CheckRole::ALL.into_iter().filter(|role| !role.needs_area() && !role.needs_scarcity());
+    for role in roles.filter(|role| wanted(role.test_name())) {
         if role == CheckRole::StoreDescriptorTable && !offers_user_mode_instruction_prevention() {
             log!("test {} ... skipped (the processor has no UMIP)", role.test_name());
             continue;
         }
         count.note(role.test_name(), same_frames(|| plays(programs, role)));
     }
-    for (name, test) in TESTS {
+    for (name, test) in TESTS.iter().chain(pager::tests::ALL).filter(|(name, _)| wanted(name)) {
         count.note(name, same_frames(|| test(programs)));
     }
-    for (name, test) in pager::tests::ALL {
-        count.note(name, same_frames(|| test(programs)));
-    }
-    attacks(programs, &mut count);
-    for (name, test) in FILE_TESTS {
+    attacks(programs, &mut count, part);
+    for (name, test) in FILE_TESTS.iter().filter(|(name, _)| wanted(name)) {
         count.note(name, test(programs));
     }
-    let machine = Kernel.machine().counters();
-    let none_lost = machine.dropped_flushes == 0 && machine.refused_frees == 0 && machine.quarantined_frames == 0;
-    let lost = Failure::NotSo("every flush was completed, and every frame was freed from the use that it had");
-    count.note("no_flush_is_dropped", if none_lost { Ok(()) } else { Err(lost) });
+    if count.passed + count.failed != 0 {
+        let machine = Kernel.machine().counters();
+        let none_lost = machine.dropped_flushes == 0 && machine.refused_frees == 0 && machine.quarantined_frames == 0;
+        let lost = Failure::NotSo("every flush was completed, and every frame was freed from the use that it had");
+        count.note("no_flush_is_dropped", if none_lost { Ok(()) } else { Err(lost) });
+    }
     log!("{} passed, {} failed", count.passed, count.failed);
     count.failed == 0 && count.passed != 0
+}
+
+/// Whether the tests that were asked for are this one, among others: its name contains `part`.
+fn is_wanted(name: &str, Word(part): Word<'_>) -> bool {
+    part.is_empty() || name.as_bytes().windows(part.len()).any(|place| place == part)
 }
 
 /// Runs the table of attacks alone. True if all were held, and all controls worked.
 pub(crate) fn run_attacks(programs: &Programs<'_>) -> bool {
     let mut count = Count::default();
-    attacks(programs, &mut count);
+    attacks(programs, &mut count, Word(b""));
     log!("{} passed, {} failed", count.passed, count.failed);
     count.failed == 0 && count.passed != 0
 }
 
-fn attacks(programs: &Programs<'_>, count: &mut Count) {
-    attacks::run_all(programs, |kind, name, outcome| count.note(format_args!("{kind} {name}"), outcome));
+fn attacks(programs: &Programs<'_>, count: &mut Count, part: Word<'_>) {
+    let wanted = |name: &str| is_wanted(name, part);
+    attacks::run_all(programs, wanted, |kind, name, outcome| count.note(format_args!("{kind} {name}"), outcome));
 }
 
 /// Whether the processor can keep programs from reading where the descriptor tables are.
@@ -214,24 +229,16 @@ const FILE_TESTS: &[(&str, Test)] = &[
     ("program_missing_is_refused", program_missing),
 ];
 
-/// Runs a test and counts frames around it, and what else a process can leave.
+/// Runs a test and counts around it what is in use: frames, and what else a process can leave.
 pub(crate) fn same_frames(test: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
-    let (frames, uses, leftovers) = (memory::frames_in_use(), memory::frame_counts().by_use, Leftovers::now());
+    let before = Account::now();
     test()?;
-    let (before, after) = (leftovers, Leftovers::now());
-    if before != after {
-        return Err(Failure::Leftovers { before, after });
-    }
-    let (before, after) = (frames, memory::frames_in_use());
+    let after = before.awaited();
     if before == after {
         return Ok(());
     }
-    for ((used, before), after) in FrameUse::ALL.iter().zip(uses).zip(memory::frame_counts().by_use) {
-        if before != after {
-            log!("  {before} frames were {used:?} before and {after} are afterwards");
-        }
-    }
-    Err(Failure::Frames { before, after })
+    account::log_uses();
+    Err(Failure::InUse { before, after })
 }
 
 pub(crate) fn require(holds: bool, what: &'static str) -> Result<(), Failure> {

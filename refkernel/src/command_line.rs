@@ -49,12 +49,14 @@ impl EndingTest {
 
 /// The tests to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Tests {
+pub enum Tests<'a> {
     /// None.
     #[default]
     None,
     /// `test`: every test that the machine survives.
     All,
+    /// `test=NAME`: of those, the ones whose name contains this.
+    Named(Word<'a>),
     /// `test=attacks`: the table of attacks alone.
     Attacks,
     /// `test=NAME`: one that it does not survive.
@@ -69,7 +71,9 @@ pub struct Options<'a> {
     /// `hold`: with the picture drawn, wait for a byte on the serial line before powering off.
     pub hold: bool,
     /// `test`, `test=NAME`. The last one counts.
-    pub tests: Tests,
+    pub tests: Tests<'a>,
+    /// `repeat=N`: run the tests so often, or until one fails. The last one counts.
+    pub repeat: Option<u16>,
     /// `bench`, `bench=quick`, `bench=flushes`: run the bench program. The last one counts.
     pub bench: Option<BenchRole>,
     /// `inspect`: answer a person's questions on the serial line.
@@ -127,12 +131,17 @@ impl<'a> Options<'a> {
                 let test = EndingTest::ALL.into_iter().find(|test| test.name().as_bytes() == value);
                 match test {
                     Some(test) => self.tests = Tests::Ending(test),
-                    None => self.keep_unknown(word),
+                    None if value.is_empty() => self.keep_unknown(word),
+                    None => self.tests = Tests::Named(Word(value)),
                 }
             }
             (b"stress", None) => self.stress = Some(0),
             (b"stress", Some(value)) => match parse_number(value).and_then(|seconds| u16::try_from(seconds).ok()) {
                 Some(seconds) => self.stress = Some(seconds),
+                None => self.keep_unknown(word),
+            },
+            (b"repeat", Some(value)) => match parse_number(value).and_then(|count| u16::try_from(count).ok()) {
+                Some(count) => self.repeat = Some(count),
                 None => self.keep_unknown(word),
             },
             (b"screen", Some(b"off")) => self.screen_off = true,
@@ -231,6 +240,15 @@ mod tests {
             let line = format!("test={}", test.name());
             assert_eq!(Options::parse(line.as_bytes()).tests, Tests::Ending(test));
         }
+        assert_eq!(Options::parse(b"test test=clones_").tests, Tests::Named(Word(b"clones_")));
+        assert_eq!(Options::parse(b"test=clones_ test").tests, Tests::All);
+        assert_eq!(unknown(b"test="), ["test="]);
+        assert_eq!(Options::parse(b"test").repeat, None);
+        assert_eq!(Options::parse(b"test repeat=3").repeat, Some(3));
+        for bad in ["repeat", "repeat=", "repeat=-1", "repeat=65536"] {
+            assert_eq!(Options::parse(bad.as_bytes()).repeat, None);
+            assert_eq!(unknown(bad.as_bytes()), [bad]);
+        }
         for role in [BenchRole::Quick, BenchRole::Flushes] {
             let line = format!("bench bench={}", role.word());
             assert_eq!(Options::parse(line.as_bytes()).bench, Some(role));
@@ -268,8 +286,8 @@ mod tests {
     #[test]
     fn unknown_words_are_kept_in_order_and_harm_nothing() {
         assert_eq!(
-            unknown(b"quiet demo root=/dev/sda test=other demo=1 Demo"),
-            ["quiet", "root=/dev/sda", "test=other", "demo=1", "Demo"]
+            unknown(b"quiet demo root=/dev/sda test= demo=1 Demo"),
+            ["quiet", "root=/dev/sda", "test=", "demo=1", "Demo"]
         );
         assert!(Options::parse(b"quiet demo root=/dev/sda").demo);
     }

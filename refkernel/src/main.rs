@@ -5,6 +5,7 @@
 
 extern crate alloc;
 
+mod account;
 mod address_wait;
 mod attacks;
 mod boot;
@@ -34,7 +35,7 @@ use process::Start;
 use programs::Programs;
 use refkernel::archive::Archive;
 use refkernel::boot_info::{BootError, BootInfo, RegionKind};
-use refkernel::command_line::{Options, Tests};
+use refkernel::command_line::{Options, Tests, Word};
 use refkernel_abi::roles::{self, BenchRole};
 use refkernel_abi::{ExitCode, program_status};
 
@@ -66,7 +67,11 @@ fn with_memory(info: &'static BootInfo) -> ! {
     match options.tests {
         Tests::Attacks => exit(if boot_tests::run_attacks(&programs) { ExitCode::Success } else { ExitCode::Failure }),
         Tests::Ending(test) => ending_tests::run(test),
-        Tests::All => exit(if boot_tests::run(&programs) { ExitCode::Success } else { ExitCode::Failure }),
+        Tests::All | Tests::Named(_) => {
+            let name = if let Tests::Named(name) = options.tests { name } else { Word(b"") };
+            let passed = (0..options.repeat.unwrap_or(1)).all(|_| boot_tests::run(&programs, name));
+            exit(if passed { ExitCode::Success } else { ExitCode::Failure })
+        }
         Tests::None => {}
     }
     if let Some(role) = options.bench {

@@ -51,6 +51,9 @@ pub const ECHO: u64 = 1001;
 /// An instance of `check` that goes over more memory than the machine has, started by hand: 40 MiB, or as often that as the upper half of the argument says.
 pub const PRESSURE: u64 = 1002;
 
+/// Rounds after which a program of [`CheckRole::TakenAway`] has made every kind of call.
+pub const TAKEN_AWAY_FIRST_ROUNDS: u64 = 4;
+
 /// The first instance of `demo`: works, and exits with 0.
 pub const DEMO_WORKS: u64 = 0;
 /// The second instance of `demo`: reads address 0x10 and must be killed.

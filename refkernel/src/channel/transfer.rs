@@ -100,7 +100,7 @@ pub(crate) fn send(
 fn pack(letter: &mut Letter<'_>) -> Result<Parcel, ErrorCode> {
     let mut parcel = Parcel::new(letter.length).ok_or(ErrorCode::OutOfMemory)?;
     if letter.length > 0 {
-        user_copy::copy_from_user(parcel.bytes(), letter.bytes).map_err(|_| ErrorCode::BadPointer)?;
+        user_copy::copy_from_user(parcel.bytes(), letter.bytes)?;
     }
     core::mem::swap(parcel.entries(), &mut letter.handles.entries);
     Ok(parcel)
@@ -317,12 +317,12 @@ fn unpack(process: &Process, end: End, room: Room, mut parcel: Parcel) -> Result
 fn write_out<'a>(process: &'a Process, room: Room, parcel: &mut Parcel) -> Result<Places<'a>, ErrorCode> {
     let places = Places::new(process, parcel.count())?;
     if parcel.length() > 0 {
-        user_copy::copy_to_user(room.bytes, parcel.bytes()).map_err(|_| ErrorCode::BadPointer)?;
+        user_copy::copy_to_user(room.bytes, parcel.bytes())?;
     }
     let (numbers, size) = places.bytes();
     if size > 0 {
         let numbers = numbers.get(..size).unwrap_or_default();
-        user_copy::copy_to_user(room.handles, numbers).map_err(|_| ErrorCode::BadPointer)?;
+        user_copy::copy_to_user(room.handles, numbers)?;
     }
     Ok(places)
 }

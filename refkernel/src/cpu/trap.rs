@@ -21,6 +21,7 @@ use crate::devices::exit::{exit, stop};
 use crate::devices::{input, serial};
 use crate::log;
 use crate::memory::shootdown;
+use crate::pager;
 use crate::thread::{Thread, scheduler};
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -219,7 +220,9 @@ extern "C" fn trap_dispatch(frame: &mut TrapFrame) {
             return;
         };
         // A copy ends with an error for what is wrong with the program's memory only: a fault at its other side is the kernel's.
-        let of_copy = !frame.interrupted_program() && fault.address < USER_END && user_copy::recover(frame);
+        let out_of_memory = reason.as_ref().is_some_and(pager::is_out_of_memory);
+        let of_copy =
+            !frame.interrupted_program() && fault.address < USER_END && user_copy::recover(frame, out_of_memory);
         if of_copy || (!frame.interrupted_program() && probe::recover(frame)) {
             return;
         }

@@ -6,8 +6,9 @@ use vmcore::vm_area::{Area, AreaKind};
 use vmcore::vm_space::{MapRequest, SpaceError};
 use x86_64::registers::control::Cr3;
 
-/// Why it is not asked here.
-pub(crate) const SKIPPED: &str = "the processor has no tags";
+/// Every test of tags, by name.
+pub(crate) const ALL: &[(&str, super::tests::Test)] =
+    &[("spaces_have_tags_of_their_own", spaces_have_tags_of_their_own)];
 
 const PAGE: u64 = super::frames::FRAME_SIZE;
 const ADDRESS: u64 = 0x40_0000;
@@ -36,7 +37,7 @@ fn read() -> Option<u8> {
 }
 
 /// Spaces show their own pages at one address, also when they are come back to without forgetting; what was taken from one meanwhile is gone.
-pub(crate) fn spaces_have_tags_of_their_own() -> Result<(), &'static str> {
+fn spaces_have_tags_of_their_own() -> Result<(), &'static str> {
     let (one, other) = (space_with_page(1)?, space_with_page(2)?);
     let loaded = || Cr3::read_raw().1;
     let tags = [in_space(&one, loaded), in_space(&other, loaded)];

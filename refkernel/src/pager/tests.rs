@@ -1,17 +1,16 @@
 //! What must be true of pages that come and go, asked in the machine.
 
-use super::{images, reclaim, swap};
+use super::{images, is_out_of_memory, reclaim, swap};
 use crate::boot_tests::{Failure, Hoard, Test, ended, require};
 use crate::log;
 use crate::memory::{self, frames};
 use crate::process::{self, Ending, ProcessRef, Start};
 use crate::programs::{ProgramError, Programs};
 use crate::thread::sleep;
-use refkernel_abi::roles::CheckRole;
+use refkernel_abi::roles::{CheckRole, TAKEN_AWAY_FIRST_ROUNDS};
 use refkernel_abi::{PAGE_SIZE, program_status};
 use vmcore::addr::VirtAddr;
-use vmcore::vm_area::Area;
-use vmcore::vm_space::SpaceError;
+use vmcore::vm_area::{Area, AreaKind};
 
 /// Every test of what is here.
 pub(crate) const ALL: &[(&str, Test)] = &[
@@ -156,17 +155,27 @@ const PROCESSES: usize = 4;
 fn taken_away(programs: &Programs<'_>) -> Result<(), Failure> {
     const STEP: u64 = 10_000;
     let role = CheckRole::TakenAway;
-    let mut running: [Option<ProcessRef>; PROCESSES] = [const { None }; PROCESSES];
+    let mut running: [Option<(ProcessRef, Area<memory::Kernel>)>; PROCESSES] = [const { None }; PROCESSES];
     for (slot, role) in running.iter_mut().zip([role, CheckRole::TakenAwayUntouched].into_iter().cycle()) {
-        let process = slot.insert(load(programs, role)?);
-        process::start(process).map_err(|error| ProgramError::NoThread("check", error))?;
+        // Where it says how many rounds it has made.
+        let area = Area::new(&memory::Kernel, AreaKind::Open { size: PAGE_SIZE }, ())?;
+        let kernel = memory::tests::kernel_addresses();
+        let start = Start { argument: role.number(), area: Some(&area), kernel, ..Start::default() };
+        let process = programs.load("check", start)?;
+        process::start(&process).map_err(|error| ProgramError::NoThread("check", error))?;
+        *slot = Some((process, area));
     }
-    // What they come to in any case is theirs by then.
-    sleep::sleep_microseconds(10 * STEP);
-    let is_running =
-        |process: &Option<ProcessRef>| process.as_ref().is_some_and(|process| process::threads(process) != 0);
+    let is_running = |(process, _): &(ProcessRef, Area<memory::Kernel>)| process::threads(process) != 0;
+    // Each has made every kind of call when it begins, however long the machine takes for it.
+    for one in running.iter().flatten() {
+        let mut rounds = [0; 8];
+        while is_running(one) && u64::from_le_bytes(rounds) < TAKEN_AWAY_FIRST_ROUNDS {
+            sleep::sleep_microseconds(STEP);
+            one.1.read(0, &mut rounds)?;
+        }
+    }
     let mut times = 0;
-    while running.iter().any(is_running) {
+    while running.iter().flatten().any(is_running) {
         times += 1;
         let mut hoard = Hoard::new();
         // A half, a third of what is left, and so on; then everything, again as often as programs give some back.
@@ -187,10 +196,10 @@ fn taken_away(programs: &Programs<'_>) -> Result<(), Failure> {
         sleep::sleep_microseconds(2 * STEP);
     }
     let (mut exited, mut killed) = (0, 0);
-    for process in running.iter().flatten() {
+    for (process, _) in running.iter().flatten() {
         match process::ending(process) {
             Some(Ending::Exited(program_status::SUCCESS)) => exited += 1,
-            Some(Ending::Fault { reason: Some(SpaceError::OutOfFrames(_)), .. }) => killed += 1,
+            Some(Ending::Fault { reason: Some(reason), .. }) if is_out_of_memory(&reason) => killed += 1,
             Some(ending) => return Err(Failure::Ending { must: role.must(), ending }),
             None => return Err(Failure::NotSo("a process that is over has ended")),
         }

@@ -158,7 +158,7 @@ fn write_text(console: u64, address: u64, length: u64) -> SystemResult {
     let mut buffer = [0; WRITE_LENGTH_MAX as usize];
     let text = buffer.get_mut(..length as usize).unwrap_or_default();
     // All of it is read before any of it is sent: a call that fails has done nothing.
-    user_copy::copy_from_user(text, address).map_err(|_| ErrorCode::BadPointer)?;
+    user_copy::copy_from_user(text, address)?;
     for byte in text.iter_mut() {
         if !matches!(byte, b' '..=b'~' | b'\n' | b'\t') {
             *byte = b'?';

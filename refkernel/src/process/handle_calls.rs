@@ -70,7 +70,7 @@ fn create(process: &Process, pointer: u64) -> SystemResult {
     let (bytes, size) = places.bytes();
     let bytes = bytes.get(..size).unwrap_or_default();
     // The numbers name nothing yet.
-    user_copy::copy_to_user(pointer, bytes).map_err(|_| ErrorCode::BadPointer)?;
+    user_copy::copy_to_user(pointer, bytes)?;
     let mut entries = super::Entries::default();
     for (place, end) in entries.iter_mut().zip(ends) {
         *place = Some(Entry { object: Object::Channel(end), rights: Rights::CHANNEL });

@@ -114,7 +114,7 @@ fn start((name, length): (u64, u64), argument: u64, (handles, count): (u64, u64)
     }
     let mut buffer = [0; NAME_LENGTH_MAX as usize];
     let bytes = buffer.get_mut(..length as usize).unwrap_or_default();
-    user_copy::copy_from_user(bytes, name).map_err(|_| ErrorCode::BadPointer)?;
+    user_copy::copy_from_user(bytes, name)?;
     let name = core::str::from_utf8(bytes).ok().ok_or(ErrorCode::NoProgram)?;
     let file = programs::archive().and_then(|archive| archive.program(name)).ok_or(ErrorCode::NoProgram)?;
     let name = ProgramName::new(name).ok_or(ErrorCode::NoProgram)?;

@@ -28,7 +28,7 @@ pub(crate) fn read_numbers(address: u64, count: u64) -> Result<([u64; MOVED_MAX]
     let mut bytes = [0; 8 * MOVED_MAX];
     let part = bytes.get_mut(..8 * count).unwrap_or_default();
     if !part.is_empty() {
-        user_copy::copy_from_user(part, address).map_err(|_| ErrorCode::BadPointer)?;
+        user_copy::copy_from_user(part, address)?;
     }
     for (number, bytes) in numbers.iter_mut().zip(bytes.as_chunks::<8>().0) {
         *number = u64::from_le_bytes(*bytes);

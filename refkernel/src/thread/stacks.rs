@@ -18,12 +18,17 @@ pub(super) fn take() -> Result<KernelStack, MemoryError> {
     }
 }
 
-/// Takes one back. Without the lock where it is freed: that waits for other processors.
+/// Takes one back. Those with the lowest addresses are kept: whatever threads there were meanwhile, the same ones wait again when they are gone, with the same
+/// tables and nodes. Without the lock where one is freed: that waits for other processors.
 pub(super) fn give(stack: KernelStack) {
     let mut left = Some(stack);
-    if let Some(slot) = WAITING.lock().iter_mut().find(|slot| slot.is_none()) {
-        *slot = left.take();
+    // An empty place comes first, then the stack with the highest address.
+    let order = |slot: &Option<KernelStack>| slot.as_ref().map_or(u64::MAX, KernelStack::start);
+    let mut waiting = WAITING.lock();
+    if let Some(slot) = waiting.iter_mut().max_by_key(|slot| order(slot)).filter(|slot| order(slot) > order(&left)) {
+        core::mem::swap(slot, &mut left);
     }
+    drop(waiting);
     drop(left);
 }
 

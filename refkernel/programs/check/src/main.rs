@@ -112,8 +112,8 @@ fn main(start: &StartInformation) -> u32 {
         CheckRole::Physical => physical::check(start, &mut report),
         CheckRole::Rings => rings::check(&mut report),
         CheckRole::Pressure => pressure::check(&mut report),
-        CheckRole::TakenAway => taken_away::check(true, &mut report),
-        CheckRole::TakenAwayUntouched => taken_away::check(false, &mut report),
+        CheckRole::TakenAway => taken_away::check(start, true, &mut report),
+        CheckRole::TakenAwayUntouched => taken_away::check(start, false, &mut report),
         CheckRole::Panic => panic!("this is the part that panics"),
         offence => {
             offences::commit(offence, start, &mut report);

@@ -3,7 +3,7 @@
 //! What the program touches itself may kill it: then there was no memory for a page of its own. It asks for little, and looks at what it has.
 
 use refkernel_runtime::ErrorCode::{self, *};
-use refkernel_runtime::{Advice, Handle, KILLED, PAGE_SIZE, Rights, call, roles::CheckRole};
+use refkernel_runtime::{Advice, Handle, KILLED, PAGE_SIZE, Rights, StartInformation, call, roles};
 
 use crate::READ_WRITE;
 use crate::life::stack;
@@ -34,14 +34,18 @@ extern "C" fn exit_at_once(_: u64) -> ! {
     call::exit(9)
 }
 
-/// `touch`: it uses what it gets.
-pub(crate) fn check(touch: bool, report: &mut Report) {
+/// `touch`: it uses what it gets. In the first word of the area that it was handed it says how many rounds it has made.
+pub(crate) fn check(start: &StartInformation, touch: bool, report: &mut Report) {
+    let shown = report.done("map the area", call::area_map(start.area, 0, 0, PAGE_SIZE, READ_WRITE));
+    let Some(rounds) = shown.map(|address| address as *mut u64) else { return };
     let Some(stacks) = report.done("make stacks", stack().and_then(|one| Ok([one, stack()?]))) else { return };
     for round in 0..ROUNDS {
         areas(round, touch, report);
         windows(round, touch, report);
         channels(report);
         processes(round, stacks, report);
+        // SAFETY: the window is this function's alone; who else has the area only reads it.
+        unsafe { rounds.write_volatile(round + 1) };
         let _ = call::thread_sleep(2000);
     }
     report.check("it is there still", true);
@@ -137,8 +141,8 @@ fn processes(round: u64, [top, copys]: [u64; 2], report: &mut Report) {
         let process = tried(report, "clone", unsafe { call::process_clone(exit_at_once, copys, 0) });
         ends(report, process, 9);
     }
-    if round % 16 == 3 {
-        let process = call::process_start_with("check", CheckRole::Panic.number(), &[]);
+    if round % 16 == roles::TAKEN_AWAY_FIRST_ROUNDS - 1 {
+        let process = call::process_start_with("check", roles::CheckRole::Panic.number(), &[]);
         let process = tried(report, "start a program", process);
         ends(report, process, refkernel_runtime::program_status::PANIC.into());
     }
