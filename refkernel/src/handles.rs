@@ -11,8 +11,8 @@
 //!
 //! # Invariants
 //!
-//! The free places are linked through themselves: taking and giving back are O(1). A generation does not come back: it would take
-//! 2^47 calls to run out of them, and then the place is not used any more.
+//! Places that were never used are not there yet, so a new table costs nothing, and a copy as many places as were ever used at a time. The others' free ones are linked through
+//! themselves: taking and giving back are O(1). A generation does not come back: it would take 2^47 calls to run out of them, and then the place is not used any more.
 //!
 //! # Two steps
 //!
@@ -26,6 +26,8 @@
 //! ```
 
 use core::fmt;
+
+use arrayvec::ArrayVec;
 
 /// Why a table did not do what was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +73,9 @@ struct Place<T> {
 /// Up to `N` things (fewer than 65,535) by number.
 #[derive(Debug)]
 pub struct HandleTable<T, const N: usize> {
-    places: [Place<T>; N],
+    /// Those that were ever used.
+    places: ArrayVec<Place<T>, N>,
+    /// The first of them that is free.
     free: Option<u16>,
 }
 
@@ -80,12 +84,9 @@ impl<T, const N: usize> HandleTable<T, N> {
 
     /// An empty table.
     #[must_use]
-    pub fn new() -> Self {
+    pub const fn new() -> Self {
         const { Self::FITS };
-        let next_of = |index: usize| u16::try_from(index + 1).ok().filter(|next| usize::from(*next) < N);
-        let places =
-            core::array::from_fn(|index| Place { generation: 0, content: Content::Free { next: next_of(index) } });
-        Self { places, free: (N > 0).then_some(0) }
+        Self { places: ArrayVec::new_const(), free: None }
     }
 
     /// Takes something in and gives its number.
@@ -108,7 +109,10 @@ impl<T, const N: usize> HandleTable<T, N> {
 
     fn take_place(&mut self, content: Content<T>) -> Result<u64, HandleError> {
         let full = HandleError::Full { places: N };
-        let index = self.free.ok_or(full)?;
+        let Some(index) = self.free else {
+            self.places.try_push(Place { generation: 0, content }).map_err(|_| full)?;
+            return Ok(self.places.len() as u64);
+        };
         let place = self.places.get_mut(usize::from(index)).ok_or(full)?;
         let Content::Free { next } = place.content else { return Err(full) };
         self.free = next;
@@ -179,7 +183,7 @@ impl<T, const N: usize> HandleTable<T, N> {
     /// Whether [`insert`](Self::insert) would find a place.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.free.is_some()
+        self.free.is_some() || !self.places.is_full()
     }
 
     fn index(number: u64) -> Option<(u16, u64)> {
@@ -202,43 +206,32 @@ impl<T, const N: usize> HandleTable<T, N> {
         }
     }
 
-    /// A table in which the same numbers name what `copy` makes of each thing. What is held in this one is free in that.
+    /// Fills a new table so that the same numbers name in it what `copy` makes of each thing. What is held in this one is free in that.
+    ///
+    /// It is filled where it is: a table is large enough that each time it is moved is felt.
     ///
     /// # Errors
     ///
-    /// The first error of `copy`; what was made until then is dropped.
-    pub fn try_copy<E>(&self, mut copy: impl FnMut(&T) -> Result<T, E>) -> Result<Self, E> {
-        let (mut failed, mut held) = (None, false);
-        // Made in one go: the table is large enough that each time it is moved is felt.
-        let places = self.places.each_ref().map(|from| Place {
-            generation: from.generation,
-            content: match &from.content {
+    /// The first error of `copy`; `made` has what was made until then.
+    pub fn try_copy_to<E>(&self, made: &mut Self, mut copy: impl FnMut(&T) -> Result<T, E>) -> Result<(), E> {
+        made.places.clear();
+        made.free = None;
+        for from in &self.places {
+            let content = match &from.content {
                 Content::Free { next } => Content::Free { next: *next },
-                Content::Used(value) if failed.is_none() => match copy(value) {
-                    Ok(copied) => Content::Used(copied),
-                    Err(error) => {
-                        failed = Some(error);
-                        Content::Held
-                    }
-                },
-                Content::Held | Content::Used(_) => {
-                    held = true;
-                    Content::Held
-                }
-            },
-        });
-        if let Some(error) = failed {
-            return Err(error);
+                Content::Used(value) => Content::Used(copy(value)?),
+                Content::Held => Content::Held,
+            };
+            // There is a place for each, in a table as long.
+            let _ = made.places.try_push(Place { generation: from.generation, content });
         }
-        let mut made = Self { places, free: self.free };
-        if held {
-            for index in 0..N as u16 {
-                if made.places.get(usize::from(index)).is_some_and(|place| matches!(place.content, Content::Held)) {
-                    made.free_place(index);
-                }
+        made.free = self.free;
+        for index in 0..made.places.len() {
+            if made.places.get(index).is_some_and(|place| matches!(place.content, Content::Held)) {
+                made.free_place(index as u16);
             }
         }
-        Ok(made)
+        Ok(())
     }
 
     /// Takes out what `number` names; from then on the number names nothing.
@@ -316,6 +309,8 @@ mod tests {
     #[test]
     fn a_place_without_generations_left_is_not_used_any_more() {
         let mut table = HandleTable::<u32, 1>::new();
+        let first = table.insert(6).unwrap();
+        assert_eq!(table.remove(first), Ok(6));
         table.places[0].generation = GENERATION_END - 1;
         let last = table.insert(7).unwrap();
         assert!(last < 1 << 63);
@@ -328,11 +323,14 @@ mod tests {
         let mut table = HandleTable::<u32, 4>::new();
         let handles = [1, 2, 3].map(|value| table.insert(value).unwrap());
         assert_eq!(table.remove(handles[0]), Ok(1));
-        let mut copy = table.try_copy(|value| Ok::<_, ()>(value * 10)).unwrap();
+        let mut copy = HandleTable::new();
+        table.try_copy_to(&mut copy, |value| Ok::<_, ()>(value * 10)).unwrap();
         assert_eq!((copy.get(handles[0]), copy.get(handles[1])), (Err(HandleError::Unknown(handles[0])), Ok(&20)));
         assert_eq!(copy.insert(7), table.insert(5));
         assert_eq!((table.get(handles[1]), copy.len()), (Ok(&2), 3));
-        assert!(table.try_copy(|value| if *value == 3 { Err(()) } else { Ok(*value) }).is_err());
+        let mut copy = HandleTable::new();
+        assert!(table.try_copy_to(&mut copy, |value| if *value == 3 { Err(()) } else { Ok(*value) }).is_err());
+        assert_eq!([(); 3].map(|()| copy.pop()), [Some(5), Some(2), None], "what was made until then");
     }
 
     #[test]
@@ -381,7 +379,8 @@ mod tests {
         let mut table = HandleTable::<u32, 3>::new();
         let handles = [1, 2, 3].map(|value| table.insert(value).unwrap());
         assert_eq!(table.withdraw(handles[1]), Ok(2));
-        let mut copy = table.try_copy(|value| Ok::<_, ()>(*value)).unwrap();
+        let mut copy = HandleTable::new();
+        table.try_copy_to(&mut copy, |value| Ok::<_, ()>(*value)).unwrap();
         let again = copy.insert(5).unwrap();
         assert!(again != handles[1] && copy.insert(6).is_err());
         assert_eq!((copy.get(handles[1]).is_err(), copy.get(again), copy.get(handles[0])), (true, Ok(&5), Ok(&1)));

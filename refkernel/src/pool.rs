@@ -60,15 +60,32 @@ impl<T, const N: usize> Pool<T, N> {
     ///
     /// The value, where there is no free place.
     pub fn insert(&'static self, value: T) -> Result<Ref<T, N>, T> {
-        for place in &self.places {
-            if place.count.compare_exchange(0, FILLING, Ordering::Acquire, Ordering::Relaxed).is_ok() {
-                // SAFETY: the count was changed from 0 to `FILLING` here, so the place is this call's and holds nothing.
-                unsafe { (*place.value.get()).write(value) };
-                place.count.store(1, Ordering::Release);
-                return Ok(Ref { pool: self, place });
-            }
+        match self.free_place() {
+            Some(place) => Ok(self.fill(place, || value)),
+            None => Err(value),
         }
-        Err(value)
+    }
+
+    /// Makes a value in a free place: a large one is not moved there. O(N). `None`, and nothing is made, where there is no free place.
+    #[inline]
+    pub fn insert_with(&'static self, make: impl FnOnce() -> T) -> Option<Ref<T, N>> {
+        self.free_place().map(|place| self.fill(place, make))
+    }
+
+    /// A free place, to be filled: its count is `FILLING`.
+    fn free_place(&'static self) -> Option<&'static Place<T>> {
+        let take =
+            |place: &&Place<T>| place.count.compare_exchange(0, FILLING, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        self.places.iter().find(take)
+    }
+
+    /// Fills a place that [was free](Self::free_place).
+    #[inline]
+    fn fill(&'static self, place: &'static Place<T>, make: impl FnOnce() -> T) -> Ref<T, N> {
+        // SAFETY: the count was changed from 0 to `FILLING` for this call, so the place is its own and holds nothing.
+        unsafe { (*place.value.get()).write(make()) };
+        place.count.store(1, Ordering::Release);
+        Ref { pool: self, place }
     }
 
     /// A reference to what has this number, if it is still there.

@@ -26,6 +26,7 @@ use crate::thread::{Thread, scheduler};
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use refkernel_abi::{ExitCode, USER_END};
+use vmcore::vm_space::SpaceError;
 use x86_64::registers::control::{Cr0, Cr2, Cr3, Cr4};
 
 core::arch::global_asm!(
@@ -194,6 +195,53 @@ pub(crate) fn timer_interrupts() -> u64 {
 
 /// Every trap, from the stub.
 extern "C" fn trap_dispatch(frame: &mut TrapFrame) {
+    if frame.vector == PAGE_FAULT && !on_trap_stack(frame) {
+        page_fault(frame);
+    } else {
+        other_trap(frame);
+    }
+}
+
+/// A page fault, which is answered without more ado as a rule.
+#[inline]
+fn page_fault(frame: &mut TrapFrame) {
+    // CR2 is read before anything can fault again.
+    let fault = PageFault { address: Cr2::read_raw(), error: frame.error, rip: frame.rip };
+    #[cfg(feature = "planted-weakness")]
+    if crate::weakness::lets_through(fault) {
+        return;
+    }
+    // The kernel has no business in a program's memory but by the copy routine. Anything else would be a fault that
+    // comes back for ever: SMAP and SMEP refuse what the tables allow.
+    let stray = !frame.interrupted_program() && fault.address < USER_END && !user_copy::is_copying(frame);
+    match if stray { Err(None) } else { crate::memory::page_fault(fault) } {
+        Ok(()) => {
+            ANSWERED.fetch_add(1, Ordering::Relaxed);
+        }
+        Err(reason) => refused(frame, fault, reason),
+    }
+}
+
+/// A page fault whose access may not be repeated.
+#[cold]
+#[inline(never)]
+fn refused(frame: &mut TrapFrame, fault: PageFault, reason: Option<SpaceError>) {
+    // A copy ends with an error for what is wrong with the program's memory only: a fault at its other side is the kernel's.
+    let out_of_memory = reason.as_ref().is_some_and(pager::is_out_of_memory);
+    let of_copy =
+        !frame.interrupted_program() && fault.address < USER_END && user_copy::recover(frame, out_of_memory);
+    if of_copy || (!frame.interrupted_program() && probe::recover(frame)) {
+        return;
+    }
+    if frame.interrupted_program() {
+        user::kill(user::Killed::PageFault { fault, reason, rip: frame.rip });
+    }
+    fatal(frame, Some(fault));
+}
+
+/// Any other trap.
+#[inline(never)]
+fn other_trap(frame: &TrapFrame) {
     if frame.vector >= u64::from(FIRST_INTERRUPT) && interrupt(frame.vector) {
         if frame.interrupted_program() && scheduler::current().is_some_and(Thread::is_killed) {
             user::kill(user::Killed::ByOrder);
@@ -203,33 +251,6 @@ extern "C" fn trap_dispatch(frame: &mut TrapFrame) {
     if frame.vector == NON_MASKABLE && REPORTED.load(Ordering::Relaxed) {
         // Another processor has said the kernel's last message.
         stop();
-    }
-    if frame.vector == PAGE_FAULT && !on_trap_stack(frame) {
-        // CR2 is read before anything can fault again.
-        let fault = PageFault { address: Cr2::read_raw(), error: frame.error, rip: frame.rip };
-        #[cfg(feature = "planted-weakness")]
-        if crate::weakness::lets_through(fault) {
-            return;
-        }
-        // The kernel has no business in a program's memory but by the copy routine. Anything else would be a fault that
-        // comes back for ever: SMAP and SMEP refuse what the tables allow.
-        let stray = !frame.interrupted_program() && fault.address < USER_END && !user_copy::is_copying(frame);
-        let outcome = if stray { Err(None) } else { crate::memory::page_fault(fault) };
-        let Err(reason) = outcome else {
-            ANSWERED.fetch_add(1, Ordering::Relaxed);
-            return;
-        };
-        // A copy ends with an error for what is wrong with the program's memory only: a fault at its other side is the kernel's.
-        let out_of_memory = reason.as_ref().is_some_and(pager::is_out_of_memory);
-        let of_copy =
-            !frame.interrupted_program() && fault.address < USER_END && user_copy::recover(frame, out_of_memory);
-        if of_copy || (!frame.interrupted_program() && probe::recover(frame)) {
-            return;
-        }
-        if frame.interrupted_program() {
-            user::kill(user::Killed::PageFault { fault, reason, rip: frame.rip });
-        }
-        fatal(frame, Some(fault));
     }
     if frame.interrupted_program() && !is_machine_wide(frame.vector) {
         user::kill(user::Killed::Trap { name: frame.name(), vector: frame.vector, error: frame.error, rip: frame.rip });

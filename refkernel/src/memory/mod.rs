@@ -312,7 +312,6 @@ pub(crate) enum Answered {
 /// Why the space refuses; `None` if no space was asked: the tables are damaged, a program touched the kernel's half, or no
 /// user space is current.
 pub(crate) fn page_fault(fault: PageFault) -> Result<(), Option<SpaceError>> {
-    const KERNEL_PATIENCE: u32 = 1_000_000;
     if fault.reserved() {
         faults::record(fault, Err(None));
         return Err(None);
@@ -325,8 +324,24 @@ pub(crate) fn page_fault(fault: PageFault) -> Result<(), Option<SpaceError>> {
     };
     access.set(Access::USER, fault.user());
     let fault = Fault::new(fault.address, access).present(fault.present());
-    let ask = || ask(fault);
-    let mut outcome = ask();
+    let outcome = ask(fault);
+    if let Some(Ok(Resolution::Mapped | Resolution::Spurious)) = outcome
+        && !faults::are_recorded()
+    {
+        return Ok(());
+    }
+    decide(told, fault, outcome)
+}
+
+/// Goes on with a page fault that was not simply answered, or is recorded.
+#[inline(never)]
+fn decide(
+    told: PageFault,
+    fault: Fault,
+    mut outcome: Option<Result<Resolution, SpaceError>>,
+) -> Result<(), Option<SpaceError>> {
+    const KERNEL_PATIENCE: u32 = 1_000_000;
+    let access = fault.access;
     if !access.contains(Access::USER) {
         let mut patience = KERNEL_PATIENCE;
         while let Some(Err(SpaceError::Retry(_))) = outcome
@@ -334,7 +349,7 @@ pub(crate) fn page_fault(fault: PageFault) -> Result<(), Option<SpaceError>> {
         {
             relax();
             patience -= 1;
-            outcome = ask();
+            outcome = ask(fault);
         }
     }
     let decided = match outcome {

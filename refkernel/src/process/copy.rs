@@ -3,7 +3,7 @@
 //! Memory that a program was loaded with, or has no handle of, is copied when one of the two writes to it; windows that the program made itself onto areas show
 //! the same areas in both, since the handles name them in both.
 
-use super::{LoadError, Process, ProcessRef};
+use super::{Handles, LoadError, Process, ProcessRef};
 use crate::memory::Mutex;
 use crate::pager::swap::Swept;
 use core::sync::atomic::AtomicU32;
@@ -16,16 +16,13 @@ impl Process {
     ///
     /// [`LoadError`]: there is not enough memory, or no place for one more.
     pub(super) fn copy(&self) -> Result<ProcessRef, LoadError> {
-        // Made first, so that it is dropped without this one's lock where the rest fails.
-        let handles = self.handles().try_copy(|entry| entry.again(entry.rights).map_err(LoadError::Entry));
-        let handles = handles?;
         let space = without_interrupts(|| self.space.try_clone(()).map(|space| space.complete()))?;
-        Self {
+        let process = Self::enlist(|| Self {
             name: self.name,
             instance: self.instance,
             space,
             placement: self.placement,
-            handles: Mutex::new(handles),
+            handles: Mutex::new(Handles::new()),
             entry: self.entry,
             stack: self.stack,
             start_information: self.start_information,
@@ -36,7 +33,10 @@ impl Process {
             ending: Mutex::new(None),
             image: self.image.clone(),
             _swept: Swept,
-        }
-        .enlist()
+        })?;
+        // Where this fails, the new process is dropped with no lock held.
+        let handles = self.handles().try_copy_to(&mut process.handles(), |entry| entry.again(entry.rights));
+        handles.map_err(LoadError::Entry)?;
+        Ok(process)
     }
 }

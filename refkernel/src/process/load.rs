@@ -159,11 +159,12 @@ impl Process {
         if let Some(label) = labelled.next() {
             *label = (stack.window, "stack");
         }
-        let process = Self {
+        let placement = calls::placement_limits(&space)?;
+        Self::enlist(|| Self {
             name,
             // Above that programs keep what else they tell one another.
             instance: start.argument & 0xffff,
-            placement: calls::placement_limits(&space)?,
+            placement,
             space,
             handles: Mutex::new(handles),
             entry: image.entry(),
@@ -176,13 +177,13 @@ impl Process {
             ending: Mutex::new(None),
             image,
             _swept: Swept,
-        };
-        process.enlist()
+        })
     }
 
-    /// Gives it a place among the processes.
-    pub(super) fn enlist(self) -> Result<ProcessRef, LoadError> {
-        PROCESSES.insert(self).map_err(|_| LoadError::TooManyProcesses)
+    /// Makes a process in a place among the others.
+    #[inline]
+    pub(super) fn enlist(make: impl FnOnce() -> Self) -> Result<ProcessRef, LoadError> {
+        PROCESSES.insert_with(make).ok_or(LoadError::TooManyProcesses)
     }
 }
 

@@ -234,9 +234,7 @@ pub(crate) fn wake(number: u64) {
 
 /// Calls `what` with every thread that is not dead.
 pub(crate) fn for_each(mut what: impl FnMut(&Thread)) {
-    for thread in LIVE.lock().iter().flatten() {
-        what(thread);
-    }
+    LIVE.lock().iter().filter_map(Option::as_ref).for_each(|thread| what(thread));
 }
 
 /// Tells every thread of a process, but the one that runs here, to end. They do so when they are next in their program, or wait.

@@ -29,7 +29,7 @@ pub use self::list::FrameList;
 pub use self::meta::{FrameMeta, FrameMetaTable, FrameUse, WrongUse};
 pub(crate) use self::pool::{CLASS_SIZES, CLASSES, ObjectList, Pool};
 pub use self::region::FrameRegion;
-pub(crate) use self::reserve::{Need, OnePage, PageSource, Reserve, free_list};
+pub(crate) use self::reserve::{Need, OnePage, PageSource, Reserve, free_list, give_object};
 pub(crate) use self::run::FrameRun;
 use crate::addr::{Frame, PageRange};
 

@@ -415,6 +415,19 @@ impl<P: Platform> Reserve<P> {
     }
 }
 
+/// Gives an object back to its pool, with no reserve made for it alone.
+///
+/// # Safety
+/// As for [`Reserve::put_object`]; no lock is held.
+pub(crate) unsafe fn give_object<P: Platform, T>(platform: &P, object: NonNull<T>) {
+    if let Some(pool) = platform.machine().pools().get(const { class_of::<T>() }) {
+        let mut list = ObjectList::new();
+        // SAFETY: the object belongs to this class and is unused, as the caller vouches.
+        unsafe { list.push(object.cast()) };
+        pool.give(platform, &mut list);
+    }
+}
+
 impl<P: Platform> Drop for Reserve<P> {
     #[inline]
     fn drop(&mut self) {

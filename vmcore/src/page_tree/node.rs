@@ -30,6 +30,7 @@
 //!
 //! Of a 4 KiB page 64 bytes are bookkeeping, and the rest is 63 small, 21 medium or 7 full-sized nodes.
 
+use super::share::for_each;
 use crate::word::{AtomicU64, AtomicUsize, Ordering};
 use core::marker::PhantomData;
 use core::num::NonZeroU64;
@@ -609,6 +610,38 @@ impl<'a> NodeMut<'a> {
         unsafe { self.set(index, Slot { value: Some(bits) }, true, false) };
     }
 
+    /// Fills an empty leaf with what `value` makes of each value of another one, at the same keys. False, and the rest is absent, as soon as it makes nothing of one.
+    ///
+    /// # Safety
+    ///
+    /// Both are leaves of the same span, and there is room for all.
+    pub(super) unsafe fn fill_leaf(
+        &mut self,
+        other: NodeRef<'_>,
+        mut value: impl FnMut(NonZeroU64) -> Option<NonZeroU64>,
+    ) -> bool {
+        let direct = self.0.size() == NodeSize::Full;
+        let mut left = other.present();
+        while left != 0 {
+            let index = SlotIndex::lowest(left);
+            // SAFETY: the slot is present there, and one of a leaf.
+            let Some(bits) = value(unsafe { other.value(index) }) else { break };
+            if direct {
+                // SAFETY: the node is full-sized.
+                unsafe { self.0.link.direct_slot(index).write(Slot { value: Some(bits) }) };
+            } else {
+                // SAFETY: the caller's promises.
+                unsafe { self.set_value(index, bits) };
+            }
+            left &= left - 1;
+        }
+        // A leaf's values are full; said once for all of them.
+        let header = self.header();
+        header.present = other.present() & !left;
+        header.full = header.present;
+        left == 0
+    }
+
     /// Writes a value into the slot of a full-sized leaf and marks it present; gives the old one, and whether the leaf
     /// is full.
     ///
@@ -705,6 +738,18 @@ impl<'a> NodeMut<'a> {
     /// The slots are present there and absent here, with room for them; if any is a run, the link that leads here is
     /// indirect.
     pub(super) unsafe fn copy_slots(&mut self, other: NodeRef<'_>, bits: u64) {
+        if self.0.size() == NodeSize::Full && other.size() == NodeSize::Full {
+            for_each(bits, |index| {
+                // SAFETY: both are full-sized.
+                unsafe { self.0.link.direct_slot(index).write(*other.link.direct_slot(index)) };
+            });
+            let (full, runs) = (other.full() & bits, other.runs() & bits);
+            let header = self.header();
+            header.present |= bits;
+            header.full = header.full & !bits | full;
+            header.runs = header.runs & !bits | runs;
+            return;
+        }
         let mut left = bits;
         while left != 0 {
             let index = SlotIndex::lowest(left);

@@ -363,44 +363,53 @@ fn copy_shared<V: TreeValue, C: TreeContext<V>>(
     copy: &mut NodeMut<'_>,
     context: &mut C,
 ) -> bool {
-    let run = original.shift().slot_mask().wrapping_add(1);
-    let mut left = original.present();
+    let copied = if original.is_leaf() {
+        let duplicate = |bits| context.duplicate(V::from_bits(bits)).ok().map(TreeValue::into_bits);
+        // SAFETY: the copy is large enough, and is such a node as the original.
+        unsafe { copy.fill_leaf(original, duplicate) }
+    } else {
+        copy_children(original, copy);
+        copy_runs(original, copy, context)
+    };
+    if !copied {
+        let copied = copy.look();
+        for_each(copied.present(), |index| match copied.entry(index) {
+            Entry::Absent => {}
+            Entry::Child(child) => {
+                // SAFETY: the child lives, held by `original`, so this is not the last reference.
+                unsafe { child.node() }.references().fetch_sub(1, Ordering::Relaxed);
+            }
+            Entry::Value(bits) => discard(copied, V::from_bits(bits), context),
+        });
+    }
+    copied
+}
+
+/// Makes `copy` a second holder of all children of `original`, of which each slot is taken over as it is.
+fn copy_children(original: NodeRef<'_>, copy: &mut NodeMut<'_>) {
+    let children = original.present() & !original.runs();
+    for_each(children, |index| {
+        if let Entry::Child(child) = original.entry(index) {
+            // SAFETY: the child lives, held by `original`. Its count cannot overflow, as each holder is a slot in
+            // memory or a tree, and those are bounded.
+            unsafe { child.node() }.references().fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    // SAFETY: the copy is large enough.
+    unsafe { copy.copy_slots(original, children) };
+}
+
+/// Makes `copy` a second holder of all runs of `original`; false as soon as one of them cannot be duplicated.
+fn copy_runs<V: TreeValue, C: TreeContext<V>>(original: NodeRef<'_>, copy: &mut NodeMut<'_>, context: &mut C) -> bool {
+    let count = original.shift().slot_mask().wrapping_add(1);
+    let mut left = original.runs();
     while left != 0 {
         let index = SlotIndex::lowest(left);
         left &= left - 1;
-        match original.entry(index) {
-            Entry::Absent => {}
-            Entry::Child(child) => {
-                // SAFETY: the child lives, held by `original`. Its count cannot overflow, as each holder is a slot in
-                // memory or a tree, and those are bounded.
-                unsafe { child.node() }.references().fetch_add(1, Ordering::Relaxed);
-                // SAFETY: the copy is large enough.
-                unsafe { copy.copy_slots(original, index.bit()) };
-            }
-            Entry::Value(bits) => {
-                let value = V::from_bits(bits);
-                let duplicate =
-                    if original.is_leaf() { context.duplicate(value) } else { context.duplicate_run(value, run) };
-                match duplicate {
-                    // SAFETY: the copy is large enough, and is such a node as the original.
-                    Ok(duplicate) if original.is_leaf() => unsafe { copy.set_value(index, duplicate.into_bits()) },
-                    // SAFETY: as above.
-                    Ok(duplicate) => unsafe { copy.set_run(index, duplicate.into_bits()) },
-                    Err(_) => {
-                        let copied = copy.look();
-                        for_each(copied.present(), |index| match copied.entry(index) {
-                            Entry::Absent => {}
-                            Entry::Child(child) => {
-                                // SAFETY: as above; `original` still holds the child, so this is not the last reference.
-                                unsafe { child.node() }.references().fetch_sub(1, Ordering::Relaxed);
-                            }
-                            Entry::Value(bits) => discard(copied, V::from_bits(bits), context),
-                        });
-                        return false;
-                    }
-                }
-            }
-        }
+        let Entry::Value(bits) = original.entry(index) else { continue };
+        let Ok(duplicate) = context.duplicate_run(V::from_bits(bits), count) else { return false };
+        // SAFETY: the copy is large enough, and is such a node as the original.
+        unsafe { copy.set_run(index, duplicate.into_bits()) };
     }
     true
 }

@@ -20,7 +20,7 @@ use core::ptr::NonNull;
 use super::inner::{AreaInner, AreaMarks, AreaState, release_area};
 use super::page::{drop_page, free_page, release_page};
 use crate::addr::Frame;
-use crate::frame::Reserve;
+use crate::frame::give_object;
 use crate::paging::{Deferred, Pending, Release, ReleaseStep, Released};
 use crate::platform::Platform;
 
@@ -108,10 +108,8 @@ impl<P: Platform> Gate<P> {
             let rest = state.rest_mut();
             rest.gate_count = rest.gate_count.saturating_sub(1);
         }
-        let mut reserve = Reserve::new(platform);
         // SAFETY: nothing refers to the gate any more, and nothing in it needs dropping.
-        unsafe { reserve.put_object(gate) };
-        drop(reserve);
+        unsafe { give_object(platform, gate) };
         // SAFETY: the gate's reference is given up, with no lock held.
         unsafe { release_area(platform, area) };
     }

@@ -474,13 +474,14 @@ impl<P: Platform> AreaState<P> {
     /// Whether asking for the page would be answered by [`Answer::Replaced`].
     #[inline(always)]
     pub(crate) fn would_replace(&self, platform: &P, index: u64, want: Want) -> bool {
-        self.may_replace() && self.would_replace_now(platform, index, want)
+        // A look at a page that does not exist leaves it so.
+        self.may_replace() && want != Want::Look && self.would_replace_now(platform, index, want)
     }
 
     fn would_replace_now(&self, platform: &P, index: u64, want: Want) -> bool {
         match self.page_and_ownership(platform, self.key(index)) {
             Some((_, own, _)) => !own && want == Want::Write,
-            None => (self.zero_shown() && want != Want::Look) || (self.is_overlay() && want == Want::Write),
+            None => self.zero_shown() || (self.is_overlay() && want == Want::Write),
         }
     }
 

@@ -117,7 +117,9 @@ impl<P: Platform> Space<P> {
                     last = VirtAddr::new(end.as_u64().saturating_sub(1));
                 }
                 let range = PageRange::from_bounds(start, last);
-                write_protect(platform, &mut *tables, range, &mut gather, pending);
+                // Nothing is mapped between windows.
+                let shown = |from: VirtAddr| index.first_from(from).map(|slot| slot.range);
+                write_protect(platform, &mut *tables, range, &shown, &mut gather, pending);
                 gather.add_lingering(inner.tag, range, inner.global);
             };
             for slot in index.overlapping(inner.bounds) {
@@ -272,18 +274,19 @@ fn need_to_clone<P: Platform, M: Mmu>(
     Ok((need, windows))
 }
 
-/// Takes write permission from what the tables show of a range, whatever is in it; or takes all of it out of the tables, where that costs
+/// Takes write permission from what the tables show of a range, in the parts that are [`shown`](Tables::write_protect_shown); or takes all of it out of the tables, where that costs
 /// less. A large leaf that lies across an end of the range is dropped. The index is locked exclusively.
 fn write_protect<P: Platform, M: Mmu>(
     platform: &P,
     tables: &mut Tables<M>,
     range: PageRange,
+    shown: &impl Fn(VirtAddr) -> Option<PageRange>,
     gather: &mut Gather,
     pending: &mut Pending<P>,
 ) {
     let across = tables.drop_across(platform, range, gather);
     let done = if limits_writes(tables) {
-        tables.write_protect(platform, range, &mut FrameList::new(), gather).map(drop)
+        tables.write_protect_shown(platform, range, shown, &mut FrameList::new(), gather).map(drop)
     } else {
         tables.detach(platform, range, gather)
     };

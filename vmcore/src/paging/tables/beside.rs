@@ -22,7 +22,7 @@
 
 use crate::addr::{PageRange, VirtAddr};
 use crate::frame::Frames;
-use crate::paging::{Entry, Leaf, Mmu, TableError, Tables};
+use crate::paging::{Access, Entry, Leaf, Mmu, TableError, Tables};
 
 use super::Gather;
 use super::around::{Around, Filler};
@@ -162,6 +162,24 @@ impl<M: Mmu> LeafTables<M> {
     #[inline]
     pub(crate) fn found_leaf(&self, found: &Found<'_, M>) -> Option<Leaf> {
         self.0.found_leaf(found)
+    }
+
+    /// Whether something was found: a leaf, unless the format reserves its word.
+    #[inline]
+    pub(crate) fn is_present(&self, found: &Found<'_, M>) -> bool {
+        self.0.mmu.is_present(found.word)
+    }
+
+    /// Whether a leaf was found that allows an access over all levels. Costs less than the [leaf](Self::found_leaf).
+    #[inline]
+    pub(crate) fn found_allows(&self, found: &Found<'_, M>, access: Access) -> bool {
+        self.is_present(found) && self.0.found_may_allow(found, access) && self.found_leaf(found).is_some()
+    }
+
+    /// Whether what was found is kept by a CPU beyond a plain flush of the space.
+    #[inline]
+    pub(crate) fn is_global(&self, found: &Found<'_, M>) -> bool {
+        M::FORMAT.global.yes_bit(found.word) != 0
     }
 
     /// Whether a table entry on the way forbids writing, whatever the leaf says.

@@ -218,6 +218,34 @@ impl<'a, F: Frames, M: Mmu> Cursor<'a, F, M> {
         }
     }
 
+    /// Those of the run up to the entry that shows `last`, which lies behind the cursor.
+    #[inline]
+    pub(super) fn run_to(&self, run: Run, last: VirtAddr) -> Run {
+        let touched = (last.as_u64() >> self.shift) - (self.address >> self.shift);
+        Run { count: run.count.min((touched as usize).saturating_add(1)), ..run }
+    }
+
+    /// Goes on to the entry that shows `address`, out of as many tables as needed, and not into any; stays where it is if the entry at the cursor does, or one before it. False at
+    /// the end of the range.
+    #[inline]
+    pub(super) fn forward_to(&mut self, address: VirtAddr) -> bool {
+        let address = address.as_u64();
+        if address <= self.address | self.offset_mask() {
+            return true;
+        }
+        if address > self.last {
+            return false;
+        }
+        while (address ^ self.address) >> self.shift >= self.table.len() as u64 {
+            if self.leave().is_none() {
+                return false;
+            }
+        }
+        // Behind the entry that the cursor was at, in this table as in the one that was left.
+        self.address = address & !self.offset_mask();
+        true
+    }
+
     /// Goes on to the next entry of this table; false, without moving, if the range or the table has no more.
     #[inline]
     pub(super) fn next(&mut self) -> bool {
@@ -242,5 +270,28 @@ impl<'a, F: Frames, M: Mmu> Cursor<'a, F, M> {
             }
         }
         true
+    }
+}
+
+/// The parts of a range in which something may be mapped, as a cursor goes through them.
+pub(super) struct Parts<'a, S> {
+    /// The first part that ends at an address or behind it, if there is one.
+    from: &'a S,
+    part: Option<PageRange>,
+}
+
+impl<'a, S: Fn(VirtAddr) -> Option<PageRange>> Parts<'a, S> {
+    pub(super) fn new(from: &'a S) -> Self {
+        Self { from, part: None }
+    }
+
+    /// Goes on to an entry that shows some of a part, if the one at the cursor does not, and gives the last address of that part; `None` where there is no such any more.
+    #[inline]
+    pub(super) fn go_on<F: Frames, M: Mmu>(&mut self, cursor: &mut Cursor<'_, F, M>) -> Option<VirtAddr> {
+        if self.part.is_none_or(|part| part.last() < cursor.address()) {
+            self.part = (self.from)(cursor.address());
+        }
+        let part = self.part?;
+        cursor.forward_to(part.start()).then_some(part.last())
     }
 }

@@ -184,6 +184,12 @@ impl<M: Mmu> Tables<M> {
         Some(leaf.access(Self::limited(leaf.access, found.above)))
     }
 
+    /// Whether the leaf that was found, if it is one, allows an access over all levels.
+    #[inline]
+    pub(super) fn found_may_allow(&self, found: &Found<'_, M>, access: Access) -> bool {
+        Self::limited(self.mmu.leaf_access(found.word), found.above).contains(access)
+    }
+
     /// Whether a table entry on the way forbids writing, whatever the leaf says.
     #[inline]
     pub(crate) fn writes_are_forbidden_above(&self, found: &Found<'_, M>) -> bool {

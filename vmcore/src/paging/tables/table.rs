@@ -288,6 +288,41 @@ impl<'a, M: Mmu> Table<'a, M> {
         (any, all)
     }
 
+    /// Shows entries of a run, of those that follow one another and agree in the bits of `alike` one: without it, each.
+    ///
+    /// # Errors
+    /// The first of `look`.
+    pub(super) fn each_unlike<E>(
+        &self,
+        run: Run,
+        alike: Option<u64>,
+        mut look: impl FnMut(u64) -> Result<(), E>,
+    ) -> Result<(), E> {
+        const STRIDE: usize = 16;
+        let first = run.first & self.mask;
+        let end = first + run.count.min(self.len() - first);
+        let mut index = first;
+        while index < end {
+            let word = self.load(index);
+            look(word)?;
+            index += 1;
+            let Some(alike) = alike else { continue };
+            let agrees = |any: u64, all: u64| (any ^ word) & alike == 0 && (all ^ word) & alike == 0;
+            while index + STRIDE <= end {
+                // SAFETY: those before `end` lie in the table.
+                let (any, all) = unsafe { self.joined::<STRIDE>(index) };
+                if !agrees(any, all) {
+                    break;
+                }
+                index += STRIDE;
+            }
+            while index < end && agrees(self.load(index), self.load(index)) {
+                index += 1;
+            }
+        }
+        Ok(())
+    }
+
     /// Exchanges the bits of `flip` in as many entries of a run as agree with `key` in the bits of `alike`, so many at a time, from the first on. Gives how
     /// many those were, and what is set in any and in all of them.
     ///

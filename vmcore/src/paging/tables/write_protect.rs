@@ -20,7 +20,7 @@ use crate::paging::{Access, EncodeError, Entry, Leaf, Mmu, TableError, Tables};
 
 use super::Gather;
 use super::change::Forget;
-use super::cursor::{Cursor, Run};
+use super::cursor::{Cursor, Parts, Run};
 use super::group::Remade;
 use super::live::Slot;
 use super::table::Table;
@@ -62,8 +62,26 @@ impl<M: Mmu> Tables<M> {
         if spare.len() < needed {
             return Err(TableError::NeedsTables(needed));
         }
+        self.check_groups(frames, range, |leaf| leaf.access.contains(Access::WRITE))?;
+        self.write_protect_shown(frames, range, &|_| Some(range), spare, gather)
+    }
+
+    /// The same where nothing is mapped but in the parts of the range that `shown` gives, in order: the first that ends at an address or behind it. What lies between them is not
+    /// looked at, however many entries that is.
+    ///
+    /// Cost: O(entries changed, parts looked for, and tables on the way to the ends of range and parts).
+    ///
+    /// # Errors
+    /// As for [`write_protect`](Self::write_protect), which looks for them first: here they end it where they are met.
+    pub(crate) fn write_protect_shown<F: Frames>(
+        &mut self,
+        frames: &F,
+        range: PageRange,
+        shown: &impl Fn(VirtAddr) -> Option<PageRange>,
+        spare: &mut FrameList,
+        gather: &mut Gather,
+    ) -> Result<u64, TableError> {
         let writable = |leaf: &Leaf| leaf.access.contains(Access::WRITE);
-        self.check_groups(frames, range, writable)?;
         self.dissolve_parts(frames, range, writable, gather)?;
         let shift = self.mmu.page_shift();
         let mut changed = 0;
@@ -73,14 +91,20 @@ impl<M: Mmu> Tables<M> {
         // The last entry of those that were looked at together, of which some are leaves.
         let mut one_by_one: Option<(usize, VirtAddr)> = None;
         let mut cursor = self.cursor(frames, range)?;
+        let mut parts = Parts::new(shown);
         loop {
+            let Some(end) = parts.go_on(&mut cursor) else {
+                forget.finish(gather);
+                return Ok(changed);
+            };
             let (level, table) = (cursor.level(), cursor.table());
-            if let Some((run, last)) = self.run_to_limit(&cursor).filter(|(_, last)| one_by_one != Some((level, *last)))
+            if let Some((run, last)) =
+                self.run_to_limit(&cursor, end).filter(|(_, last)| one_by_one != Some((level, *last)))
             {
                 let at = self.mmu.level(level);
                 let (start, shift) = (cursor.address().as_u64(), at.map_or(shift, |at| at.shift));
                 let mut leaves = false;
-                // Each means something, which was seen when cuts were counted: what is no leaf is a table.
+                // What is no leaf is a table. (Whoever has to know beforehand that each means something has counted cuts.)
                 let limit = |word| {
                     if at.is_none_or(|at| at.is_leaf(word)) {
                         leaves = true;
@@ -120,7 +144,7 @@ impl<M: Mmu> Tables<M> {
                 }
                 cursor.pass(group.run);
             } else if level == 0 && !self.relies_on_dirty() {
-                let run = self.singles(&cursor);
+                let run = cursor.run_to(self.singles(&cursor), end);
                 let (mmu, start) = (self.mmu, cursor.address().as_u64());
                 let mut inexpressible = None;
                 let forbid = |word| {
@@ -136,7 +160,7 @@ impl<M: Mmu> Tables<M> {
                 }
                 cursor.pass(run);
             } else if level == 0 {
-                let run = self.singles(&cursor);
+                let run = cursor.run_to(self.singles(&cursor), end);
                 for step in 0..run.count {
                     let index = run.first + step;
                     let Entry::Leaf(leaf) = self.decode_at(0, index, table.load(index)) else { continue };
@@ -164,6 +188,11 @@ impl<M: Mmu> Tables<M> {
                         changed += 1;
                     }
                     Entry::Leaf(leaf) => {
+                        let needed = self.tables_to_cut(level, cursor.part());
+                        if spare.len() < needed {
+                            forget.finish(gather);
+                            return Err(TableError::NeedsTables(needed));
+                        }
                         self.split(frames, &mut cursor, spare, needed)?;
                         forget.finish(gather);
                         gather.scope.add(self.tag, self.span_above(&cursor), leaf.global);
@@ -179,10 +208,11 @@ impl<M: Mmu> Tables<M> {
         }
     }
 
-    /// The entries from the cursor on that can each forbid writing to all that lies below, and the address of the last.
+    /// The entries from the cursor on to that of `end` that can each forbid writing to all that lies below, and the address of the last.
     #[inline]
-    fn run_to_limit<F: Frames>(&self, cursor: &Cursor<'_, F, M>) -> Option<(Run, VirtAddr)> {
+    fn run_to_limit<F: Frames>(&self, cursor: &Cursor<'_, F, M>, end: VirtAddr) -> Option<(Run, VirtAddr)> {
         let run = cursor.whole_run().filter(|_| cursor.level() != 0 && self.can_limit_writes(cursor.level()))?;
+        let run = cursor.run_to(run, end);
         Some((run, cursor.span_of(run)))
     }
 
@@ -237,26 +267,37 @@ impl<M: Mmu> Tables<M> {
         let shift = self.mmu.level(level).map_or(0, |at| at.shift);
         let base = address.align_down(shift + self.mmu.index_bits(level)).as_u64();
         let without = |leaf: Leaf| leaf.access(leaf.access.difference(Access::WRITE));
+        // Often the entry on the way is the only one.
+        let on_way = self.index_at(level, address);
+        let is_only = table.live() == 1 && self.mmu.is_present(table.load(on_way));
+        let all = if is_only { Run { first: on_way, count: 1 } } else { Run { first: 0, count: table.len() } };
         if level == 0 && !self.relies_on_dirty() && !const { M::FORMAT.has_contiguous() } {
+            let alike = self.mmu.access_mask();
+            if !commit {
+                return table
+                    .each_unlike(all, alike, |word| flip_to_forbid(self.mmu, word).map(drop))
+                    .map_err(Into::into)
+                    .map(|()| 0);
+            }
             let mut inexpressible = None;
             let forbid = |word| {
                 let bits = flip_to_forbid(self.mmu, word).transpose()?;
-                bits.map_err(|error| inexpressible = Some(error)).ok().filter(|_| commit)
+                bits.map_err(|error| inexpressible = Some(error)).ok()
             };
-            let all = Run { first: 0, count: table.len() };
             let add = |done: Run, _| changed += done.count as u64;
-            table.flip_runs(self.mmu, all, self.mmu.access_mask(), M::FORMAT.global, forbid, add);
+            table.flip_runs(self.mmu, all, alike, M::FORMAT.global, forbid, add);
             return inexpressible.map_or(Ok(changed), |error| Err(error.into()));
         }
-        let mut next = 0;
+        let (mut next, mut left) = (all.first, table.live());
         let rest = |next| Run { first: next, count: table.len() - next };
-        // Where little is present, most of it is passed many at a time.
-        while let Some(index) = (next < table.len())
+        // Where little is present, most of it is passed many at a time, and nothing is looked at behind the last one.
+        while let Some(index) = (next < table.len() && left > 0)
             .then(|| table.first_present(self.mmu, rest(next)))
             .flatten()
             .map(|absent| next + absent)
         {
             next = index + 1;
+            left = left.saturating_sub(1);
             let here = VirtAddr::new(base + ((index as u64) << shift));
             if let Some(group) = self.group_in(table, level, here) {
                 let first = group.run.first == index;

@@ -45,7 +45,7 @@ use core::ptr::NonNull;
 use crate::addr::{Frame, PageRange, VirtAddr};
 use crate::frame::{Need, OnePage, PageSource, Reserve};
 use crate::lock::{Beside, Guard};
-use crate::paging::{Access, Filler, FlushRequest, FlushScope, Found, Leaf, Mmu, Pending};
+use crate::paging::{Access, Filler, FlushRequest, FlushScope, Found, Mmu, Pending};
 use crate::platform::{CpuSet, Platform};
 use crate::vm_area::{AreaError, AreaInner, AreaState, InLeaf, NoPage, PageToCopy, Want, WriteInLeaf};
 use crate::vm_space::fill::leaf_for;
@@ -297,14 +297,14 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             Beside::Taken => return Ok(Looked::Waits(Waiting { met: true, alone: false })),
         };
         let Some(found) = tables.find(platform, address) else { return Ok(EXCLUSIVE) };
-        let present = tables.found_leaf(&found);
-        if present.is_some_and(|leaf| leaf.access.contains(fault.access.difference(Access::USER))) {
+        let present = tables.is_present(&found);
+        if tables.found_allows(&found, fault.access.difference(Access::USER)) {
             return Ok(Looked::Done(Attempt::Done(Resolution::Spurious)));
         }
         if window.access.contains(Access::WRITE) && tables.writes_are_forbidden_above(&found) {
             return Ok(EXCLUSIVE);
         }
-        if const { M::FORMAT.break_before_make } && present.is_none() && window.may_be_remembered(&held) {
+        if const { M::FORMAT.break_before_make } && !present && window.may_be_remembered(&held) {
             return Ok(EXCLUSIVE);
         }
         let want = wanted(window, area, &held, fault.access);
@@ -313,7 +313,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         }
         let replaced = match &held {
             Held::Alone(state) if want == Want::Write && state.may_replace() => {
-                self.write_beside(window, (area, state), index_in_area, (&found, present), supply)
+                self.write_beside(window, (area, state), index_in_area, &found, supply)
             }
             held if held.would_replace(platform, index_in_area, want) => Some(Ok(REPLACES)),
             _ => None,
@@ -321,7 +321,6 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         if let Some(outcome) = replaced {
             return outcome;
         }
-        let shown = present.map(|leaf| leaf.frame);
         // SAFETY: the area is had alone, or beside others with the leaf's lock.
         let in_leaf = unsafe { area.page_in_leaf(platform, &held, index_in_area, want, supply) };
         let (frame, writable, made, marked) = match (in_leaf, &mut held) {
@@ -337,6 +336,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             (Some(Err(NoPage::Full(error))), _) => return Err(AreaError::OutOfAccount(error).into()),
             (None, Held::Alone(state)) => {
                 let resident = state.resident();
+                let shown = tables.found_leaf(&found).map(|leaf| leaf.frame);
                 let Some(page) = supply.ask(platform, window.area, state, (address, index_in_area), want, shown) else {
                     return Ok(Looked::Lacks);
                 };
@@ -354,7 +354,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         // What is resident is read on: its neighbours are mapped with it. And where a leaf had less than the page allows, which was written to before, the
         // window's access was less for a while: so its neighbours had less as well.
         let page = PageRange::from_checked(address.align_down(P::PAGE_SHIFT), page_size::<P>());
-        let was_resident = area.is_tracked() && !made && (present.is_none() || !marked);
+        let was_resident = area.is_tracked() && !made && (!present || !marked);
         let shift = NEAR_SHIFT.min(tables.pages_shift());
         let mut around = if was_resident { self.around(window, area, page, shift) } else { None };
         if let (false, Some(around)) = (matches!(held, Held::Alone(_)), &mut around) {
@@ -372,7 +372,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         if tables.set(&found, leaf, around, more) {
             return Ok(Looked::Done(Attempt::Done(Resolution::Mapped)));
         }
-        if area.is_untracked() && present.is_none() {
+        if area.is_untracked() && !present {
             supply.put_untracked_page(frame);
         }
         Ok(EXCLUSIVE)
@@ -391,19 +391,17 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         window: &Window<P, M>,
         (area, state): (&AreaInner<P>, &AreaState<P>),
         index: u64,
-        (found, present): (&Found<'_, M>, Option<Leaf>),
+        found: &Found<'_, M>,
         supply: &mut S,
     ) -> Option<Result<Looked, SpaceError>> {
         // SAFETY: the area is had alone.
         match unsafe { area.write_in_leaf(self.platform(), state, index) } {
             WriteInLeaf::Own => None,
             WriteInLeaf::More => state.would_replace(self.platform(), index, Want::Write).then_some(Ok(REPLACES)),
-            WriteInLeaf::Copy(page) => {
-                Some(match self.copy_beside(window, (area, state), (found, present), page, supply) {
-                    Some(copied) => copied.map(Looked::Copied),
-                    None => Ok(REPLACES),
-                })
-            }
+            WriteInLeaf::Copy(page) => Some(match self.copy_beside(window, (area, state), found, page, supply) {
+                Some(copied) => copied.map(Looked::Copied),
+                None => Ok(REPLACES),
+            }),
         }
     }
 
@@ -418,7 +416,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         &self,
         window: &Window<P, M>,
         (area, state): (&AreaInner<P>, &AreaState<P>),
-        (found, present): (&Found<'_, M>, Option<Leaf>),
+        found: &Found<'_, M>,
         page: PageToCopy<'_>,
         supply: &mut S,
     ) -> Option<Result<Frame, SpaceError>> {
@@ -433,7 +431,8 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let mut cpus = inner.cpus.lock(platform);
         let mut others = cpus.active().clone();
         others.remove(platform.cpu());
-        if present.is_some() && !others.is_empty() {
+        let present = tables.is_present(found);
+        if present && !others.is_empty() {
             return None;
         }
         // SAFETY: the area is locked, and the frame is nobody else's: it is taken out of the hand if it is used.
@@ -444,14 +443,13 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         };
         supply.take_to_copy_over();
         tables.show_instead(found, word);
-        if let Some(leaf) = present {
+        if present {
             inner.note_change(&mut cpus);
-            let address = found.address().align_down(P::PAGE_SHIFT);
-            let mut scope = FlushScope::new();
-            scope.add(inner.tag, PageRange::from_checked(address, page_size::<P>()), leaf.global);
-            let mut cpus = P::CpuSet::EMPTY;
-            cpus.insert(platform.cpu());
-            platform.flush_local(&FlushRequest { cpus, scope });
+            let page = PageRange::from_checked(found.address().align_down(P::PAGE_SHIFT), page_size::<P>());
+            let mut here = FlushRequest { cpus: P::CpuSet::EMPTY, scope: FlushScope::new() };
+            here.cpus.insert(platform.cpu());
+            here.scope.add(inner.tag, page, tables.is_global(found));
+            platform.flush_local(&here);
         }
         Some(Ok(old))
     }
