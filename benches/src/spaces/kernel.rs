@@ -13,7 +13,7 @@
 
 use std::{
     cell::{Cell, UnsafeCell},
-    hint, ptr,
+    hint, ptr, slice,
     sync::{
         LazyLock, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering},
@@ -23,7 +23,7 @@ use std::{
 use vmcore::{
     CpuMask, Machine, Platform,
     addr::Frame,
-    frame::{FrameMeta, FrameRequest, FrameUse, Frames},
+    frame::{FrameMeta, FrameMetaTable, FrameRequest, FrameUse, Frames},
     paging::{FlushRequest, Mmu, X86_64},
     vm_space::Space,
 };
@@ -193,6 +193,14 @@ unsafe impl Frames for Kernel {
         }
         // SAFETY: there is a record for each frame, and they live as long as the process.
         Some(unsafe { &*RECORDS.load(Ordering::Relaxed).add(index) })
+    }
+
+    #[inline]
+    fn frame_metas_with(&self, _frame: Frame) -> Option<FrameMetaTable<'_>> {
+        let first = Frame::new(FIRST.load(Ordering::Relaxed) as u64);
+        // SAFETY: as above.
+        let records = unsafe { slice::from_raw_parts(RECORDS.load(Ordering::Relaxed), TABLES + PAGES) };
+        Some(FrameMetaTable::new(first, records))
     }
 }
 

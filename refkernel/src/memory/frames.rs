@@ -122,6 +122,12 @@ pub(super) fn record(frame: Frame) -> Option<&'static FrameMeta> {
     regions().find_map(|region| region.records.get(frame))
 }
 
+/// The records of its region.
+#[inline]
+pub(super) fn records_with(frame: Frame) -> Option<FrameMetaTable<'static>> {
+    regions().map(|region| region.records).find(|records| records.get(frame).is_some())
+}
+
 /// Takes frames for the library: one out of this processor's stash, or a run, which is searched for.
 #[inline(always)]
 pub(super) fn take(request: FrameRequest) -> Option<Frame> {
@@ -261,7 +267,7 @@ pub(super) unsafe fn give(first: Frame, count: u64) {
 #[inline]
 pub(super) unsafe fn give_neighbours(first: Frame, count: u64) {
     if count < stash::BATCH as u64 {
-        (first.number()..first.number() + count).for_each(give_one);
+        give_few(first.number(), count);
     } else {
         give_run(first.number(), count);
     }
@@ -270,9 +276,19 @@ pub(super) unsafe fn give_neighbours(first: Frame, count: u64) {
 #[inline(never)]
 fn give_one(frame: u64) {
     match mark_free(frame) {
-        Ok(mark) => stash::give(Spare { frame, mark }, put_all_back),
+        Ok(mark) => stash::give_all([Spare { frame, mark }], put_all_back),
         Err(why) => refuse(frame, why),
     }
+}
+
+/// A few side by side go to the stash, which is locked once for all of them.
+#[inline(never)]
+fn give_few(first: u64, count: u64) {
+    let spares = (first..first + count).map(|frame| match mark_free(frame) {
+        Ok(mark) => Spare { frame, mark },
+        Err(why) => refuse(frame, why),
+    });
+    stash::give_all(spares, put_all_back);
 }
 
 /// Frames side by side go to their bitmap at once, which is locked once for all of them that lie in one region.
@@ -285,8 +301,10 @@ fn give_run(mut first: u64, mut count: u64) {
         }
         let here = count.min(region.records.len() as u64 - index);
         let Some(marks) = region.marks.get(index as usize..(index + here) as usize) else { refuse(first, "is no RAM") };
-        if let Some(step) = marks.iter().position(|mark| mark.swap(FREE, Ordering::Relaxed) == FREE) {
-            refuse(first + step as u64, "is free");
+        // Looked at together: which of them it was changes nothing for who freed it.
+        let before = marks.iter().fold(0, |before, mark| before | mark.swap(FREE, Ordering::Relaxed));
+        if before & FREE != 0 {
+            refuse(first, "is free, or one that was freed with it");
         }
         let mut free = region.free.lock();
         if let Err(error) = free.give_run(index, here) {

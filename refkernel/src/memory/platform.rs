@@ -20,7 +20,7 @@ use raw_cpuid::CpuId;
 use refkernel::translations::{self, Processor};
 use spin::Once;
 use vmcore::addr::Frame;
-use vmcore::frame::{FrameMeta, FrameRequest, Frames};
+use vmcore::frame::{FrameMeta, FrameMetaTable, FrameRequest, Frames};
 use vmcore::paging::{FlushRequest, FlushScope, PatLayout, Tag, X86_64};
 use vmcore::{CpuMask, Machine, Platform};
 use x86_64::instructions::tlb::{self, InvPcidCommand, Pcid};
@@ -68,6 +68,11 @@ unsafe impl Frames for Kernel {
     #[inline]
     fn frame_meta(&self, frame: Frame) -> Option<&FrameMeta> {
         frames::record(frame)
+    }
+
+    #[inline]
+    fn frame_metas_with(&self, frame: Frame) -> Option<FrameMetaTable<'_>> {
+        frames::records_with(frame)
     }
 
     unsafe fn zero_frame(&self, frame: Frame) {

@@ -61,22 +61,25 @@ impl Stash {
         spare
     }
 
-    /// Gives one. From a full stash half goes first, to `give_up`.
+    /// Gives these. From a full stash half goes first, to `give_up`.
     #[inline]
-    fn give(&self, spare: Spare, give_up: impl FnOnce(&mut [Option<Spare>])) {
+    fn give_all(&self, given: impl IntoIterator<Item = Spare>, mut give_up: impl FnMut(&mut [Option<Spare>])) {
         let mut spares = self.spares.lock();
         let mut count = self.count.load(Ordering::Relaxed);
-        if count >= CAPACITY {
-            // Those that were given last are in the cache.
-            let (oldest, latest) = spares.split_at_mut(BATCH);
-            give_up(oldest);
-            oldest.swap_with_slice(latest);
-            count -= BATCH;
+        for spare in given {
+            if count >= CAPACITY {
+                // Those that were given last are in the cache.
+                let (oldest, latest) = spares.split_at_mut(BATCH);
+                give_up(oldest);
+                oldest.swap_with_slice(latest);
+                count -= BATCH;
+            }
+            if let Some(place) = spares.get_mut(count) {
+                *place = Some(spare);
+                count += 1;
+            }
         }
-        if let Some(place) = spares.get_mut(count) {
-            *place = Some(spare);
-            self.count.store(count + 1, Ordering::Relaxed);
-        }
+        self.count.store(count, Ordering::Relaxed);
     }
 
     /// Gives all of it up.
@@ -99,10 +102,10 @@ fn take_anywhere() -> Option<Spare> {
     STASHES.iter().filter(|stash| stash.count.load(Ordering::Relaxed) != 0).find_map(|stash| stash.take(|_| 0))
 }
 
-/// Gives a frame to this processor's stash; what has no room there goes to `give_up`, which leaves nothing in the places.
+/// Gives frames to this processor's stash; what has no room there goes to `give_up`, which leaves nothing in the places.
 #[inline]
-pub(super) fn give(spare: Spare, give_up: impl FnOnce(&mut [Option<Spare>])) {
-    STASHES.here().give(spare, give_up);
+pub(super) fn give_all(given: impl IntoIterator<Item = Spare>, give_up: impl FnMut(&mut [Option<Spare>])) {
+    STASHES.here().give_all(given, give_up);
 }
 
 /// Gives up what lies in any stash: `give_up` leaves nothing in the places.

@@ -263,7 +263,7 @@ fn unmap(address: u64, length: u64) -> SystemResult {
     let (address, length) = user_range(address, length)?;
     current(|process| {
         let range = process.space().range(address, length).map_err(|_| ErrorCode::BadRange)?;
-        retried(|| process.space().unmap(range).map(Flush::complete).map_err(space_error))?;
+        retried(|| process.space().unmap_completed(range).map_err(space_error))?;
         swap::sweep();
         Ok(0)
     })
@@ -287,7 +287,7 @@ fn protect(address: u64, length: u64, access: u64) -> SystemResult {
     };
     current(|process| {
         let range = process.space().range(address, length).map_err(|_| ErrorCode::BadRange)?;
-        retried(|| process.space().protect(range, access).map(Flush::complete).map_err(space_error))?;
+        retried(|| process.space().protect_completed(range, access).map_err(space_error))?;
         Ok(0)
     })
 }
@@ -314,8 +314,8 @@ fn move_window((address, length): (u64, u64), new_length: u64, destination: u64)
     current(|process| {
         let range = process.space().range(address, length).map_err(|_| ErrorCode::BadRange)?;
         let relocate = |destination| {
-            retried(|| process.space().relocate(range, new_length, destination).map_err(space_error))
-                .map(|flush| flush.complete().start().as_u64())
+            retried(|| process.space().relocate_completed(range, new_length, destination).map_err(space_error))
+                .map(|range| range.start().as_u64())
         };
         // What a program may have ends before the space does.
         let in_place = destination == 0 && user_range(address, new_length).is_ok();

@@ -29,7 +29,7 @@ pub use self::list::FrameList;
 pub use self::meta::{FrameMeta, FrameMetaTable, FrameUse, WrongUse};
 pub(crate) use self::pool::{CLASS_SIZES, CLASSES, ObjectList, Pool};
 pub use self::region::FrameRegion;
-pub(crate) use self::reserve::{Need, OnePage, PageSource, Reserve, free_list, give_object};
+pub(crate) use self::reserve::{Need, OnePage, PageSource, Reserve, free_list, free_object};
 pub(crate) use self::run::FrameRun;
 use crate::addr::{Frame, PageRange};
 
@@ -121,6 +121,13 @@ pub unsafe trait Frames {
 
     /// The frame's metadata, `None` for memory that is not RAM (never counted, never freed).
     fn frame_meta(&self, frame: Frame) -> Option<&FrameMeta>;
+
+    /// The metadata of a frame and of others that lie in one table with it, for who asks for that of many: frames that are asked for together are mostly neighbours. As it is, of the frame
+    /// alone.
+    fn frame_metas_with(&self, frame: Frame) -> Option<FrameMetaTable<'_>> {
+        let meta = self.frame_meta(frame)?;
+        Some(FrameMetaTable::new(frame, core::slice::from_ref(meta)))
+    }
 
     /// Whether [`invalidate_now`](Self::invalidate_now) does what it says. Formats that demand break-before-make need it; without
     /// it, what would replace a live entry of such a format is refused.

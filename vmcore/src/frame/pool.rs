@@ -187,12 +187,18 @@ impl<R: RawMutex> Pool<R> {
                     empty = unsafe { state.put_object(object.cast(), F::PAGE_SHIFT) };
                 }
             }
-            if let Some(frame) = empty {
-                // SAFETY: none of the page's objects is out and the page is off the list: nothing refers to it. A record
-                // that contradicts is left alone, which leaks the frame rather than freeing another's.
-                let _ = unsafe { free_one(frames, frame, FrameUse::Pool) };
-            }
+            free_page(frames, empty);
         }
+    }
+
+    /// Gives one object back, as [`give`](Self::give).
+    ///
+    /// # Safety
+    /// It came from this pool, holds no live value and nothing refers to it.
+    pub(crate) unsafe fn give_one<F: Frames>(&self, frames: &F, object: NonNull<u8>) {
+        // SAFETY: the caller's promise; the pool's pages are aligned to the page size.
+        let empty = unsafe { self.state.lock().put_object(object.cast(), F::PAGE_SHIFT) };
+        free_page(frames, empty);
     }
 
     /// Adds a page that is lent for ever.
@@ -223,6 +229,16 @@ impl<R: RawMutex> Pool<R> {
         unsafe { state.link(header) };
         state.pages += 1;
         state
+    }
+}
+
+/// Gives the frame of a page back that became empty.
+#[inline]
+fn free_page<F: Frames>(frames: &F, empty: Option<Frame>) {
+    if let Some(frame) = empty {
+        // SAFETY: none of the page's objects is out and the page is off the list: nothing refers to it. A record
+        // that contradicts is left alone, which leaks the frame rather than freeing another's.
+        let _ = unsafe { free_one(frames, frame, FrameUse::Pool) };
     }
 }
 

@@ -339,8 +339,10 @@ impl<P: Platform> Reserve<P> {
         if frames > SMALL && frames > self.platform.available_frames() {
             return Err(OutOfFrames { wanted: frames });
         }
-        self.tables.fill(&self.platform, FrameUse::Table, need.tables)?;
-        self.pages.fill(&self.platform, FrameUse::Page, need.pages)?;
+        if frames != 0 {
+            self.tables.fill(&self.platform, FrameUse::Table, need.tables)?;
+            self.pages.fill(&self.platform, FrameUse::Page, need.pages)?;
+        }
         while self.blocks.len() < need.blocks && self.may_have_blocks() {
             match FrameRun::allocate(&self.platform, FrameUse::Page, 1 << self.block_shift, self.block_shift) {
                 Some(run) => {
@@ -415,19 +417,6 @@ impl<P: Platform> Reserve<P> {
     }
 }
 
-/// Gives an object back to its pool, with no reserve made for it alone.
-///
-/// # Safety
-/// As for [`Reserve::put_object`]; no lock is held.
-pub(crate) unsafe fn give_object<P: Platform, T>(platform: &P, object: NonNull<T>) {
-    if let Some(pool) = platform.machine().pools().get(const { class_of::<T>() }) {
-        let mut list = ObjectList::new();
-        // SAFETY: the object belongs to this class and is unused, as the caller vouches.
-        unsafe { list.push(object.cast()) };
-        pool.give(platform, &mut list);
-    }
-}
-
 impl<P: Platform> Drop for Reserve<P> {
     #[inline]
     fn drop(&mut self) {
@@ -453,6 +442,17 @@ impl<P: Platform> Reserve<P> {
                 pool.give(&self.platform, list);
             }
         }
+    }
+}
+
+/// Gives the memory of a `T` back to its pool at once. Called without any lock.
+///
+/// # Safety
+/// As for [`Reserve::put_object`].
+pub(crate) unsafe fn free_object<P: Platform, T>(platform: &P, object: NonNull<T>) {
+    if let Some(pool) = platform.machine().pools().get(const { class_of::<T>() }) {
+        // SAFETY: the object belongs to this class and is unused, as the caller vouches.
+        unsafe { pool.give_one(platform, object.cast()) };
     }
 }
 

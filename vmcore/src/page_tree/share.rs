@@ -453,7 +453,7 @@ pub(super) unsafe fn release<V: TreeValue, C: TreeContext<V>>(link: Link, contex
     if node.is_leaf() && node.size() == NodeSize::Full {
         // SAFETY: it is a full-sized leaf.
         let values = unsafe { node.values() };
-        context.discard_all(values.iter().flatten().map(|bits| V::from_bits(*bits)));
+        context.discard_all(values.iter().filter_map(|bits| bits.map(V::from_bits)));
     } else {
         for_each(node.present(), |index| match node.entry(index) {
             Entry::Absent => {}

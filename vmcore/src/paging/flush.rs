@@ -151,6 +151,10 @@ impl FlushScope {
 
     /// Adds all that `other` holds.
     pub fn merge(&mut self, other: &Self) {
+        if self.is_empty() && !self.globals {
+            *self = *other;
+            return;
+        }
         if other.everything {
             self.set_everything();
         }

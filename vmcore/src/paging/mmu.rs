@@ -349,6 +349,13 @@ pub unsafe trait Mmu: Copy + Send + Sync + fmt::Debug {
         (self.dirty_modifier() == 0).then_some(format.present | format.leaf.mask())
     }
 
+    /// The bits of a word in a table of the lowest level on which it depends whether it is a leaf; `None` where it depends on more than what each of them is.
+    #[inline]
+    fn leaf_mask(&self) -> Option<u64> {
+        let at = self.level(0).filter(|_| !const { Self::FORMAT.has_contiguous() })?;
+        Pattern::leaf(Self::FORMAT, at).bits(beyond_width(self, at.leaf_address, at.leaf_address_high))
+    }
+
     /// A leaf's word with other bits of [access](Self::encode_access), all else kept.
     #[inline]
     fn replace_access(&self, word: u64, bits: u64) -> u64 {
@@ -750,6 +757,12 @@ impl Pattern {
             && word & (self.mask | clear) == self.value
             && (self.any_present == u64::MAX || word & self.any_present != 0)
             && (self.any_kind == u64::MAX || word & self.any_kind != 0)
+    }
+
+    /// The bits that [`matches`](Self::matches) looks at, if it looks at each of them alone.
+    #[inline(always)]
+    fn bits(&self, clear: u64) -> Option<u64> {
+        (self.any_present == u64::MAX && self.any_kind == u64::MAX).then_some(self.mask | clear)
     }
 }
 

@@ -117,9 +117,9 @@ impl<P: Platform> Pending<P> {
         }
     }
 
-    /// Adds what a change of tables gathered, which concerns these CPUs.
+    /// Adds what a change of tables gathered, which concerns these CPUs. Nothing is left in what was gathered but its scope.
     #[inline]
-    pub(crate) fn absorb(&mut self, platform: &P, mut gather: Gather, cpus: &P::CpuSet) {
+    pub(crate) fn absorb_from(&mut self, platform: &P, gather: &mut Gather, cpus: &P::CpuSet) {
         if !gather.scope.is_empty() {
             self.request.scope.merge(&gather.scope);
             self.request.cpus.union_with(cpus);
@@ -186,8 +186,18 @@ impl<P: Platform> Pending<P> {
 
     /// Flushes and releases what was changed by an operation that was refused in the end, with no lock held: that is true once it is
     /// flushed, whatever became of the rest.
-    pub(crate) fn complete(self, platform: &P) {
-        Flush::new(platform.clone(), self, ()).complete();
+    pub(crate) fn complete(mut self, platform: &P) {
+        self.complete_in_place(platform);
+    }
+
+    /// Flushes, and releases what waits. Once, with no lock held.
+    #[inline]
+    pub(crate) fn complete_in_place(&mut self, platform: &P) {
+        let request = &self.request;
+        if !request.cpus.is_empty() && !request.scope.is_empty() {
+            platform.flush(request);
+        }
+        self.release(platform);
     }
 
     #[inline]
@@ -260,11 +270,7 @@ impl<P: Platform, T> Flush<P, T> {
     pub fn complete(mut self) -> T {
         // Where it lies: it is large, and most flushes are nothing.
         let inner = &mut *self.inner;
-        let request = &inner.pending.request;
-        if !request.cpus.is_empty() && !request.scope.is_empty() {
-            inner.platform.flush(request);
-        }
-        inner.pending.release(&inner.platform);
+        inner.pending.complete_in_place(&inner.platform);
         // SAFETY: `self` is forgotten, so each is taken, or dropped, once; what waited has no destructor.
         let value = unsafe {
             ptr::drop_in_place(&raw mut inner.platform);

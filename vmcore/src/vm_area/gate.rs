@@ -20,7 +20,7 @@ use core::ptr::NonNull;
 use super::inner::{AreaInner, AreaMarks, AreaState, release_area};
 use super::page::{drop_page, free_page, release_page};
 use crate::addr::Frame;
-use crate::frame::give_object;
+use crate::frame::free_object;
 use crate::paging::{Deferred, Pending, Release, ReleaseStep, Released};
 use crate::platform::Platform;
 
@@ -109,7 +109,7 @@ impl<P: Platform> Gate<P> {
             rest.gate_count = rest.gate_count.saturating_sub(1);
         }
         // SAFETY: nothing refers to the gate any more, and nothing in it needs dropping.
-        unsafe { give_object(platform, gate) };
+        unsafe { free_object(platform, gate) };
         // SAFETY: the gate's reference is given up, with no lock held.
         unsafe { release_area(platform, area) };
     }

@@ -21,7 +21,7 @@ use core::ptr::NonNull;
 use super::account::uncharge_frame;
 use super::run::{release_run, split_run};
 use crate::addr::Frame;
-use crate::frame::{FrameMeta, FrameUse, Freeing, Need, Reserve, free_one, free_one_of};
+use crate::frame::{FrameMeta, FrameMetaTable, FrameUse, Freeing, Need, Reserve, free_one, free_one_of};
 use crate::page_tree::{
     CannotDuplicate, FullNode, MediumNode, Node, NodeSize, NodeStore, NodesNeeded, OutOfNodes, TreeValue, ValueOwner,
 };
@@ -239,9 +239,18 @@ impl<P: Platform> ValueOwner<Page> for TreeSupply<'_, P> {
     #[inline(never)]
     fn discard_all(&mut self, pages: impl Iterator<Item = Page>) {
         let mut freeing = Freeing::new(self.platform, FrameUse::Page);
+        let mut metas = FrameMetaTable::new(Frame::new(0), &[]);
         for page in pages {
             let Some(frame) = page.held_frame() else { continue };
-            let Some(meta) = self.platform.frame_meta(frame) else { continue };
+            let meta = match metas.get(frame) {
+                Some(meta) => meta,
+                None => {
+                    let Some(found) = self.platform.frame_metas_with(frame) else { continue };
+                    metas = found;
+                    let Some(meta) = metas.get(frame) else { continue };
+                    meta
+                }
+            };
             // SAFETY: it was the last reference; as for `release_page`.
             if drop_page_of(self.platform, meta) && unsafe { freeing.add(meta, frame) }.is_err() {
                 self.platform.machine().note_refused_free();

@@ -150,18 +150,23 @@ impl<P: Platform, M: Mmu> SpaceInner<P, M> {
     /// Adds what a change gathered to its flush. Called after the tables were changed: the CPUs that use the space are to be
     /// flushed, and those that do not will forget when they are activated.
     pub(crate) fn absorb(&self, platform: &P, mut gather: Gather, pending: &mut Pending<P>) {
+        self.absorb_from(platform, &mut gather, pending);
+    }
+
+    /// The same, and nothing is left in what was gathered but its scope.
+    pub(super) fn absorb_from(&self, platform: &P, gather: &mut Gather, pending: &mut Pending<P>) {
         if !self.global {
             // Whole tables are given up unread: no leaf in a user space's is global.
             gather.scope.clear_globals();
         }
         if gather.scope.is_empty() {
             // Nothing concerns any CPU.
-            pending.absorb(platform, gather, &P::CpuSet::EMPTY);
+            pending.absorb_from(platform, gather, &P::CpuSet::EMPTY);
             return;
         }
         let mut cpus = self.cpus.lock(platform);
         self.note_change(&mut cpus);
-        pending.absorb(platform, gather, cpus.active());
+        pending.absorb_from(platform, gather, cpus.active());
     }
 
     /// Has every CPU forget what a change whose flush is outstanding took out of the tables here, if the format demands that before something else

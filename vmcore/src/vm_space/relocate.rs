@@ -83,6 +83,58 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         size: u64,
         destination: Destination,
     ) -> Result<Flush<P, PageRange>, SpaceError> {
+        let mut pending = Pending::new();
+        let range = self.relocate_into(range, size, destination, &mut pending)?;
+        Ok(Flush::new(self.platform().clone(), pending, range))
+    }
+
+    /// As [`relocate`](Self::relocate), with its flush completed: when it returns no CPU can use anything of the addresses that were left, and they are free. Cheaper than to
+    /// [`complete`](Flush::complete) what `relocate` gives, which is large and has to be moved.
+    ///
+    /// Call it with no lock held that another CPU may need before it can answer.
+    ///
+    /// Cost: as `relocate`, and the flush.
+    ///
+    /// # Errors
+    /// As `relocate`.
+    ///
+    /// ```
+    /// # #[cfg(feature = "sim")] {
+    /// use vmcore::paging::{Access, Mmu};
+    /// use vmcore::vm_area::{Area, AreaKind};
+    /// use vmcore::vm_space::{Destination, MapRequest, Place, Space};
+    /// use vmcore::{Platform, sim::Sim};
+    /// let sim = Sim::builder().build();
+    /// let bounds = sim.machine().mmu().range(0xffff_ff80_0000_0000, 0x80_0000_0000).unwrap();
+    /// let kernel = Space::kernel(&sim, bounds, None, Default::default()).unwrap();
+    /// let space = Space::user(&kernel, Default::default()).unwrap();
+    /// let area = Area::new(&sim, AreaKind::Open { size: 0x4000 }, Default::default()).unwrap();
+    /// let range = space.map(&MapRequest::new(&area).at(0x40_0000).populated()).unwrap();
+    /// let moved = space.relocate_completed(range, 0x4000, Destination::To(Place::At(0x80_0000))).unwrap();
+    /// assert_eq!(moved.start().as_u64(), 0x80_0000);
+    /// assert!(space.map(&MapRequest::new(&area).at(0x40_0000)).is_ok(), "the addresses are free");
+    /// # }
+    /// ```
+    pub fn relocate_completed(
+        &self,
+        range: PageRange,
+        size: u64,
+        destination: Destination,
+    ) -> Result<PageRange, SpaceError> {
+        let mut pending = Pending::new();
+        let range = self.relocate_into(range, size, destination, &mut pending)?;
+        pending.complete_in_place(self.platform());
+        Ok(range)
+    }
+
+    /// Relocates, and adds what is to be flushed to what was empty; it stays so where nothing was changed.
+    fn relocate_into(
+        &self,
+        range: PageRange,
+        size: u64,
+        destination: Destination,
+        pending: &mut Pending<P>,
+    ) -> Result<PageRange, SpaceError> {
         self.check_range(range)?;
         let bad = |fault| Err(RangeError { fault, start: range.start().as_u64(), size }.into());
         if size == 0 {
@@ -91,15 +143,16 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         if size & (page_size::<P>() - 1) != 0 {
             return bad(RangeFault::Unaligned);
         }
+        let mut reserve = Reserve::new(self.platform());
         match destination {
-            Destination::InPlace => self.resize_in_place(range, size),
-            Destination::Anywhere => match self.resize_in_place(range, size) {
+            Destination::InPlace => self.resize_in_place(range, size, &mut reserve, pending),
+            Destination::Anywhere => match self.resize_in_place(range, size, &mut reserve, pending) {
                 Err(SpaceError::Conflict(_) | SpaceError::Range(_)) => {
-                    self.move_with(range, size, Place::FirstGap, false, &mut Reserve::new(self.platform()))
+                    self.move_into((range, size), Place::FirstGap, false, &mut reserve, pending)
                 }
                 result => result,
             },
-            Destination::To(place) => self.move_with(range, size, place, false, &mut Reserve::new(self.platform())),
+            Destination::To(place) => self.move_into((range, size), place, false, &mut reserve, pending),
         }
     }
 
@@ -146,10 +199,15 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         self.move_with(range, range.size(), place, true, &mut Reserve::new(self.platform()))
     }
 
-    fn resize_in_place(&self, range: PageRange, size: u64) -> Result<Flush<P, PageRange>, SpaceError> {
+    fn resize_in_place(
+        &self,
+        range: PageRange,
+        size: u64,
+        reserve: &mut Reserve<P>,
+        pending: &mut Pending<P>,
+    ) -> Result<PageRange, SpaceError> {
         let (platform, inner) = (self.platform(), self.inner());
-        let mut reserve = Reserve::new(platform);
-        let mut index = inner.lock_index(platform);
+        let mut index = inner.lock_index_at(platform, range.start());
         let (slot, pages) = self.check_source(&index, range, size)?;
         let kept = inner.tables.lock(platform).mmu().range(range.start().as_u64(), size)?;
         if !inner.bounds.covers(kept) {
@@ -158,8 +216,9 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         }
         if let Some(rest) = range.after(kept) {
             drop(index);
-            let flush = self.unmap_if(rest, |index| self.check_source(index, range, size).map(|_| ()))?;
-            return Ok(flush.map(|()| kept));
+            let check = |index: &_| self.check_source(index, range, size).map(|_| ());
+            self.unmap_into(rest, false, check, reserve, pending)?;
+            return Ok(kept);
         }
         if let Some(more) = kept.after(range) {
             if let Some(other) = index.overlapping(more).next() {
@@ -172,10 +231,9 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                 });
             }
             inner.tally.check(0, more.pages(P::PAGE_SHIFT), P::PAGE_SHIFT)?;
-            self.extend(&mut index, slot, more, pages, &mut reserve);
+            self.extend(&mut index, slot, more, pages, reserve);
         }
-        drop(index);
-        Ok(Flush::new(platform.clone(), Pending::new(), kept))
+        Ok(kept)
     }
 
     /// Has the window of a slot show what lies behind it as well, of an area that has so many pages then.
@@ -210,11 +268,25 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         leave: bool,
         reserve: &mut Reserve<P>,
     ) -> Result<Flush<P, PageRange>, SpaceError> {
+        let mut pending = Pending::new();
+        let to = self.move_into((range, size), place, leave, reserve, &mut pending)?;
+        Ok(Flush::new(self.platform().clone(), pending, to))
+    }
+
+    /// The same, and adds what is to be flushed to what was empty; it stays so where nothing was changed.
+    fn move_into(
+        &self,
+        (range, size): (PageRange, u64),
+        place: Place,
+        leave: bool,
+        reserve: &mut Reserve<P>,
+        pending: &mut Pending<P>,
+    ) -> Result<PageRange, SpaceError> {
         let (platform, inner) = (self.platform(), self.inner());
         let mut need = Need::default();
         loop {
             reserve.top_up(&need)?;
-            let mut index = inner.lock_index(platform);
+            let mut index = inner.lock_index_at(platform, range.start());
             let (slot, pages) = self.check_source(&index, range, size)?;
             let Some(window) = slot.window else { return Err(SpaceError::Foreign(range.start())) };
             let cuts = usize::from(slot.range.before(range).is_some()) + usize::from(slot.range.after(range).is_some());
@@ -244,7 +316,8 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             if stays == Some(Stays::Fresh) {
                 AreaInner::add_need_for_fresh(&state, &mut need);
             }
-            need.tables = tables.tables_to_move(platform, moved, arrives);
+            let plan = tables.plan_move(platform, moved, arrives);
+            need.tables = plan.needed();
             if let Some(rest) = rest {
                 need.tables += tables.tables_to_split(platform, rest);
             }
@@ -253,8 +326,8 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             }
             self.check_shown(&tables, 0, need.tables)?;
             let Some(object) = reserve.take_object::<Window<P, M>>() else { continue };
-            let (mut pending, mut gather) = (Pending::new(), Gather::default());
-            if let Err(error) = tables.move_range(platform, moved, arrives, &mut reserve.tables, &mut gather) {
+            let mut gather = Gather::default();
+            if let Err(error) = tables.move_as_planned(platform, &plan, &mut reserve.tables, &mut gather) {
                 // SAFETY: the memory is unused still.
                 unsafe { reserve.put_object(object) };
                 return Err(error.into());
@@ -275,7 +348,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                 inner.guards.lock(platform).relocate(range, to);
             }
             let at = (area, &mut *state);
-            let mut parts = self.gate_live(slot, window, range, at, reserve, &mut gather, &mut pending);
+            let mut parts = self.gate_live(slot, window, range, at, reserve, &mut gather, pending);
             if let Some(stays) = stays {
                 // As many objects were reserved.
                 if let [_, Some(Slot { window: Some(gated), .. }), _] = parts {
@@ -285,7 +358,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             }
             drop((tables, state));
             if let Some(rest) = rest {
-                clear_tables(platform, inner, slot, rest, &mut reserve.tables, &mut gather, &mut pending);
+                clear_tables(platform, inner, slot, rest, &mut reserve.tables, &mut gather, pending);
             }
             index.replace(&slot, parts, reserve);
             let inserted = index.insert(Slot { range: to, window: Some(object) }, reserve);
@@ -295,9 +368,8 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             if leave {
                 self.join(&mut index, range, reserve);
             }
-            inner.absorb(platform, gather, &mut pending);
-            drop(index);
-            return Ok(Flush::new(platform.clone(), pending, to));
+            inner.absorb_from(platform, &mut gather, pending);
+            return Ok(to);
         }
     }
 
@@ -327,7 +399,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         Some(record)
     }
 
-    /// Checks that the range lies in one window that may be relocated; gives its slot, and how many pages its area has then.
+    /// Checks that the range lies in one window that may be relocated; gives its slot, and how many pages its area must have then (0 if the window does not grow).
     fn check_source(
         &self,
         index: &Index<P, Window<P, M>>,
@@ -346,14 +418,11 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             if grows && window.flags.contains(WindowFlags::LOCKED) {
                 return Err(SpaceError::Locked(part.start()));
             }
-            let first = window.area_page(range.start());
-            let state = area.lock(self.platform());
-            let shown = range.pages(P::PAGE_SHIFT);
-            let pages = if grows { grown::<P>(area, &state, (first, shown), size)? } else { state.pages() };
-            found = Some(pages);
+            let (first, shown) = (window.area_page(range.start()), range.pages(P::PAGE_SHIFT));
+            found = Some(if grows { grown::<P>(area, &area.lock(self.platform()), (first, shown), size)? } else { 0 });
             Ok(())
         })?;
-        let slot = index.find(range.start());
+        let slot = index.find_near(range.start());
         let (Some(slot), Some(pages)) = (slot, found) else { return Err(SpaceError::NoWindow(range.start())) };
         match slot.range.after(range) {
             Some(behind) if size > range.size() => Err(SpaceError::Conflict(behind)),

@@ -4,7 +4,6 @@ use core::ptr::NonNull;
 
 use crate::addr::{PageRange, RangeError, RangeFault};
 use crate::frame::{FrameList, Need, Reserve};
-use crate::lock::ExclusiveGuard;
 use crate::paging::{Flush, Gather, Mmu, Pending};
 use crate::platform::Platform;
 use crate::vm_area::{AreaInner, AreaState};
@@ -27,6 +26,41 @@ impl<P: Platform, M: Mmu> Space<P, M> {
     /// The range is not the space's, holds foreign tables or something sealed ([`SpaceError::Sealed`]), or there is no memory to split a window.
     pub fn unmap(&self, range: PageRange) -> Result<Flush<P, ()>, SpaceError> {
         self.unmap_if(range, |_| Ok(()))
+    }
+
+    /// As [`unmap`](Self::unmap), with its flush completed: when it returns no CPU can use anything of the range, its addresses are free, and what nothing else holds is given back. Cheaper
+    /// than to [`complete`](Flush::complete) what `unmap` gives, which is large and has to be moved.
+    ///
+    /// Call it with no lock held that another CPU may need before it can answer. Many changes of which the CPUs are to hear once are better made by `unmap`, whose flushes can be
+    /// [joined](Flush::and).
+    ///
+    /// Cost: as `unmap`, and the flush.
+    ///
+    /// # Errors
+    /// As `unmap`.
+    ///
+    /// ```
+    /// # #[cfg(feature = "sim")] {
+    /// use vmcore::paging::{Access, Mmu};
+    /// use vmcore::vm_area::{Area, AreaKind};
+    /// use vmcore::vm_space::{MapRequest, Space};
+    /// use vmcore::{Platform, sim::Sim};
+    /// let sim = Sim::builder().build();
+    /// let bounds = sim.machine().mmu().range(0xffff_ff80_0000_0000, 0x80_0000_0000).unwrap();
+    /// let kernel = Space::kernel(&sim, bounds, None, Default::default()).unwrap();
+    /// let space = Space::user(&kernel, Default::default()).unwrap();
+    /// let area = Area::new(&sim, AreaKind::Open { size: 0x4000 }, Default::default()).unwrap();
+    /// let range = space.map(&MapRequest::new(&area).at(0x40_0000).populated()).unwrap();
+    /// space.unmap_completed(range).unwrap();
+    /// assert_eq!(space.frame_at(range.start()), None);
+    /// assert!(space.map(&MapRequest::new(&area).at(0x40_0000)).is_ok(), "the addresses are free");
+    /// # }
+    /// ```
+    pub fn unmap_completed(&self, range: PageRange) -> Result<(), SpaceError> {
+        let (platform, mut pending) = (self.platform(), Pending::new());
+        self.unmap_into(range, false, |_| Ok(()), &mut Reserve::new(platform), &mut pending)?;
+        pending.complete_in_place(platform);
+        Ok(())
     }
 
     /// As [`unmap`](Self::unmap); and pages that nothing can reach any more (their area has no handle, and no other window shows them) are released with the flush.
@@ -76,6 +110,21 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         check: impl Fn(&Index<P, Window<P, M>>) -> Result<(), SpaceError>,
         reserve: &mut Reserve<P>,
     ) -> Result<Flush<P, ()>, SpaceError> {
+        let mut pending = Pending::new();
+        self.unmap_into(range, release, check, reserve, &mut pending)?;
+        Ok(Flush::new(self.platform().clone(), pending, ()))
+    }
+
+    /// The same, and adds what is to be flushed to what was empty; it stays so where nothing was changed.
+    #[inline]
+    pub(super) fn unmap_into(
+        &self,
+        range: PageRange,
+        release: bool,
+        check: impl Fn(&Index<P, Window<P, M>>) -> Result<(), SpaceError>,
+        reserve: &mut Reserve<P>,
+        pending: &mut Pending<P>,
+    ) -> Result<(), SpaceError> {
         let (platform, inner) = (self.platform(), self.inner());
         let page_mask = page_size::<P>() - 1;
         if !inner.bounds.covers(range) || (range.start().as_u64() | range.size()) & page_mask != 0 {
@@ -83,21 +132,20 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             return Err(RangeError { fault, start: range.start().as_u64(), size: range.size() }.into());
         }
         let mut need = Need::default();
-        let mut pending = Pending::new();
         loop {
             reserve.top_up(&need)?;
             let mut index = inner.lock_index_at(platform, range.start());
             check(&index)?;
-            if self.unmap_one(&mut index, range, release, reserve, &mut pending).is_some() {
-                drop(index);
-                return Ok(Flush::new(platform.clone(), pending, ()));
+            if self.unmap_one(&mut index, range, release, reserve, pending).is_some() {
+                return Ok(());
             }
             need = self.need_to_unmap(&index, range, release)?;
             if !reserve.covers_with_pools(&need) {
                 continue;
             }
             self.check_tables(need.tables)?;
-            return Ok(self.commit_unmap(index, range, release, reserve));
+            self.commit_unmap(&mut index, range, release, reserve, pending);
+            return Ok(());
         }
     }
 
@@ -130,7 +178,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let mut gather = Gather::default();
         // With the index exclusively, and the area: nothing is linked or mapped there meanwhile.
         let cleared = inner.leaf_tables.are_surely_clear(platform, range)
-            || inner.tables.lock(platform).unmap(platform, range, &mut reserve.tables, &mut gather, |_, _| {}).is_ok();
+            || inner.tables.lock(platform).clear(platform, range, &mut reserve.tables, &mut gather).is_ok();
         let unchanged = gather.scope.is_empty() && gather.tables.is_empty();
         if !cleared && unchanged {
             // Something is to be cut, or is in the way.
@@ -162,7 +210,7 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         // SAFETY: the window is live, and in this space; index and area are locked.
         unsafe { defer_gated(inner, pointer, pending) };
         drop(state);
-        inner.absorb(platform, gather, pending);
+        inner.absorb_from(platform, &mut gather, pending);
         Some(())
     }
 
@@ -196,13 +244,13 @@ impl<P: Platform, M: Mmu> Space<P, M> {
     /// Everything is reserved: from here on nothing fails.
     fn commit_unmap(
         &self,
-        mut index: ExclusiveGuard<'_, P, Index<P, Window<P, M>>>,
+        index: &mut Index<P, Window<P, M>>,
         range: PageRange,
         release: bool,
         reserve: &mut Reserve<P>,
-    ) -> Flush<P, ()> {
+        pending: &mut Pending<P>,
+    ) {
         let (platform, inner) = (self.platform(), self.inner());
-        let mut pending = Pending::new();
         let mut gather = Gather::default();
         let mut next = Some(range.start());
         let overlaps = |slot: &Slot<_>| slot.range.overlaps(range);
@@ -210,22 +258,20 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             // One window is looked up once, where the range ends with it.
             next = slot.range.last().checked_add(1).filter(|next| range.contains(*next));
             if release {
-                self.release_part(&slot, range, Windows::Go, reserve, &mut pending);
+                self.release_part(&slot, range, Windows::Go, reserve, pending);
             }
             // First the window is gated, so that what its area gives up from here on is flushed here too; then its tables
             // are cleared.
-            let parts = self.gate(slot, range, reserve, &mut gather, &mut pending);
+            let parts = self.gate(slot, range, reserve, &mut gather, pending);
             if let Some(middle) = slot.range.intersection(range) {
-                clear_tables(platform, inner, slot, middle, &mut reserve.tables, &mut gather, &mut pending);
+                clear_tables(platform, inner, slot, middle, &mut reserve.tables, &mut gather, pending);
             }
             // A window that goes as a whole keeps its slot until the flush is acknowledged.
             if !range.covers(slot.range) {
                 index.replace(&slot, parts, reserve);
             }
         }
-        inner.absorb(platform, gather, &mut pending);
-        drop(index);
-        Flush::new(platform.clone(), pending, ())
+        inner.absorb(platform, gather, pending);
     }
 
     /// Gates what `range` covers of a slot's window; what lies before and after stays live. Gives the slots that take its place.
@@ -396,7 +442,7 @@ pub(super) fn unlink_empty_tables<P: Platform, M: Mmu>(
     pending: &mut Pending<P>,
 ) {
     let mut tables = inner.tables.lock(platform);
-    if tables.unmap(platform, part, &mut FrameList::new(), gather, |_, _| {}).is_err() {
+    if tables.clear(platform, part, &mut FrameList::new(), gather).is_err() {
         pending.note_lost();
     }
 }

@@ -30,7 +30,7 @@ use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 
 use crate::addr::{PageRange, VirtAddr};
-use crate::frame::{Reserve, give_object};
+use crate::frame::{Reserve, free_object};
 use crate::paging::{Access, Deferred, Gather, Marks, Mmu, Pending, Release, ReleaseStep, Released};
 use crate::platform::Platform;
 use crate::vm_area::{AreaInner, AreaState, View, ViewChange, Viewer, release_area};
@@ -543,7 +543,7 @@ impl<P: Platform, M: Mmu> Window<P, M> {
         unsafe {
             let window = object.byte_sub(View::<P, WindowTraits>::DEFERRED).cast::<Self>();
             let area = window.as_ref().area;
-            give_object(platform, window);
+            free_object(platform, window);
             release_area(platform, area);
         }
     }

@@ -64,6 +64,11 @@ impl<'a, F: Frames, M: Mmu> Cursor<'a, F, M> {
     }
 
     #[inline]
+    pub(super) fn frames(&self) -> &'a F {
+        self.frames
+    }
+
+    #[inline]
     pub(super) fn level(&self) -> usize {
         self.level
     }

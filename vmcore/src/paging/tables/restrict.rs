@@ -14,7 +14,7 @@ use crate::paging::{Access, Entry, Leaf, Mmu, TableError, Tables};
 
 use super::Gather;
 use super::change::Forget;
-use super::cursor::Run;
+use super::cursor::{Cursor, Run};
 use super::group::Remade;
 use super::page::Found;
 use super::table::Table;
@@ -68,6 +68,8 @@ impl<M: Mmu> Tables<M> {
             } else if level == 0 {
                 let run = self.singles(&cursor);
                 complete &= self.restrict_run(&table, run, cursor.address(), keep, (&mut forget, gather));
+                cursor.pass(run);
+            } else if let Some(run) = self.restrict_tables(&cursor, keep, (&mut forget, &mut *gather), &mut complete) {
                 cursor.pass(run);
             } else {
                 match cursor.entry() {
@@ -125,6 +127,26 @@ impl<M: Mmu> Tables<M> {
         let complete = self.restrict_run(table, run, range.start(), keep, (&mut forget, gather));
         forget.finish(gather);
         complete
+    }
+
+    /// Restricts what lies in the leaf tables that the entries from the cursor on lead to, as far as the range covers those; `None` where there are no such.
+    #[inline]
+    fn restrict_tables<F: Frames>(
+        &self,
+        cursor: &Cursor<'_, F, M>,
+        keep: Access,
+        (forget, gather): (&mut Forget, &mut Gather),
+        complete: &mut bool,
+    ) -> Option<Run> {
+        if const { M::FORMAT.has_contiguous() } {
+            return None;
+        }
+        let (start, size) = (cursor.address().as_u64(), cursor.span().size());
+        // They were looked at when cuts were counted.
+        self.leaf_tables_at::<F, true>(cursor, |step, table| {
+            let (all, at) = (Run { first: 0, count: table.len() }, VirtAddr::new(start + step as u64 * size));
+            *complete &= self.restrict_run(&table, all, at, keep, (forget, gather));
+        })
     }
 
     /// Restricts the leaves of a run, the first of which shows `start` and none of which is of a group. False if the format cannot say what would be left of some.

@@ -8,6 +8,34 @@ use crate::paging::{EntryWord, Flag, Mmu};
 
 use super::cursor::Run;
 
+/// What becomes of the word of an entry.
+pub(super) trait Change: Copy {
+    /// The new word. The old one may be asked for.
+    fn of(self, word: impl FnOnce() -> u64) -> u64;
+}
+
+/// These bits are exchanged.
+#[derive(Clone, Copy)]
+struct Flip(u64);
+
+impl Change for Flip {
+    #[inline(always)]
+    fn of(self, word: impl FnOnce() -> u64) -> u64 {
+        word() ^ self.0
+    }
+}
+
+/// Nothing is left.
+#[derive(Clone, Copy)]
+pub(super) struct Clear;
+
+impl Change for Clear {
+    #[inline(always)]
+    fn of(self, _word: impl FnOnce() -> u64) -> u64 {
+        0
+    }
+}
+
 /// A table that can be reached. Every index is masked to the table's length at the access.
 pub(super) struct Table<'a, M: Mmu> {
     pointer: *mut u8,
@@ -264,7 +292,7 @@ impl<'a, M: Mmu> Table<'a, M> {
         let mut step = 0;
         while step + STRIDE <= count {
             // SAFETY: those from `first` to `first + count` lie in the table.
-            if mmu.is_present(unsafe { self.joined::<STRIDE>(first + step) }.0) {
+            if mmu.is_present(unsafe { self.joined::<STRIDE>(first + step, (0, u64::MAX)) }.0) {
                 break;
             }
             step += STRIDE;
@@ -272,13 +300,12 @@ impl<'a, M: Mmu> Table<'a, M> {
         (step..count).find(|place| mmu.is_present(self.load(first + place)))
     }
 
-    /// What is set in any of `N` entries from `first` on, and what is set in all of them.
+    /// What is set in any of `N` entries from `first` on or was in those before, and what is set in all of them and was.
     ///
     /// # Safety
     /// They lie in the table.
     #[inline(always)]
-    unsafe fn joined<const N: usize>(&self, first: usize) -> (u64, u64) {
-        let (mut any, mut all) = (0, u64::MAX);
+    unsafe fn joined<const N: usize>(&self, first: usize, (mut any, mut all): (u64, u64)) -> (u64, u64) {
         for place in 0..N {
             // SAFETY: as for `load`, with the caller's promise.
             let word = unsafe { M::Word::load(self.pointer, first + place) };
@@ -310,7 +337,7 @@ impl<'a, M: Mmu> Table<'a, M> {
             let agrees = |any: u64, all: u64| (any ^ word) & alike == 0 && (all ^ word) & alike == 0;
             while index + STRIDE <= end {
                 // SAFETY: those before `end` lie in the table.
-                let (any, all) = unsafe { self.joined::<STRIDE>(index) };
+                let (any, all) = unsafe { self.joined::<STRIDE>(index, (0, u64::MAX)) };
                 if !agrees(any, all) {
                     break;
                 }
@@ -323,50 +350,72 @@ impl<'a, M: Mmu> Table<'a, M> {
         Ok(())
     }
 
-    /// Exchanges the bits of `flip` in as many entries of a run as agree with `key` in the bits of `alike`, so many at a time, from the first on. Gives how
-    /// many those were, and what is set in any and in all of them.
+    /// Makes the same change to entries of a run, from the first on, as long as they agree with `key` in the bits of `alike`; the last few may be left over. Gives how many those were,
+    /// and what is set in any and in all of them.
     ///
     /// A function of its own: among others, the loop has too few registers.
     #[inline(never)]
-    fn flip_alike(&self, run: Run, alike: u64, key: u64, flip: u64) -> (usize, u64, u64) {
-        const STRIDE: usize = 8;
+    fn change_alike(&self, run: Run, alike: u64, key: u64, change: impl Change) -> (usize, u64, u64) {
         let first = run.first & self.mask;
         let count = run.count.min(self.len() - first);
-        let (mut any, mut all, mut done) = (0, u64::MAX, 0);
-        while done + STRIDE <= count {
-            let at = first + done;
-            // SAFETY: as for `load`; those from `first` to `first + count` lie in the table.
-            let words: [u64; STRIDE] = core::array::from_fn(|place| unsafe { M::Word::load(self.pointer, at + place) });
-            let (or, and) = words.iter().fold((0, u64::MAX), |(or, and), word| (or | word, and & word));
-            if or & alike != key || and & alike != key {
-                break;
-            }
-            for (place, word) in words.iter().enumerate() {
-                // SAFETY: as above.
-                unsafe { M::Word::store(self.pointer, at + place, word ^ flip) };
-            }
-            any |= or;
-            all &= and;
-            done += STRIDE;
-        }
-        (done, any, all)
+        let mut seen = (0, u64::MAX);
+        // SAFETY: those from `first` to `first + count` lie in the table.
+        let done = unsafe {
+            let done = self.change_by::<32>(first, count, (alike, key), change, &mut seen);
+            done + self.change_by::<4>(first + done, count - done, (alike, key), change, &mut seen)
+        };
+        (done, seen.0, seen.1)
     }
 
-    /// Changes entries of a run by exchanging bits: `flip` is given a present word and says which, if any. It may look at the bits of `alike` alone, so that it
-    /// is asked once for all that agree in them; without it, of each entry. Shows each run of entries that were changed, counted from the first one's place,
-    /// with whether any of them said yes to `noted`. What would pass the table's end is left out.
+    /// The same, `N` at a time. Adds what is set in those that were changed to what was `seen`, in any and in all.
     ///
-    /// Entries that agree cost a load, a store and a little more, and absent ones a load. What the hardware changes by itself in between is as where one is
-    /// loaded and stored alone.
+    /// # Safety
+    /// The entries lie in the table.
     #[inline(always)]
-    pub(super) fn flip_runs(
+    unsafe fn change_by<const N: usize>(
+        &self,
+        first: usize,
+        count: usize,
+        (alike, key): (u64, u64),
+        change: impl Change,
+        seen: &mut (u64, u64),
+    ) -> usize {
+        let mut done = 0;
+        while done + N <= count {
+            let at = first + done;
+            // SAFETY: the caller's promise.
+            let (any, all) = unsafe { self.joined::<N>(at, *seen) };
+            // Those that were seen before agree.
+            if (any ^ key | all ^ key) & alike != 0 {
+                break;
+            }
+            *seen = (any, all);
+            for step in 0..N {
+                // SAFETY: as for `load`; and as above.
+                let word = || unsafe { M::Word::load(self.pointer, at + step) };
+                // SAFETY: as above.
+                unsafe { M::Word::store(self.pointer, at + step, change.of(word)) };
+            }
+            done += N;
+        }
+        done
+    }
+
+    /// Changes entries of a run: `change` is given a present word and says how, if at all. It may look at the bits of `alike` alone, which the hardware does not
+    /// change, so that it is asked once for all that agree in them; without it, of each entry. Shows each run of entries that were changed, counted from the first
+    /// one's place, with whether any of them said yes to `noted`. What would pass the table's end is left out.
+    ///
+    /// Entries that agree cost a load, a change in memory and a little more, and absent ones a load. What the hardware changes by itself in between is as where one
+    /// is loaded and stored alone.
+    #[inline(always)]
+    pub(super) fn change_runs<C: Change>(
         &self,
         mmu: M,
         run: Run,
         alike: Option<u64>,
         noted: Flag,
-        mut flip: impl FnMut(u64) -> Option<u64>,
-        mut updated: impl FnMut(Run, bool),
+        mut change: impl FnMut(u64) -> Option<C>,
+        mut changed: impl FnMut(Run, bool),
     ) {
         let first = run.first & self.mask;
         let count = run.count.min(self.len() - first);
@@ -375,21 +424,21 @@ impl<'a, M: Mmu> Table<'a, M> {
         let (mut start, mut step, mut yes) = (0, 0, 0);
         while step < count {
             let word = self.load(first + step);
-            if let Some(bits) = if mmu.is_present(word) { flip(word) } else { None } {
-                let together = alike.map(|alike| self.flip_alike(rest(step), alike, word & alike, bits));
+            if let Some(change) = if mmu.is_present(word) { change(word) } else { None } {
+                let together = alike.map(|alike| self.change_alike(rest(step), alike, word & alike, change));
                 if let Some((more, any, all)) = together.filter(|(more, ..)| *more != 0) {
                     // Of several, one may say yes by a bit that is set, or by one that is clear.
                     yes |= noted.yes_bit(any) | noted.yes_bit(all);
                     step += more;
                 } else {
-                    self.store(first + step, word ^ bits);
+                    self.store(first + step, change.of(|| word));
                     yes |= noted.yes_bit(word);
                     step += 1;
                 }
                 continue;
             }
             if step > start {
-                updated(Run { first: start, count: step - start }, yes != 0);
+                changed(Run { first: start, count: step - start }, yes != 0);
             }
             step += 1;
             if !mmu.is_present(word) {
@@ -401,8 +450,22 @@ impl<'a, M: Mmu> Table<'a, M> {
             (start, yes) = (step, 0);
         }
         if step > start {
-            updated(Run { first: start, count: step - start }, yes != 0);
+            changed(Run { first: start, count: step - start }, yes != 0);
         }
+    }
+
+    /// Changes entries of a run by exchanging bits: `flip` is given a present word and says which, if any. All else is as for [`change_runs`](Self::change_runs).
+    #[inline(always)]
+    pub(super) fn flip_runs(
+        &self,
+        mmu: M,
+        run: Run,
+        alike: Option<u64>,
+        noted: Flag,
+        mut flip: impl FnMut(u64) -> Option<u64>,
+        flipped: impl FnMut(Run, bool),
+    ) {
+        self.change_runs(mmu, run, alike, noted, |word| flip(word).map(Flip), flipped);
     }
 
     /// Changes the count of live entries and gives the new one.

@@ -20,11 +20,34 @@ use super::change::Forget;
 use super::cursor::{Cursor, Run};
 use super::group::Group;
 use super::table::Table;
+use super::whole::WholeTables;
 use super::{Gather, NO_LIMIT};
+
+/// How a range is moved, as long as nothing is changed in the tables.
+#[allow(clippy::large_enum_variant, reason = "one lies on the stack of one call, and nothing is boxed here")]
+pub(crate) enum MovePlan<'a, M: Mmu> {
+    /// As the tables that it is.
+    Whole(WholeTables<'a, M>),
+    /// In parts of tables, with so many new ones.
+    Parts { way: Way, needed: u64 },
+    /// Not at all.
+    Refused(TableError),
+}
+
+impl<M: Mmu> MovePlan<'_, M> {
+    /// How many tables it takes at the most; 0 where it is refused.
+    pub(crate) fn needed(&self) -> u64 {
+        match self {
+            Self::Whole(whole) => whole.needed,
+            Self::Parts { needed, .. } => *needed,
+            Self::Refused(_) => 0,
+        }
+    }
+}
 
 /// How a range is brought elsewhere.
 #[derive(Clone, Copy)]
-struct Way {
+pub(crate) struct Way {
     from: PageRange,
     /// Where the first page goes.
     to: VirtAddr,
@@ -110,12 +133,50 @@ impl<M: Mmu> Tables<M> {
         spare: &mut FrameList,
         gather: &mut Gather,
     ) -> Result<(), TableError> {
+        let plan = self.plan_move(frames, from, to);
+        self.move_as_planned(frames, &plan, spare, gather)
+    }
+
+    /// How a range is moved. Cost: O(tables) where aligned alike, otherwise O(tables and leaves).
+    pub(crate) fn plan_move<'a, F: Frames>(&self, frames: &'a F, from: PageRange, to: PageRange) -> MovePlan<'a, M> {
         if let Some(whole) = self.whole_tables(frames, from, to) {
-            return self.move_whole(frames, &whole, (from, to), spare, gather);
+            return MovePlan::Whole(whole);
         }
-        let way = self.way_to_move(frames, from, to)?;
-        let cuts = self.count_cuts(frames, from, |_| true)?;
-        let needed = cuts + self.count_missing(frames, self, way)?;
+        let plan = || {
+            let way = self.way_to_move(frames, from, to)?;
+            let needed = self.count_cuts(frames, from, |_| true)? + self.count_missing(frames, self, way)?;
+            Ok(MovePlan::Parts { way, needed })
+        };
+        plan().unwrap_or_else(MovePlan::Refused)
+    }
+
+    /// Moves a range as it was [planned](Self::plan_move), with the tables as they were then.
+    ///
+    /// # Errors
+    /// As [`move_range`](Self::move_range).
+    pub(crate) fn move_as_planned<F: Frames>(
+        &mut self,
+        frames: &F,
+        plan: &MovePlan<'_, M>,
+        spare: &mut FrameList,
+        gather: &mut Gather,
+    ) -> Result<(), TableError> {
+        match *plan {
+            MovePlan::Whole(ref whole) => self.move_whole(frames, whole, spare, gather),
+            MovePlan::Parts { way, needed } => self.move_parts(frames, (way, needed), spare, gather),
+            MovePlan::Refused(error) => Err(error),
+        }
+    }
+
+    /// Moves what is not nothing but whole tables.
+    fn move_parts<F: Frames>(
+        &mut self,
+        frames: &F,
+        (way, needed): (Way, u64),
+        spare: &mut FrameList,
+        gather: &mut Gather,
+    ) -> Result<(), TableError> {
+        let from = way.from;
         if spare.len() < needed {
             return Err(TableError::NeedsTables(needed));
         }
@@ -228,7 +289,7 @@ impl<M: Mmu> Tables<M> {
                 if from.pages(self.mmu.page_shift()) == 1 && self.is_absent(frames, from.start(), gather) {
                     return Ok(());
                 }
-                return self.unmap(frames, from, spare, gather, |_, _| {});
+                return self.clear(frames, from, spare, gather);
             }
         }
     }
@@ -255,14 +316,7 @@ impl<M: Mmu> Tables<M> {
     /// How many tables [`move_range`](Self::move_range) takes at the most for what is mapped now: those missing at the new place, and those
     /// for splitting. 0 where it would be refused. Cost: O(tables and leaves).
     pub fn tables_to_move<F: Frames>(&self, frames: &F, from: PageRange, to: PageRange) -> u64 {
-        if let Some(whole) = self.whole_tables(frames, from, to) {
-            return whole.needed;
-        }
-        let count = || {
-            let way = self.way_to_move(frames, from, to)?;
-            Ok::<_, TableError>(self.count_cuts(frames, from, |_| true)? + self.count_missing(frames, self, way)?)
-        };
-        count().unwrap_or(0)
+        self.plan_move(frames, from, to).needed()
     }
 
     fn way_to_move<F: Frames>(&self, frames: &F, from: PageRange, to: PageRange) -> Result<Way, TableError> {

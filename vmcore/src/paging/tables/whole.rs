@@ -15,7 +15,7 @@ use crate::paging::{Access, Mmu, TableError, Tables};
 
 use super::Gather;
 use super::change::Forget;
-use super::cursor::Run;
+use super::cursor::{Cursor, Run};
 use super::table::Table;
 
 /// The level whose entries are moved.
@@ -25,7 +25,9 @@ const LEVEL: usize = 1;
 type Path<'a, M> = [Option<(Table<'a, M>, usize)>; MAX_LEVELS];
 
 /// Entries that may be moved as they are, as long as nothing is changed.
-pub(super) struct WholeTables<'a, M: Mmu> {
+pub(crate) struct WholeTables<'a, M: Mmu> {
+    from: PageRange,
+    to: VirtAddr,
     path: Path<'a, M>,
     table: Table<'a, M>,
     run: Run,
@@ -51,43 +53,85 @@ impl<M: Mmu> Tables<M> {
         let count = (from.size() >> at.shift) as usize;
         let run = |range: PageRange| Run { first: self.index_at(LEVEL, range.start()), count };
         // What tables above forbid would have to be written into each leaf.
-        let (path, level) = self.path_to(frames, from.start(), true)?;
-        let (table, _) = path.get(LEVEL).copied().flatten().filter(|_| level == LEVEL)?;
-        let (target, level) = self.path_to(frames, to.start(), false)?;
-        if level == LEVEL {
-            let (target, _) = target.get(LEVEL).copied().flatten()?;
-            if target.first_present(self.mmu, run(to)).is_some() {
-                return None;
+        let mut path: Path<'a, M> = [None; MAX_LEVELS];
+        let note = |level: usize, table, index| {
+            if let Some(place) = path.get_mut(level) {
+                *place = Some((table, index));
             }
+        };
+        let (table, level) = self.go_down(frames, from.start(), true, note)?;
+        if level != LEVEL {
+            return None;
+        }
+        let (target, level) = self.go_down(frames, to.start(), false, |_, _, _| {})?;
+        if level == LEVEL && target.first_present(self.mmu, run(to)).is_some() {
+            return None;
         }
         let run = run(from);
+        // Only a table of this library can be freed later.
         let mut found = false;
-        for index in run.first..run.first + run.count {
-            let word = table.load(index);
-            if self.mmu.is_present(word) {
-                // Only a table of this library can be freed later.
-                let below = Table::own(frames, self.mmu, LEVEL - 1, self.mmu.decode_table(LEVEL, word)?)?;
-                if below.frame() == table.frame() {
-                    return None;
-                }
-                found = true;
-            }
+        if self.each_leaf_table::<F, false>(frames, &table, run, |_, _| found = true) != run.count {
+            return None;
         }
-        found.then_some(WholeTables { path, table, run, needed: level.saturating_sub(LEVEL) as u64 })
+        let needed = level.saturating_sub(LEVEL) as u64;
+        if found { Some(WholeTables { from, to: to.start(), path, table, run, needed }) } else { None }
     }
 
-    /// The way down to [`LEVEL`], or as far as there are tables of this library, and the level of the last one. `None` where something else than a table is
-    /// in the way, or where one forbids anything and must not.
-    fn path_to<'a, F: Frames>(&self, frames: &'a F, address: VirtAddr, open: bool) -> Option<(Path<'a, M>, usize)> {
-        let mut path = [None; MAX_LEVELS];
+    /// Shows the tables of the lowest level that entries of a table of [`LEVEL`] lead to, each with its place in the run; absent entries are passed. Ends before one that is something else,
+    /// or a table that is not this library's, and gives how many entries lie before it. Whose they are is not looked at again where it was `SEEN`.
+    #[inline(always)]
+    fn each_leaf_table<'a, F: Frames, const SEEN: bool>(
+        &self,
+        frames: &'a F,
+        table: &Table<'a, M>,
+        run: Run,
+        mut show: impl FnMut(usize, Table<'a, M>),
+    ) -> usize {
+        for step in 0..run.count {
+            let word = table.load(run.first + step);
+            if self.mmu.is_present(word) {
+                let frame = self.mmu.decode_table(LEVEL, word).filter(|frame| *frame != table.frame());
+                let reach = if SEEN { Table::reach } else { Table::own };
+                let Some(below) = frame.and_then(|frame| reach(frames, self.mmu, LEVEL - 1, frame)) else {
+                    return step;
+                };
+                show(step, below);
+            }
+        }
+        run.count
+    }
+
+    /// The entries from the cursor on that the range covers as a whole and that lead to nothing but leaf tables of this library: those need no way in and out. Shows each of the tables with its
+    /// place among the entries; where it was `SEEN` whose they are, to be read and written only.
+    #[inline]
+    pub(super) fn leaf_tables_at<'a, F: Frames, const SEEN: bool>(
+        &self,
+        cursor: &Cursor<'a, F, M>,
+        show: impl FnMut(usize, Table<'a, M>),
+    ) -> Option<Run> {
+        let run = cursor.whole_run().filter(|_| cursor.level() == LEVEL)?;
+        let count = self.each_leaf_table::<F, SEEN>(cursor.frames(), &cursor.table(), run, show);
+        (count != 0).then_some(Run { count, ..run })
+    }
+
+    /// Goes down to [`LEVEL`], or as far as there are tables of this library, and gives the last of them with its level. Shows each table that it comes to, with its level and the index of
+    /// the entry there. `None` where something else than a table is in the way, or where one forbids anything and must not.
+    #[inline(always)]
+    fn go_down<'a, F: Frames>(
+        &self,
+        frames: &'a F,
+        address: VirtAddr,
+        open: bool,
+        mut passed: impl FnMut(usize, Table<'a, M>, usize),
+    ) -> Option<(Table<'a, M>, usize)> {
         let mut level = self.mmu.levels().checked_sub(1)?;
         let mut table = Table::own(frames, self.mmu, level, self.root)?;
         loop {
             let index = self.index_at(level, address);
-            *path.get_mut(level)? = Some((table, index));
+            passed(level, table, index);
             let word = table.load(index);
             if level == LEVEL || !self.mmu.is_present(word) {
-                return Some((path, level));
+                return Some((table, level));
             }
             let frame = self.mmu.decode_table(level, word)?;
             if open && Access::all() & self.mmu.limits(level, word) != Access::all() || frame == table.frame() {
@@ -103,16 +147,15 @@ impl<M: Mmu> Tables<M> {
         &self,
         frames: &F,
         whole: &WholeTables<'_, M>,
-        (from, to): (PageRange, PageRange),
         spare: &mut FrameList,
         gather: &mut Gather,
     ) -> Result<(), TableError> {
-        let &WholeTables { ref path, table, run, needed } = whole;
+        let &WholeTables { from, to, ref path, table, run, needed } = whole;
         if spare.len() < needed {
             return Err(TableError::NeedsTables(needed));
         }
         let shift = self.mmu.level(LEVEL).map_or(self.mmu.page_shift(), |at| at.shift);
-        let (target, first) = self.place(frames, to.start().as_u64(), LEVEL, &mut None, spare, needed)?;
+        let (target, first) = self.place(frames, to.as_u64(), LEVEL, &mut None, spare, needed)?;
         let mut forget = Forget::new(self.tag);
         let mut moved = 0;
         for step in 0..run.count {

@@ -36,6 +36,13 @@ impl Gaps {
         Self([a.max(d), b.max(e), c.max(f)])
     }
 
+    /// What is counted for the largest leaves, which is the least.
+    #[inline]
+    pub(super) fn least(self) -> u32 {
+        let [.., least] = self.0;
+        least
+    }
+
     /// The largest of some gaps of which a few changed, the largest of those from `old` to `new`. `largest` looks at all as they are now,
     /// and may stop at a count that it is given.
     #[inline]

@@ -130,7 +130,7 @@ impl<const L: usize> Leaf<L> {
         self.set(at, entry);
         let gaps = match (below, above) {
             // The two parts of a gap count no more than the whole.
-            (Some(below), Some(above)) => self.gaps_without(sizes.between(below, above), sizes),
+            (Some(below), Some(above)) => self.gaps_without(sizes.between(below, above), at, sizes),
             (Some(below), None) => self.header.gaps.max(sizes.between(below, entry.first)),
             (None, Some(above)) => self.header.gaps.max(sizes.between(entry.last, above)),
             (None, None) => Gaps::NONE,
@@ -154,7 +154,7 @@ impl<const L: usize> Leaf<L> {
             (None, Some(above)) => sizes.between(last, above),
             (None, None) => Gaps::NONE,
         };
-        let gaps = self.gaps_without(lost, sizes);
+        let gaps = self.gaps_without(lost, at, sizes);
         self.set_gaps(gaps, below.is_none(), above.is_none())
     }
 
@@ -238,13 +238,23 @@ impl<const L: usize> Leaf<L> {
         self.header.gaps = self.gaps_in(0, self.len(), sizes);
     }
 
-    /// The largest gaps when one is there no more, or only parts of it.
+    /// The largest gaps when one is there no more, or only parts of it, which are beside the entry at `near`.
     #[inline]
-    fn gaps_without(&self, lost: Gaps, sizes: &LeafSizes) -> Gaps {
-        let mut gaps = self.header.gaps;
-        for (size, (largest, lost)) in gaps.0.iter_mut().zip(lost.0).enumerate() {
-            if *largest != 0 && *largest == lost {
-                *largest = self.largest_gap(size, lost, sizes);
+    fn gaps_without(&self, lost: Gaps, near: usize, sizes: &LeafSizes) -> Gaps {
+        let gaps = self.header.gaps;
+        let is_largest = gaps.0.iter().zip(lost.0).any(|(largest, lost)| *largest != 0 && *largest == lost);
+        if is_largest { self.largest_gaps(near, sizes) } else { gaps }
+    }
+
+    /// The largest gaps, of which those beside the entry at `near` are looked at first: what is left of a large gap is most often the largest still, and then the
+    /// length of each other one tells that it is not.
+    fn largest_gaps(&self, near: usize, sizes: &LeafSizes) -> Gaps {
+        let mut gaps = self.gaps_in(near.saturating_sub(1), near + 1, sizes);
+        let next = self.rests.get(1..self.len()).unwrap_or_default();
+        for (last, next) in self.lasts.iter().zip(next) {
+            // The larger the leaves, the fewer pages a gap counts.
+            if next.first.wrapping_sub(*last) > sizes.bytes(gaps.least()) {
+                gaps = gaps.max(sizes.between(*last, next.first));
             }
         }
         gaps

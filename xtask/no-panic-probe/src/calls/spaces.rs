@@ -142,6 +142,9 @@ fn one(space: &Space<Probe>) {
                 }
                 shown(space.unlock_pages(range));
                 shown(space.seal(range));
+                shown(space.protect_completed(range, hidden(Access::READ)));
+                shown(space.relocate_completed(range, hidden(4096), hidden(Destination::Anywhere)));
+                shown(space.unmap_completed(range));
                 match space.protect(range, hidden(Access::READ)) {
                     Ok(flush) => finished(flush),
                     Err(error) => displayed(error),
