@@ -2,7 +2,7 @@
 
 use vmcore::Platform;
 use vmcore::addr::{Frame, VirtAddr};
-use vmcore::inspect::{AreaTree, WhyAccess};
+use vmcore::inspect::{AreaTree, SpaceTables, SpaceTablesIn, WhyAccess};
 use vmcore::paging::{Access, Entry, Mmu, X86_64};
 use vmcore::sim::Sim;
 use vmcore::vm_area::{Area, AreaKind, SectionLayout};
@@ -146,4 +146,19 @@ fn what_has_no_tree_says_so() {
     let sim = Sim::builder().build();
     let area = Area::new(&sim, AreaKind::Untracked { size: 0x1000 }, 0).unwrap();
     assert_eq!(AreaTree(&area).to_string(), "untracked areas have no tree");
+}
+
+#[test]
+fn the_tables_of_a_space_are_told_line_by_line() {
+    let sim = Sim::builder().build();
+    let bounds = sim.machine().mmu().range(0xffff_ff80_0000_0000, 0x80_0000_0000).unwrap();
+    let kernel = Space::kernel(&sim, bounds, None, ()).unwrap();
+    let space = Space::user(&kernel, ()).unwrap();
+    assert!(SpaceTables(&space).to_string().starts_with("0 runs"));
+    let area = Area::new(&sim, AreaKind::Open { size: 0x2000 }, 0).unwrap();
+    space.map(&MapRequest::new(&area).at(0x40_0000).populated()).unwrap();
+    let (whole, range) = (SpaceTables(&space).to_string(), space.range(0x40_0000, 0x2000).unwrap());
+    assert!(whole.starts_with("0x0000000000400000-"), "{whole}");
+    let part = SpaceTablesIn { space: &space, range }.to_string();
+    assert_eq!(part.lines().next(), whole.lines().next());
 }

@@ -63,7 +63,7 @@ pub(crate) struct Arguments {
     /// Only those that this file names, as a run lists the missed: wherever in their files they stand by now
     #[arg(long)]
     again: Option<PathBuf>,
-    /// Only the tests of these files of vmcore/tests, by their names without `.rs`
+    /// Only the tests of these files of vmcore/tests, by their names without `.rs`; `lib` for the library's own
     #[arg(long, num_args = 1..)]
     tests: Vec<String>,
     /// Try so many at a time

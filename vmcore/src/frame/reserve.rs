@@ -457,10 +457,14 @@ pub(crate) unsafe fn free_object<P: Platform, T>(platform: &P, object: NonNull<T
 }
 
 /// Gives every frame of the list back to the embedder.
+#[inline]
 pub(crate) fn free_list<F: Frames>(frames: &F, list: &mut FrameList, purpose: FrameUse) {
-    if list.is_empty() {
-        return;
+    if !list.is_empty() {
+        free_all(frames, list, purpose);
     }
+}
+
+fn free_all<F: Frames>(frames: &F, list: &mut FrameList, purpose: FrameUse) {
     let mut freeing = Freeing::new(frames, purpose);
     while let Some((frame, meta)) = list.pop_with_meta(frames) {
         // SAFETY: frames on a list belong to the list's holder alone, which gives them up here. One whose record says

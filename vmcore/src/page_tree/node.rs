@@ -512,6 +512,16 @@ impl<'a> NodeRef<'a> {
         unsafe { (&raw mut (*self.header()).slots).cast::<Slot>().add(place as usize) }
     }
 
+    /// Where the values are of a leaf that is not full-sized, from this slot's on, which is present: side by side, and none for slots that are absent.
+    #[inline]
+    pub(super) fn packed_values(self, index: SlotIndex) -> *const Option<NonZeroU64> {
+        let before = self.present() & (index.bit() - 1);
+        // Counting bits is slow where processors are not known to do it, and mostly there are none.
+        let place = if before == 0 { 0 } else { before.count_ones() };
+        // SAFETY: a node that is not full-sized has its slots here, and not more of them below than fit.
+        unsafe { (&raw const (*self.header()).slots).cast::<Option<NonZeroU64>>().add(place as usize) }
+    }
+
     /// The values of a full-sized leaf; none in a slot that is absent.
     ///
     /// # Safety

@@ -125,6 +125,49 @@ impl<V: TreeValue> PageTree<V> {
         });
     }
 
+    /// Shows `each` every key from `first` to `last` that is present, in order, with its value. O(nodes × depth + keys); at once where one leaf is all that there is.
+    #[inline(always)]
+    pub(crate) fn each_value(&self, first: u64, last: u64, mut each: impl FnMut(u64, V)) {
+        if self.root.is_none() {
+            return;
+        }
+        // SAFETY: the link comes from the tree, whose nodes live, unchanged, while it is borrowed.
+        let node = unsafe { self.root.node() };
+        if !node.is_leaf() {
+            return self.each_value_below(first, last, each);
+        }
+        let (base, end) = (node.base(), node.base() | node.shift().node_mask());
+        if first > end || last < base {
+            return;
+        }
+        let (from, to) = (SlotIndex::of(first.max(base), node.shift()), SlotIndex::of(last.min(end), node.shift()));
+        let wanted = node.present() & from.and_after() & to.and_before();
+        if wanted == 0 {
+            return;
+        }
+        // The slots of a packed node lie side by side: those that are wanted as well.
+        let mut packed = (node.size() != NodeSize::Full).then(|| node.packed_values(SlotIndex::lowest(wanted)));
+        for_each(wanted, |index| {
+            let bits = match &mut packed {
+                // SAFETY: the slot is present, and one of a leaf.
+                None => unsafe { node.value(index) },
+                Some(values) => {
+                    // SAFETY: there is a value for each slot that is present, in order; none changes while the tree is borrowed.
+                    let bits = unsafe { values.read() };
+                    *values = values.wrapping_add(1);
+                    let Some(bits) = bits else { return };
+                    bits
+                }
+            };
+            each(base | index.offset(node.shift()), V::from_bits(bits));
+        });
+    }
+
+    #[inline(never)]
+    fn each_value_below(&self, first: u64, last: u64, mut each: impl FnMut(u64, V)) {
+        self.visit_each(first, last, |key, value, _| each(key, value));
+    }
+
     /// The leaf that spans a key, or the run that it is in; and whether every node on its path is held by this tree alone. O(depth).
     #[inline]
     fn place_of(&self, key: u64) -> Option<(Place<'_>, bool)> {

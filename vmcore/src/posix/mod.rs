@@ -186,14 +186,28 @@ impl<P: Platform> Memory<P> {
     /// (Which of several between two calls was written to first is not known: they are taken in order.)
     fn refresh(&mut self, space: &Space<P>, start: u64, end: u64) {
         self.follow_stacks(space, start, end);
-        let start = self.regions.chain_start(start.saturating_sub(1)).unwrap_or(start).min(start);
-        let end = self.regions.chain_end(end).unwrap_or(end).max(end);
-        let end = end.saturating_add(1);
-        for at in self.regions.positions_from(start.saturating_sub(1)) {
-            let Some(region) = self.regions.nth(at).copied().filter(|region| region.start < end) else { break };
-            if region.is_private() && region.line == 0 && Self::was_written(space, &region) {
-                self.regions.note_written(region.start);
+        let (mut pages, mut limit, mut before) = (None, end, None);
+        for at in self.regions.chain_start(start).. {
+            let Some(region) = self.regions.nth(at).copied() else { break };
+            // From the region at the end on: those that carry one another on.
+            if before.is_some_and(|before: Region| before.end == limit && self.regions.is_carried_on(&before, &region))
+            {
+                limit = region.end;
             }
+            if region.start > limit {
+                break;
+            }
+            if region.start <= end && end < region.end {
+                limit = region.end;
+            }
+            if region.is_private() && region.line == 0 {
+                let pages = pages.get_or_insert_with(|| space.written_pages());
+                let range = space.range(region.start, region.end - region.start);
+                if range.is_ok_and(|range| pages.are_some_in(range)) {
+                    self.regions.note_written(region.start);
+                }
+            }
+            before = Some(region);
         }
     }
 
@@ -227,10 +241,6 @@ impl<P: Platform> Memory<P> {
         if let Some(start) = self.regions.at(address).filter(|region| region.is_private()).map(|region| region.start) {
             self.regions.note_written(start);
         }
-    }
-
-    fn was_written(space: &Space<P>, region: &Region) -> bool {
-        space.range(region.start, region.end - region.start).is_ok_and(|range| space.was_written(range))
     }
 
     /// A number for what backs shared anonymous memory: odd, unlike addresses of areas.

@@ -136,11 +136,6 @@ impl<P: Frames + Clone> Regions<P> {
         self.list.partition_point(|region| region.end <= address)
     }
 
-    /// The positions of the regions that end behind `address`, in order. O(log n).
-    pub(super) fn positions_from(&self, address: u64) -> core::ops::Range<usize> {
-        self.position(address)..self.list.len()
-    }
-
     /// The region at a position.
     pub(super) fn nth(&self, position: usize) -> Option<&Region> {
         self.list.get(position)
@@ -167,29 +162,25 @@ impl<P: Frames + Clone> Regions<P> {
         rest.iter().take_while(move |region| region.start < end)
     }
 
-    /// Where the regions begin of which each carries the one before on, up to the region at an address. O(log n + those).
-    pub(super) fn chain_start(&self, address: u64) -> Option<u64> {
-        let mut first = *self.at(address)?;
-        let mut at = self.position(address);
-        while let Some(before) = at.checked_sub(1).and_then(|at| self.list.get(at)) {
-            if !before.is_carried_on_by(&first, self.page_shift) {
-                break;
-            }
-            (first, at) = (*before, at - 1);
-        }
-        Some(first.start)
+    /// Whether `next` carries a region on, whatever the protection of both.
+    pub(super) fn is_carried_on(&self, region: &Region, next: &Region) -> bool {
+        region.is_carried_on_by(next, self.page_shift)
     }
 
-    /// Where the regions end of which each is carried on by the next, from the region at an address on. O(log n + those).
-    pub(super) fn chain_end(&self, address: u64) -> Option<u64> {
-        let mut last = *self.at(address)?;
-        for next in self.list.get(self.position(address)..).unwrap_or_default().iter().skip(1) {
-            if !last.is_carried_on_by(next, self.page_shift) {
-                break;
+    /// The position of the first region of which each carries the one before on, up to the region right before an address; of the one that ends where that one begins, if there is
+    /// any; or of the first behind the address. O(log n + those).
+    pub(super) fn chain_start(&self, address: u64) -> usize {
+        let before = address.saturating_sub(1);
+        let at = self.position(before);
+        let Some(last) = self.list.get(at).filter(|region| region.start <= before) else { return at };
+        let mut first = last;
+        for (at, region) in (self.list.get(..at).unwrap_or_default().iter().enumerate()).rev() {
+            if !self.is_carried_on(region, first) {
+                return if region.end == first.start { at } else { at + 1 };
             }
-            last = *next;
+            first = region;
         }
-        Some(last.end)
+        0
     }
 
     /// Whether regions cover every address between the two, without a gap.

@@ -199,8 +199,9 @@ impl<P: Platform> Memory<P> {
             let size = if moved.new_size > moved.old_size { moved.new_size } else { last - from };
             let (source, target) = (space.range(from, last - from).ok(), space.range(to, size).ok());
             let access = region.protection.access();
-            let unmap = target.map(Step::Unmap);
-            let map = target.map(|target| Step::Map(target, access));
+            // Most moves go to where nothing is, and most add nothing.
+            let unmap = target.filter(|target| !space.is_free(*target)).map(Step::Unmap);
+            let map = target.filter(|_| moved.new_size > moved.old_size).map(|target| Step::Map(target, access));
             unmap.into_iter().chain(source.map(|source| Step::Move(source, at(to)))).chain(map)
         });
         left_out.into_iter().chain(parts)

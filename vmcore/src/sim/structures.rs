@@ -62,9 +62,17 @@ impl Level {
             Ok(low) | Err(low) => (low, self.prefixes.partition_point(|prefix| *prefix <= last)),
         };
         if low + 1 == high {
-            // Nearly always.
-            self.prefixes.remove(low);
-            references.remove(self.pointers.remove(low).table);
+            // Nearly always; and often the last.
+            let pointer = if high == self.prefixes.len() {
+                self.prefixes.pop();
+                self.pointers.pop()
+            } else {
+                self.prefixes.remove(low);
+                Some(self.pointers.remove(low))
+            };
+            if let Some(pointer) = pointer {
+                references.remove(pointer.table);
+            }
             return;
         }
         self.prefixes.drain(low..high);

@@ -117,6 +117,8 @@ pub(super) struct Tlb {
     unused: Vec<usize>,
     /// The block that was looked at last: its key and place.
     last: Option<(u64, usize)>,
+    /// The key that was looked for last of which there is no block.
+    absent: Option<u64>,
     /// The entries of several pages.
     large: BTreeMap<(Owner, u64), Cached>,
     references: Arc<References>,
@@ -125,17 +127,21 @@ pub(super) struct Tlb {
 impl Tlb {
     pub(super) fn new(references: Arc<References>) -> Self {
         let (blocks, unused) = (Vec::new(), Vec::new());
-        Self { blocks, places: BTreeMap::new(), unused, last: None, large: BTreeMap::new(), references }
+        Self { blocks, places: BTreeMap::new(), unused, last: None, absent: None, large: BTreeMap::new(), references }
     }
 
     /// The block of a key, if it has entries.
     fn place(&mut self, key: u64) -> Option<usize> {
         match self.last {
             Some((last, place)) if last == key => Some(place),
+            _ if self.absent == Some(key) => None,
             _ => {
-                let place = *self.places.get(&key)?;
-                self.last = Some((key, place));
-                Some(place)
+                let place = self.places.get(&key).copied();
+                match place {
+                    Some(place) => self.last = Some((key, place)),
+                    None => self.absent = Some(key),
+                }
+                place
             }
         }
     }
@@ -227,7 +233,7 @@ impl Tlb {
                     self.blocks.push(Block::default());
                 }
                 self.places.insert(key, place);
-                self.last = Some((key, place));
+                (self.last, self.absent) = (Some((key, place)), None);
                 place
             }
         };

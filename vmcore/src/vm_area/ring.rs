@@ -95,15 +95,21 @@ impl<P: Platform> AreaState<P> {
         if self.tree.is_empty() {
             return;
         }
-        let mut before = 0;
-        for (key, count) in self.parts(first, count) {
+        let mut each = |before: u64, key: u64, count: u64| {
             if let Some(last) = count.checked_sub(1).map(|more| key.saturating_add(more)) {
-                self.tree.visit_each(key, last, |at, page, _| {
+                self.tree.each_value(key, last, |at, page| {
                     if page.held_frame().is_some() {
                         found(before + (at - key), page.is_dirty());
                     }
                 });
             }
+        };
+        if self.ring() == 0 {
+            return each(0, first, count);
+        }
+        let mut before = 0;
+        for (key, count) in self.parts(first, count) {
+            each(before, key, count);
             before += count;
         }
     }

@@ -150,10 +150,11 @@ impl<P: Platform, M: Mmu> Space<P, M> {
     fn look_at_pages<const TABLES: bool>(&self, range: PageRange) -> PageSets {
         let (platform, inner) = (self.platform(), self.inner());
         let mut sets = PageSets::default();
+        let mut kinds = Kinds::default();
         let more = (u64::from(u64::BITS - 1) << P::PAGE_SHIFT) | ((1 << P::PAGE_SHIFT) - 1);
-        let last = VirtAddr::new(range.last().as_u64().min(range.start().as_u64().saturating_add(more)));
-        let range = PageRange::from_bounds(range.start(), last);
-        let place = |address: VirtAddr| (address.as_u64().wrapping_sub(range.start().as_u64())) >> P::PAGE_SHIFT;
+        let start = range.start().as_u64();
+        let last = range.last().as_u64().min(start.saturating_add(more));
+        let range = PageRange::from_bounds(range.start(), VirtAddr::new(last));
         // Nobody changes the shape of the tables while the index is locked: what lies in one leaf table is read with one walk to it.
         let index = inner.lock_index(platform);
         let mut walked = None;
@@ -164,27 +165,31 @@ impl<P: Platform, M: Mmu> Space<P, M> {
             if window.state == WindowState::Gated {
                 continue;
             }
-            // The part of it that is asked about.
-            let (start, end) = (slot.range.start().max(range.start()), slot.range.last().min(range.last()));
-            let part = PageRange::from_bounds(start, end);
-            let (first, count) = (place(start), place(end).wrapping_sub(place(start)).wrapping_add(1));
-            let pages = pages_from(first, count);
-            sets.add_window(window, pages, start == slot.range.start());
+            // The part of it that is asked about, and which of the 64 pages those are.
+            let (from, to) = (slot.range.start().as_u64().max(start), slot.range.last().as_u64().min(last));
+            let first = from.wrapping_sub(start) >> P::PAGE_SHIFT;
+            let count = (to.wrapping_sub(from) >> P::PAGE_SHIFT).wrapping_add(1);
+            let pages = u64::MAX.wrapping_shr(64_u32.wrapping_sub(count as u32)).wrapping_shl(first as u32);
+            kinds.add_window(window, pages, slot.range.start().as_u64() >= start);
             if area.is_fixed() {
                 sets.resident |= pages;
             }
             if window.marks.contains(WindowMarks::GUARDED) {
+                let part = PageRange::from_bounds(VirtAddr::new(from), VirtAddr::new(to));
                 for guard in inner.guards.lock(platform).within(part) {
-                    sets.guarded |= pages_from(place(guard.start()), guard.pages(P::PAGE_SHIFT));
+                    let first = guard.start().as_u64().wrapping_sub(start) >> P::PAGE_SHIFT;
+                    sets.guarded |= pages_from(first, guard.pages(P::PAGE_SHIFT));
                 }
             }
             let state = area.lock(platform);
-            state.for_each_resident(window.area_page(part.start()), count, |step, dirty| {
-                let page = pages_from(first.saturating_add(step), 1);
+            state.for_each_resident(window.area_page(VirtAddr::new(from)), count, |step, dirty| {
+                // No page of the part is behind the 64.
+                let page = 1_u64.wrapping_shl(first.wrapping_add(step) as u32);
                 sets.resident |= page;
                 sets.dirty |= if dirty { page } else { 0 };
             });
             if TABLES || area.is_untracked() {
+                let part = PageRange::from_bounds(VirtAddr::new(from), VirtAddr::new(to));
                 inner.leaf_tables.for_each_shown(platform, part, &mut walked, |step, count, accessed| {
                     let pages = pages_from(first.saturating_add(step), count);
                     sets.shown |= pages;
@@ -193,6 +198,8 @@ impl<P: Platform, M: Mmu> Space<P, M> {
                 });
             }
         }
+        drop(index);
+        kinds.add_to(&mut sets);
         sets
     }
 }
@@ -204,23 +211,34 @@ const fn pages_from(first: u64, count: u64) -> u64 {
     (if count < 64 { u64::MAX.wrapping_shr(64 - count as u32) } else { u64::MAX }).wrapping_shl(first)
 }
 
-impl PageSets {
+/// Pages by what their windows are: sets that are made into those of [`PageSets`] once, for all windows.
+#[derive(Default)]
+struct Kinds {
+    first: u64,
+    /// By the lowest three bits of what the window allows.
+    by_access: [u64; 8],
+    by_inherit: [u64; 4],
+    shared: u64,
+    locked: u64,
+    sealed: u64,
+    kept: u64,
+    wiped: u64,
+}
+
+impl Kinds {
     #[inline]
     fn add_window<P: Platform, M: Mmu>(&mut self, window: &Window<P, M>, pages: u64, begins: bool) {
-        let (access, flags, inherit) = (window.access, window.flags, window.inherit());
+        const { assert!(Access::READ.bits() | Access::WRITE.bits() | Access::EXECUTE.bits() == 7, "eight kinds of access") };
         // All of them or none, without a branch.
         let pages_if = |holds: bool| pages & u64::from(holds).wrapping_neg();
-        self.mapped |= pages;
         self.first |= pages_if(begins) & pages.wrapping_neg();
-        self.readable |= pages_if(access.contains(Access::READ));
-        self.writable |= pages_if(access.contains(Access::WRITE));
-        self.executable |= pages_if(access.contains(Access::EXECUTE));
-        match inherit {
-            Inherit::Share => {}
-            Inherit::Copy => self.copied |= pages,
-            Inherit::Wipe => self.wiped |= pages,
-            Inherit::Nothing => self.kept |= pages,
+        if let Some(set) = self.by_access.get_mut(usize::from(window.access.bits() & 7)) {
+            *set |= pages;
         }
+        if let Some(set) = self.by_inherit.get_mut(window.inherit() as usize) {
+            *set |= pages;
+        }
+        let flags = window.flags;
         if !flags.is_empty() {
             self.shared |= pages_if(flags.contains(WindowFlags::SHARED));
             self.locked |= pages_if(flags.contains(WindowFlags::LOCKED));
@@ -230,6 +248,25 @@ impl PageSets {
         }
     }
 
+    #[inline]
+    fn add_to(&self, sets: &mut PageSets) {
+        sets.first = self.first;
+        for (access, pages) in (0..).zip(self.by_access) {
+            let access = Access::from_bits_truncate(access);
+            sets.mapped |= pages;
+            sets.readable |= if access.contains(Access::READ) { pages } else { 0 };
+            sets.writable |= if access.contains(Access::WRITE) { pages } else { 0 };
+            sets.executable |= if access.contains(Access::EXECUTE) { pages } else { 0 };
+        }
+        let of = |inherit: Inherit| self.by_inherit.get(inherit as usize).copied().unwrap_or(0);
+        sets.copied = of(Inherit::Copy);
+        sets.wiped = of(Inherit::Wipe) | self.wiped;
+        sets.kept = of(Inherit::Nothing) | self.kept;
+        (sets.shared, sets.locked, sets.sealed) = (self.shared, self.locked, self.sealed);
+    }
+}
+
+impl PageSets {
     /// What is known of one of the pages.
     fn state(&self, page: u32) -> PageState {
         let known = [

@@ -10,6 +10,7 @@
 
 use crate::addr::{PageRange, VirtAddr};
 use crate::frame::{Need, Reserve};
+use crate::lock::ExclusiveGuard;
 use crate::paging::{Access, Mmu};
 use crate::platform::Platform;
 use crate::vm_area::{Area, AreaMemory, Rights};
@@ -188,19 +189,9 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         })
     }
 
-    /// Whether a private page of the range was written to, since its area exists.
-    pub(crate) fn was_written(&self, range: PageRange) -> bool {
-        let platform = self.platform();
-        let index = self.inner().lock_index(platform);
-        for slot in index.overlapping(range) {
-            let (Some(window), Some(part)) = (slot.window, slot.range.intersection(range)) else { continue };
-            // SAFETY: windows in the index are alive while it is locked, and so are their areas.
-            let (window, area) = unsafe { (window.as_ref(), window.as_ref().area.as_ref()) };
-            if area.lock(platform).was_written(window.area_page(part.start()), part.pages(P::PAGE_SHIFT)) {
-                return true;
-            }
-        }
-        false
+    /// Has it be asked which private pages were written to: the index is locked as long as that is held.
+    pub(crate) fn written_pages(&self) -> WrittenPages<'_, P, M> {
+        WrittenPages { platform: self.platform(), index: self.inner().lock_index(self.platform()) }
     }
 
     /// A handle of what the window at an address shows. (Areas with handles keep pages that a window gives up: it is for a short while.)
@@ -209,5 +200,23 @@ impl<P: Platform, M: Mmu> Space<P, M> {
         let window = index.find(address).and_then(|slot| slot.window).ok_or(SpaceError::NoWindow(address))?;
         // SAFETY: windows in the index are alive while it is locked, and so are their areas: the window's reference keeps the area alive.
         Ok(unsafe { Area::another(self.platform(), window.as_ref().area, Rights::all()) }?)
+    }
+}
+
+/// The pages of a space, for who asks which were written to.
+pub(crate) struct WrittenPages<'a, P: Platform, M: Mmu> {
+    platform: &'a P,
+    index: ExclusiveGuard<'a, P, Index<P, Window<P, M>>>,
+}
+
+impl<P: Platform, M: Mmu> WrittenPages<'_, P, M> {
+    /// Whether a private page of the range was written to, since its area exists.
+    pub(crate) fn are_some_in(&self, range: PageRange) -> bool {
+        self.index.overlapping(range).any(|slot| {
+            let (Some(window), Some(part)) = (slot.window, slot.range.intersection(range)) else { return false };
+            // SAFETY: windows in the index are alive while it is locked, and so are their areas.
+            let (window, area) = unsafe { (window.as_ref(), window.as_ref().area.as_ref()) };
+            area.lock(self.platform).was_written(window.area_page(part.start()), part.pages(P::PAGE_SHIFT))
+        })
     }
 }

@@ -74,7 +74,8 @@ impl Tree {
         let check = ["check", "--package", "vmcore", "--features", "sim,posix"];
         self.settle(mutants, &check)?;
         let mut test = vec!["test", "--package", "vmcore", "--no-run"];
-        let only: Vec<_> = only.iter().map(|name| format!("--test={name}")).collect();
+        let target = |name: &String| if name == "lib" { String::from("--lib") } else { format!("--test={name}") };
+        let only: Vec<_> = only.iter().map(target).collect();
         test.extend(only.iter().map(String::as_str));
         if only.is_empty() {
             test.extend(["--lib", "--test=mutants"]);

@@ -201,6 +201,7 @@ impl Actor {
         self.recorded = step.state.shared;
         self.resident_before = match step.call {
             Call::Map { file: None, .. } => 0,
+            Call::Advise { advice, .. } if advice != Advice::PopulateRead as u32 => u64::MAX,
             Call::Advise { .. } | Call::CopyIn { .. } | Call::Lock { .. } | Call::LockAll { .. }
                 if self.shared() != 0 =>
             {
@@ -352,16 +353,15 @@ impl Actor {
             }
             Call::CopyIn { address, length } => {
                 // What it holds is what was copied before: that is not what is expected.
-                self.copied.resize(usize::try_from(length).map_err(|_| Errno::Invalid)?, 0);
-                let count = memory.copy_in(space, at(address), &mut self.copied)?;
-                return Ok((count as u64, fnv(&self.copied[..count])));
+                let into = room_for(&mut self.copied, usize::try_from(length).map_err(|_| Errno::Invalid)?);
+                let count = memory.copy_in(space, at(address), into)?;
+                return Ok((count as u64, fnv(&into[..count])));
             }
             Call::CopyOut { address, length, pattern } => {
                 let length = usize::try_from(length).map_err(|_| Errno::Invalid)?;
-                self.copied.clear();
-                self.copied.resize(length.next_multiple_of(8), 0);
-                self.copied.as_chunks_mut().0.fill(pattern.to_le_bytes());
-                let count = memory.copy_out(space, at(address), &self.copied[..length])?;
+                let from = room_for(&mut self.copied, length.next_multiple_of(8));
+                from.as_chunks_mut().0.fill(pattern.to_le_bytes());
+                let count = memory.copy_out(space, at(address), &from[..length])?;
                 return Ok((count as u64, 0));
             }
             Call::Write { .. } | Call::Read { .. } | Call::Fork { .. } | Call::Exit => {}
@@ -415,6 +415,14 @@ fn elsewhere(process: &Process) -> (u64, u64) {
     };
     let windows = process.space.windows().map(|window| outside(window.range.start().as_u64(), window.range.size()));
     (windows.sum(), process.memory.regions().map(|region| outside(region.start, region.size)).sum())
+}
+
+/// The first so many of some bytes, which become more if there are too few.
+fn room_for(bytes: &mut Vec<u8>, length: usize) -> &mut [u8] {
+    if bytes.len() < length {
+        bytes.resize(length, 0);
+    }
+    &mut bytes[..length]
 }
 
 /// The 64-bit FNV-1a hash, from the basis that the recordings have (a digit short of the usual one).

@@ -83,19 +83,32 @@ pub(super) struct Regions {
 
 impl Regions {
     pub(super) fn of(memory: &Memory<Sim>) -> Self {
+        /// How many kinds of regions there are, by protection; and as many more that are shared.
+        const KINDS: usize = 8;
+        let mut kinds = [0; 2 * KINDS];
         let mut all = Self::default();
         for region in memory.regions() {
             let (first, count) = (region.start.wrapping_sub(BASE) / PAGE, region.size / PAGE);
-            let pages = if first < PAGES && count <= PAGES - first && count != 0 {
+            let pages = if count != 0 && first + count <= PAGES {
                 u64::MAX >> (PAGES - count) << first
             } else {
                 all.elsewhere += 1;
-                bits(first, first.saturating_add(count))
+                bits(first, first + count)
             };
-            all.shape.add(pages, region.protection.bits(), region.shared);
+            kinds[region.protection.bits() as usize % KINDS + if region.shared { KINDS } else { 0 }] |= pages;
             all.first |= pages & pages.wrapping_neg();
-            all.files |= pages & u64::from(!region.anonymous).wrapping_neg();
+            all.files |= if region.anonymous { 0 } else { pages };
         }
+        let [none, r, w, rw, x, rx, wx, rwx, shared @ ..] = kinds;
+        let [s_none, s_r, s_w, s_rw, s_x, s_rx, s_wx, s_rwx] = shared;
+        let shared = s_none | s_r | s_w | s_rw | s_x | s_rx | s_wx | s_rwx;
+        all.shape = Shape {
+            mapped: none | r | w | rw | x | rx | wx | rwx | shared,
+            shared,
+            read: r | rw | rx | rwx | s_r | s_rw | s_rx | s_rwx,
+            write: w | rw | wx | rwx | s_w | s_rw | s_wx | s_rwx,
+            execute: x | rx | wx | rwx | s_x | s_rx | s_wx | s_rwx,
+        };
         all
     }
 }
