@@ -43,9 +43,9 @@ use crate::weakness::Defence;
 use crate::{cpu::others, cpu::probe, memory};
 use core::sync::atomic::{AtomicU64, Ordering};
 use raw_cpuid::CpuId;
-use refkernel_abi::KERNEL_ADDRESSES;
 use refkernel_abi::attacks::{Attack, WORKED};
 use refkernel_abi::roles::Ending;
+use refkernel_abi::{KERNEL_ADDRESSES, PAGE_SIZE};
 
 /// Who attacks.
 enum By {
@@ -112,6 +112,9 @@ impl Row {
     fn lacks(&self) -> Option<&'static str> {
         let extended = CpuId::new().get_extended_feature_info();
         let has = |feature: fn(&raw_cpuid::ExtendedFeatures) -> bool| extended.as_ref().is_some_and(feature);
+        if matches!(self.by, By::Program(Attack::MapTwice)) && memory::framebuffer_area().is_none() {
+            return Some("there is no screen");
+        }
         match self.defences.last()? {
             Defence::AccessPrevention if !has(|f| f.has_smap()) => Some("the processor has no SMAP"),
             Defence::ExecutionPrevention if !has(|f| f.has_smep()) => Some("the processor has no SMEP"),
@@ -151,6 +154,11 @@ fn addresses(attack: Attack) -> [u64; KERNEL_ADDRESSES] {
         }
         // Data, so that it is not the writable bit that refuses a write, and the test's own, so that nothing else is hurt.
         Attack::WriteKernel => addresses[0] = VICTIM.as_ptr() as u64,
+        // Of its frames, which are no secret.
+        Attack::MapTwice => {
+            let screen = memory::boot_info().and_then(|info| info.framebuffer()).map(|screen| screen.physical);
+            addresses[0] = screen.unwrap_or_default() & !(PAGE_SIZE - 1);
+        }
         _ => {}
     }
     addresses

@@ -40,12 +40,27 @@ pub(super) fn find_processors(info: &mut BootInfo) {
         return;
     };
     let map = LoadersMap { offset: info.physical_offset, reach: info.physical_reach };
-    if let Err(error) = read(map, root, info) {
+    let enter = |table: &[u8]| {
+        info.processors.add_table(table);
+        info.interrupt_lines.add_table(table);
+    };
+    if let Err(error) = read(map, root, enter) {
         crate::log!("acpi: no table of processors: {error:?}");
     }
 }
 
-fn read(map: LoadersMap, root: u64, info: &mut BootInfo) -> Result<(), AcpiError> {
+/// Enters where interrupts of old devices arrive, for a loader that has told of the processors itself. Below `reach` its map shows all physical memory, whatever
+/// that is used for.
+pub(super) fn find_interrupt_lines(info: &mut BootInfo, reach: u64) {
+    let Some(root) = info.rsdp else { return };
+    let map = LoadersMap { offset: info.physical_offset, reach };
+    if let Err(error) = read(map, root, |table| info.interrupt_lines.add_table(table)) {
+        crate::log!("acpi: no table of interrupt controllers: {error:?}");
+    }
+}
+
+/// Gives the MADT to `enter`.
+fn read(map: LoadersMap, root: u64, enter: impl FnOnce(&[u8])) -> Result<(), AcpiError> {
     // SAFETY: the loader says that the root pointer is there; what does not begin as one is refused. The handler reaches all of the
     // firmware's tables or shows nothing.
     let tables = unsafe { AcpiTables::from_rsdp(map, root as usize) }?;
@@ -54,7 +69,6 @@ fn read(map: LoadersMap, root: u64, info: &mut BootInfo) -> Result<(), AcpiError
     // SAFETY: a mapping's region is shown in whole, by a map that the loader's tables keep while the boot information is made.
     let bytes =
         unsafe { core::slice::from_raw_parts(madt.virtual_start().as_ptr().cast::<u8>(), madt.region_length()) };
-    info.processors.add_table(bytes);
-    info.interrupt_lines.add_table(bytes);
+    enter(bytes);
     Ok(())
 }

@@ -50,6 +50,9 @@ static PROCESSORS: MpRequest = MpRequest::new();
 #[unsafe(link_section = ".limine_requests_end")]
 static REQUESTS_END: RequestsEndMarker = RequestsEndMarker::new();
 
+/// Below this, Limine's map of physical memory shows everything, whatever the map of memory calls it: up to base revision 2, which is asked for above.
+const SHOWN_IN_WHOLE: u64 = 1 << 32;
+
 /// Called by the entry stub. Limine passes nothing in registers.
 #[unsafe(no_mangle)]
 extern "C" fn boot_limine() -> ! {
@@ -111,6 +114,7 @@ fn collect() -> Result<BootInfo, BootError> {
             info.processors.add(Processor { apic_id: processor.lapic_id, parked_at });
         }
     }
+    super::acpi::find_interrupt_lines(&mut info, SHOWN_IN_WHOLE);
     info.finish()?;
     if let Some(display) = FRAMEBUFFER.get_response().and_then(|response| response.framebuffers().next()) {
         let framebuffer = Framebuffer {

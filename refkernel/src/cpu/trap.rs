@@ -228,8 +228,7 @@ fn page_fault(frame: &mut TrapFrame) {
 fn refused(frame: &mut TrapFrame, fault: PageFault, reason: Option<SpaceError>) {
     // A copy ends with an error for what is wrong with the program's memory only: a fault at its other side is the kernel's.
     let out_of_memory = reason.as_ref().is_some_and(pager::is_out_of_memory);
-    let of_copy =
-        !frame.interrupted_program() && fault.address < USER_END && user_copy::recover(frame, out_of_memory);
+    let of_copy = !frame.interrupted_program() && fault.address < USER_END && user_copy::recover(frame, out_of_memory);
     if of_copy || (!frame.interrupted_program() && probe::recover(frame)) {
         return;
     }

@@ -5,7 +5,9 @@
 //! read: so the question can be answered with no.
 
 use super::shootdown::{self, bits, interrupts_sent};
-use super::{Kernel, Mutex, UserSpace, in_space, kernel_space, leave_everywhere, new_user_space, switch_space};
+use super::{
+    Kernel, Mutex, UserSpace, in_space, kernel_space, leave_everywhere, loaded_on, new_user_space, switch_space,
+};
 use crate::cpu::{local, others, probe, user_copy};
 use crate::thread::work;
 use crate::weakness::{self, Defence};
@@ -276,7 +278,10 @@ fn space_that_was_left_interrupts_nobody() -> Result<(), &'static str> {
 }
 
 /// A processor that waits for work keeps the last space loaded: it is asked to flush for that space, until the space is given up.
+///
+/// It may leave the space by itself at any time, for other work, or because somebody woke it: then there is nothing to be seen, and it is tried again.
 fn space_that_stays_loaded() -> Result<(), &'static str> {
+    const TRIES: u32 = 1000;
     fn stay() {
         let space = HAMMER.space.load(Ordering::Acquire);
         // What a thread of a program leaves behind that goes on elsewhere.
@@ -286,20 +291,35 @@ fn space_that_stays_loaded() -> Result<(), &'static str> {
             switch_space(core::ptr::null_mut(), true);
         });
     }
-    let (space, range) = space_with_page()?;
+    let (space, mut range) = space_with_page()?;
     HAMMER.space.store((&raw const space).cast_mut(), Ordering::Release);
-    beside(1, stay, || ())?;
-    let before = interrupts_sent();
-    space.unmap(range).map_err(found)?.complete();
-    check(interrupts_sent() > before, "a processor that has the space loaded was not asked to flush")?;
-    leave_everywhere(&space);
-    let before = interrupts_sent();
-    let range = space.map(&MapRequest::new(&open_area()?).at(USER_SCRATCH)).map_err(found)?;
-    space.populate(range, Access::USER_DATA).map_err(found)?.complete();
-    space.unmap(range).map_err(found)?.complete();
-    check(interrupts_sent() == before, "a processor that has left was interrupted")?;
-    space.destroy().map_err(|(_, error)| found(error))?.complete();
-    Ok(())
+    let is_loaded = || core::ptr::eq(loaded_on(1), &raw const space);
+    let fresh_page = || {
+        let range = space.map(&MapRequest::new(&open_area()?).at(USER_SCRATCH)).map_err(found)?;
+        space.populate(range, Access::USER_DATA).map_err(found)?.complete();
+        Ok(range)
+    };
+    let (mut asked, mut left) = (false, false);
+    for _ in 0..TRIES {
+        beside(1, stay, || ())?;
+        let before = interrupts_sent();
+        space.unmap(range).map_err(found)?.complete();
+        asked |= interrupts_sent() > before;
+        let stayed = is_loaded();
+        leave_everywhere(&space);
+        check(!is_loaded(), "a processor has a space loaded that was given up")?;
+        left |= stayed;
+        let before = interrupts_sent();
+        space.unmap(fresh_page()?).map_err(found)?.complete();
+        check(interrupts_sent() == before, "a processor that has left was interrupted")?;
+        if asked && left {
+            space.destroy().map_err(|(_, error)| found(error))?.complete();
+            return Ok(());
+        }
+        range = fresh_page()?;
+    }
+    check(asked, "a processor that has the space loaded was not asked to flush")?;
+    check(left, "no processor that waited for work kept the space loaded")
 }
 
 /// All processors unmap windows of the kernel's at the same time, with interrupts off and the heap's lock fought for.

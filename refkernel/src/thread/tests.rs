@@ -25,9 +25,9 @@ fn check(condition: bool, otherwise: &'static str) -> Result<(), &'static str> {
     if condition { Ok(()) } else { Err(otherwise) }
 }
 
-/// Waits until something holds; false if it does not within some seconds.
+/// Waits until something holds; false if it does not within half a minute or so: a busy host lets a processor stand still for a long time.
 fn holds_soon(holds: impl Fn() -> bool) -> bool {
-    for _ in 0..500 {
+    for _ in 0..3000 {
         if holds() {
             return true;
         }

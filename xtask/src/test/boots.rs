@@ -155,15 +155,18 @@ const BOOTS: &[Boot] = &[
         ..USUAL
     },
     Boot { name: "limine-uefi", loader: Loader::LimineUefi, ..USUAL },
-    Boot {
-        name: "limine-uefi-guest-tests",
-        loader: Loader::LimineUefi,
-        cmdline: "test",
-        cpus: 2,
-        expectation: Expectation::GuestTests,
-        ..USUAL
-    },
+    limine_guest_tests("limine-bios-guest-tests", Loader::LimineBios, 1),
+    limine_guest_tests("limine-bios-guest-tests-2-cpus", Loader::LimineBios, 2),
+    limine_guest_tests("limine-bios-guest-tests-4-cpus", Loader::LimineBios, 4),
+    limine_guest_tests("limine-uefi-guest-tests", Loader::LimineUefi, 1),
+    limine_guest_tests("limine-uefi-guest-tests-2-cpus", Loader::LimineUefi, 2),
+    limine_guest_tests("limine-uefi-guest-tests-4-cpus", Loader::LimineUefi, 4),
 ];
+
+/// The guest's tests on a machine that Limine has booted.
+const fn limine_guest_tests(name: &'static str, loader: Loader, cpus: u8) -> Boot {
+    Boot { name, loader, cmdline: "test", cpus, expectation: Expectation::GuestTests, ..USUAL }
+}
 
 /// A boot that takes longer is shown as a warning: time says as much about the host as about the kernel.
 const AIM: Duration = Duration::from_secs(5);

@@ -238,9 +238,9 @@ fn change_sealed() -> Result<bool, ErrorCode> {
 }
 
 fn map_twice(start: &StartInformation) -> Result<bool, ErrorCode> {
-    // Where the emulated screen's memory is; on another machine the call is refused for another reason.
-    let address = 0xfd00_0000;
-    match call::physical_area(start.physical, address, PAGE_SIZE, Caching::Uncached) {
+    // It is told where the screen's memory is: each loader leaves it in another place.
+    let [screen, ..] = start.kernel;
+    match call::physical_area(start.physical, screen, PAGE_SIZE, Caching::Uncached) {
         Ok(area) => Ok(call::area_map(area, 0, 0, PAGE_SIZE, READ_WRITE).is_ok()),
         Err(NotSupported | Denied | BadRange) => Ok(false),
         Err(error) => Err(error),
