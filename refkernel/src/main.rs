@@ -24,6 +24,7 @@ mod pager;
 mod panic;
 mod process;
 mod programs;
+mod random;
 mod screen;
 mod stress;
 mod thread;
@@ -60,6 +61,8 @@ fn with_memory(info: &'static BootInfo) -> ! {
         log!("refkernel: a weakened kernel does nothing but `test=attacks`");
         exit(ExitCode::Failure);
     }
+    random::initialise(info, options.seed);
+    process::placement::report();
     pager::initialise();
     // Nothing runs beside what is measured.
     let kept_up = !options.screen_off && options.bench.is_none();

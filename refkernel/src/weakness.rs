@@ -17,6 +17,7 @@
 //! | sealing | the call does nothing |
 //! | memory types | the record of who maps what how is gone round, by a leaf that is written by hand |
 //! | checks of returns | `sysret` goes wherever the program wants |
+//! | random places | windows go to the lowest gap, and stacks to the end of the addresses |
 
 /// What stands between an attack and its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +53,8 @@ pub(crate) enum Defence {
     MemoryTypes,
     /// Programs go back to addresses that they may have.
     ReturnChecks,
+    /// Windows go where nobody expects them.
+    RandomPlaces,
 }
 
 #[cfg(feature = "planted-weakness")]
@@ -74,6 +77,7 @@ impl Defence {
             Self::Sealing => "sealing",
             Self::MemoryTypes => "memory-types",
             Self::ReturnChecks => "return-checks",
+            Self::RandomPlaces => "random-places",
         }
     }
 }

@@ -489,25 +489,30 @@ fn random_places_are_where_the_entropy_says() {
         assert_eq!(place(entropy, Some(within), 0), GIB + (7 + chosen) * PAGE, "{entropy:#x}");
     }
     assert_eq!(place(u64::MAX, Some(within), 0), GIB + 103 * PAGE);
-    // At multiples of 16 pages, of which those within begin at the 16th.
+    // At multiples of 16 pages, of which those within begin at the 16th, and end at the 96th.
     assert_eq!(place(0, Some(within), 16), GIB + 16 * PAGE);
-    let last = place(u64::MAX, Some(within), 16);
-    assert!(last % (16 * PAGE) == 0 && (GIB + 16 * PAGE..=GIB + 96 * PAGE).contains(&last), "{last:#x}");
+    assert_eq!(place(u64::MAX, Some(within), 16), GIB + 96 * PAGE);
     assert_eq!(place(0, None, 0), space.bounds().start().as_u64());
     assert_eq!(place(u64::MAX, None, 0), space.bounds().last().as_u64() + 1 - 4 * PAGE);
-    // Where something is, the next gap above; where there is none, the lowest.
+    // Where something is, another one is drawn; where nothing that is drawn is free, what is.
     let taken = space.map(&MapRequest::new(&area).at(GIB + 50 * PAGE)).unwrap();
     let request = |entropy| MapRequest::new(&area).place(Place::Random { entropy, within: Some(within) });
     let entropy = |page: u64| (u128::from(page) << 64).div_ceil(97) as u64;
     let found = space.map(&request(entropy(43))).unwrap();
-    assert_eq!(found.start().as_u64(), GIB + 54 * PAGE);
+    assert!(!found.overlaps(taken) && within.covers(found), "{found}");
     space.unmap(found).unwrap().complete();
     let rest = world.open(53);
     space.map(&MapRequest::new(&rest).at(GIB + 54 * PAGE)).unwrap();
-    let found = space.map(&request(u64::MAX)).unwrap();
-    assert_eq!(found.start().as_u64(), GIB + 7 * PAGE);
+    let lower = world.open(39);
+    space.map(&MapRequest::new(&lower).at(GIB + 7 * PAGE)).unwrap();
+    for entropy in [0, 1, entropy(43), u64::MAX] {
+        let found = space.map(&request(entropy)).unwrap();
+        assert_eq!(found.start().as_u64(), GIB + 46 * PAGE);
+        assert_eq!(space.map(&request(entropy)), Err(SpaceError::NoGap(4 * PAGE)));
+        space.unmap(found).unwrap().complete();
+    }
     space.unmap(taken).unwrap().complete();
-    ends(world, (space, area, rest));
+    ends(world, (space, area, rest, lower));
 }
 
 /// Addresses of fixed memory agree with its frames as far as larger leaves gain by it, and as far as the alignment that was asked for allows it.

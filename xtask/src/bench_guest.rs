@@ -49,6 +49,9 @@ pub(crate) struct Arguments {
     /// Show the serial line as it comes
     #[arg(long)]
     show: bool,
+    /// The seed of places: where windows and stacks are decides which tables they share
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
     /// Do everything a few times only: that it still can be measured
     #[arg(long)]
     quick: bool,
@@ -92,7 +95,7 @@ pub(crate) fn command(arguments: &Arguments) -> Result<()> {
         let image = build::image(&workspace, Profile::Optimised)?;
         for (role, cpus, processors) in [(role, 1, "one processor"), (BenchRole::Flushes, 2, "two processors")] {
             eprintln!("Measuring refkernel on {processors}: some seconds.");
-            figures.extend(refkernel(&image, role, cpus, arguments.show)?);
+            figures.extend(refkernel(&image, role, cpus, arguments.seed, arguments.show)?);
         }
     }
     let (mut linux, mut failure) = (None, None);
@@ -148,10 +151,10 @@ pub(crate) fn check(role: BenchRole, lines: &[String]) -> Result<(), String> {
 }
 
 /// Runs the kernel's bench program on a machine with so many processors.
-fn refkernel(image: &Image, role: BenchRole, cpus: u8, show: bool) -> Result<Vec<Figure>> {
+fn refkernel(image: &Image, role: BenchRole, cpus: u8, seed: u64, show: bool) -> Result<Vec<Figure>> {
     let cmdline = match role.word() {
-        "" => "bench".to_owned(),
-        word => format!("bench={word}"),
+        "" => format!("bench seed={seed}"),
+        word => format!("bench={word} seed={seed}"),
     };
     let outcome = run(Medium::Direct(image.clone()), cmdline, cpus, show)?;
     figures(role, &outcome)

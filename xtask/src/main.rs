@@ -37,6 +37,7 @@ mod module;
 mod mutants;
 mod no_panic;
 mod oracle;
+mod places;
 mod process;
 mod qemu;
 mod qmp;

@@ -15,6 +15,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     build::{self, Image, Profile},
+    places::{self, SEED, Window},
     qemu::{Machine, Medium, Memory, Pace},
     session::{self, Limits, Script, Shot, Typing, Wishes},
     setup::{self, Need},
@@ -28,12 +29,10 @@ const DRAWN: Duration = Duration::from_secs(3);
 /// How long a machine may take.
 const TOTAL: Duration = Duration::from_secs(180);
 const SILENCE: Duration = Duration::from_secs(60);
-/// Where random choices start: the same picture each time.
-const SEED: &str = "seed=1";
 
-/// What is typed for the picture of the console. Behind Ctrl-L, which clears the screen of what the kernel has said of the machine and of the time.
-const TYPED: [&str; 5] =
-    ["\u{c}run demo", "maps 1", "walk 0x100000000", "explain 0x10 write in 1", "dump 0x100000000+64K"];
+/// What is typed for the picture of the console. Behind Ctrl-L, which clears the screen of what the kernel has said of the machine and of the time. The star is the address
+/// of a window of the program's.
+const TYPED: [&str; 5] = ["\u{c}run demo", "maps 1", "walk *", "explain 0x10 write in 1", "dump *+64K"];
 
 /// Take the pictures of the README: the map, the console, and a program's animation
 ///
@@ -102,7 +101,13 @@ fn take(subject: Subject, image: &Image, programs: &[String], picture: &Path) ->
     let drawing = || DRAWING.into_iter().find(|name| programs.iter().any(|program| program == name));
     let questions: Vec<String> = match subject {
         Subject::Map => Vec::new(),
-        Subject::Console => TYPED.map(str::to_owned).to_vec(),
+        Subject::Console => {
+            // The same seed, so the same places.
+            let (windows, _) = places::windows(image, 1, SEED, "demo")?;
+            let wanted = |window: &&Window| window.start >= 1 << 32 && window.rest.starts_with("rw-u open");
+            let window = windows.iter().find(wanted).context("the program has no window")?.start;
+            TYPED.map(|question| question.replace('*', &format!("{window:#x}"))).to_vec()
+        }
         Subject::Animation => vec![format!("\u{c}run {}", drawing().context("no program draws")?)],
     };
     let shot = match subject {

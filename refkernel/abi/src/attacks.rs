@@ -48,6 +48,10 @@ numbered! {
         MapTwice = 2016,
         /// Gives every argument of every system call what it must not be.
         EveryArgument = 2017,
+        /// Writes to a window whose address it does not look at: to the lowest that a window could have.
+        GuessWindow = 2018,
+        /// Writes to its stack likewise: at the end of the addresses.
+        GuessStack = 2019,
     }
 }
 
@@ -59,7 +63,9 @@ impl Attack {
             Self::ExecuteData | Self::ExecuteStack | Self::ExecuteArea => {
                 Ending::Killed(Cause::Fault(Attempt::Execute))
             }
-            Self::WriteText | Self::OverflowStack | Self::WriteRevoked => Ending::Killed(Cause::Fault(Attempt::Write)),
+            Self::WriteText | Self::OverflowStack | Self::WriteRevoked | Self::GuessWindow | Self::GuessStack => {
+                Ending::Killed(Cause::Fault(Attempt::Write))
+            }
             Self::ReadRevoked => Ending::Killed(Cause::Fault(Attempt::Read)),
             Self::ReadKernel => Ending::Killed(Cause::KernelFault(Attempt::Read)),
             Self::WriteKernel => Ending::Killed(Cause::KernelFault(Attempt::Write)),

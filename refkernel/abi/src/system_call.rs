@@ -25,7 +25,7 @@ numbered! {
         /// [`Rights::OWN_AREA`](crate::Rights::OWN_AREA): not to execute it, since code comes with the program.
         AreaCreate = 3,
         /// `area_map(handle, address, offset, length, access)` → address. Makes `length` bytes of the area from `offset` on
-        /// visible at `address`, or where there is room if `address` is 0. `access` is made of the bits of [`Access`](crate::Access). An
+        /// visible at `address`, or, if `address` is 0, where there is room: at a place that is drawn at random. `access` is made of the bits of [`Access`](crate::Access). An
         /// address that is given must be free: nothing is ever mapped over. The handle needs the right to map, and those of the access. A clone of the process
         /// gets a window onto the same area.
         AreaMap = 4,

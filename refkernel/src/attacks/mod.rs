@@ -19,6 +19,7 @@
 //! | read-revoked, write-revoked | a thread uses a page that another one, on another processor, has unmapped or made read only | shootdown | killed | nobody else is asked to forget |
 //! | change-sealed | a program changes a sealed window | sealing | an error | the call seals nothing |
 //! | map-twice | a program maps the screen uncached | record of memory types | an error | (two-memory-types) |
+//! | guess-window, guess-stack | a program writes where it has a window, or its stack, if these go where they always went | random places | killed for a write | the lowest gap, the end of the addresses |
 //! | every-argument | a program gives every argument of every call what it must not be | checks of arguments | errors, and everything is as it was | (point-to-kernel) |
 //! | kernel-reads-program | the kernel reads a program's page outside of its copy routines | SMAP | the read fails | CR4.SMAP off |
 //! | kernel-executes-program | the kernel executes a program's page | SMEP | the call fails | CR4.SMEP off |
@@ -93,6 +94,8 @@ const TABLE: &[Row] = {
         program("change-sealed", Attack::ChangeSealed, &[Sealing]),
         program("map-twice", Attack::MapTwice, &[]),
         program("every-argument", Attack::EveryArgument, &[]),
+        program("guess-window", Attack::GuessWindow, &[RandomPlaces]),
+        program("guess-stack", Attack::GuessStack, &[RandomPlaces]),
         kernel("kernel-reads-program", kernel::reads_program, &[AccessPrevention]),
         kernel("kernel-executes-program", kernel::executes_program, &[ExecutionPrevention]),
         kernel("kernel-writes-constants", kernel::writes_constants, &[WriteProtection]),

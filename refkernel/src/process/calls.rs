@@ -16,7 +16,6 @@ use refkernel_abi::{
     AREA_SIZE_MAX, Access, Advice, Count, ErrorCode, PAGE_SIZE, Rights, SystemCall, SystemResult, USER_END, USER_START,
     WRITE_LENGTH_MAX, encode_result,
 };
-use vmcore::addr::PageRange;
 use vmcore::paging::Flush;
 use vmcore::vm_area::{self, Area, AreaError, AreaKind};
 use vmcore::vm_space::{self, Destination, Inherit, MapRequest, Place, SpaceError};
@@ -225,21 +224,41 @@ fn create_and_map(size: u64, address: u64, access: u64) -> SystemResult {
     let size = area_size(size)?;
     let access = Access::from_bits(access).ok_or(ErrorCode::BadAccess)?;
     current(|process| {
-        let place = place(process, address, size)?;
+        let place = place(address, size)?;
         // Nothing executes what did not come with a program.
         let rights = vm_area::Rights::all().difference(vm_area::Rights::EXECUTE);
         let area = Area::new(&memory::Kernel, AreaKind::Open { size }, ()).map_err(area_error)?;
         let area = area.handle(rights).map_err(area_error)?;
-        let request = MapRequest::new(&area).place(place).access(super::access(access)).inherit(Inherit::Copy);
-        retried(|| process.space().map(&request).map_err(space_error)).map(|range| range.start().as_u64())
+        let request = MapRequest::new(&area).access(super::access(access)).inherit(Inherit::Copy);
+        map_window(process, &area, &request, place, size)
     })
 }
 
-/// Where a window goes: at an address that a program has chosen, or where there is room.
-fn place(process: &Process, address: u64, length: u64) -> Result<Place, ErrorCode> {
+/// The place that a program has chosen for a window; none if it has not.
+fn place(address: u64, length: u64) -> Result<Option<Place>, ErrorCode> {
     match address {
-        0 => Ok(Place::GapWithin(process.placement())),
-        _ => user_range(address, length).map(|(address, _)| Place::At(address)),
+        0 => Ok(None),
+        _ => user_range(address, length).map(|(address, _)| Some(Place::At(address))),
+    }
+}
+
+/// Makes a window at the place that was chosen, or at one that is drawn.
+fn map_window(
+    process: &Process,
+    area: &Area<memory::Kernel>,
+    request: &MapRequest<'_, memory::Kernel>,
+    place: Option<Place>,
+    length: u64,
+) -> SystemResult {
+    let space = process.space();
+    let map = |place, alignment| {
+        retried(|| space.map(&request.place(place).aligned(alignment)).map_err(space_error))
+            .map(|range| range.start().as_u64())
+    };
+    match place {
+        Some(place) => map(place, 0),
+        // Device memory goes where large leaves can show it, which depends on its frames.
+        None => process.placement().in_turn(space, length, || !matches!(area.kind(), AreaKind::Fixed { .. }), map),
     }
 }
 
@@ -253,9 +272,9 @@ fn map(handle: u64, address: u64, offset: u64, length: u64, access: u64) -> Syst
         if !(address | offset | length).is_multiple_of(PAGE_SIZE) {
             return Err(ErrorCode::Unaligned);
         }
-        let place = place(process, address, length)?;
-        let request = MapRequest::new(&area).place(place).offset(offset).size(length).access(super::access(access));
-        retried(|| process.space().map(&request).map_err(space_error)).map(|range| range.start().as_u64())
+        let place = place(address, length)?;
+        let request = MapRequest::new(&area).offset(offset).size(length).access(super::access(access));
+        map_window(process, &area, &request, place, length)
     })
 }
 
@@ -321,9 +340,15 @@ fn move_window((address, length): (u64, u64), new_length: u64, destination: u64)
         let in_place = destination == 0 && user_range(address, new_length).is_ok();
         match in_place.then(|| relocate(Destination::InPlace)) {
             // What lies behind is taken.
-            None | Some(Err(ErrorCode::Occupied)) => {
-                relocate(Destination::To(place(process, destination, new_length)?))
-            }
+            None | Some(Err(ErrorCode::Occupied)) => match place(destination, new_length)? {
+                Some(place) => relocate(Destination::To(place)),
+                None => process.placement().in_turn(
+                    process.space(),
+                    new_length,
+                    || false,
+                    |place, _| relocate(Destination::To(place)),
+                ),
+            },
             Some(result) => result,
         }
     })
@@ -412,10 +437,4 @@ pub(super) fn space_error(error: SpaceError) -> ErrorCode {
         SpaceError::WriteExecute(_) => ErrorCode::BadAccess,
         _ => ErrorCode::NotSupported,
     }
-}
-
-/// Where windows go whose program does not choose: above 4 GiB, so that an address that was cut to 32 bits faults.
-pub(super) fn placement_limits(space: &memory::UserSpace) -> Result<PageRange, SpaceError> {
-    const START: u64 = 1 << 32;
-    Ok(space.range(START, USER_END - START)?)
 }

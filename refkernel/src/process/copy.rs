@@ -1,7 +1,7 @@
 //! From a process to another one that goes on with a copy of its memory, as it is at that moment, and of its handles.
 //!
 //! Memory that a program was loaded with, or has no handle of, is copied when one of the two writes to it; windows that the program made itself onto areas show
-//! the same areas in both, since the handles name them in both.
+//! the same areas in both, since the handles name them in both. All windows are where they were; those to come are drawn anew.
 
 use super::{Handles, LoadError, Process, ProcessRef};
 use crate::memory::Mutex;
@@ -21,7 +21,7 @@ impl Process {
             name: self.name,
             instance: self.instance,
             space,
-            placement: self.placement,
+            placement: self.placement.for_copy(),
             handles: Mutex::new(Handles::new()),
             entry: self.entry,
             stack: self.stack,

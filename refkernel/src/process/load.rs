@@ -2,15 +2,17 @@
 //!
 //! ```text
 //!   USER_START                                                              USER_END
-//!   |....[text r-x][rodata r--][data rw-]......................[guard|stack rw-|guard]
-//!          shown by the program's image                         ^ one window, copied for a copy of the process
-//!          (`pager::images`), page by page when touched           start information at the top of the stack
+//!   |....[text r-x][rodata r--][data rw-]......[guard|stack rw-|guard]................
+//!          shown by the program's image        ^ one window at a place that is drawn (`placement`), copied for a copy of
+//!          (`pager::images`), page by page       the process; start information at the top of the stack
+//!          when touched
 //! ```
 //!
 //! Nothing of the file is read here but its headers: all instances of a program show the pages of one image, and text is
 //! not writable anywhere, at no time. A loader that fails drops what it made so far, and with it every frame.
 
-use super::{Entry, Handles, LABELS_MAX, PROCESSES, PROCESSES_MAX, Process, ProcessRef, access, calls};
+use super::placement::Placement;
+use super::{Entry, Handles, LABELS_MAX, PROCESSES, PROCESSES_MAX, Process, ProcessRef, access};
 use crate::memory::{self, Kernel, Mutex, UserSpace};
 use crate::pager::images;
 use crate::pager::swap::Swept;
@@ -20,9 +22,7 @@ use core::sync::atomic::AtomicU32;
 use refkernel::archive::ProgramName;
 use refkernel::elf::Refusal;
 use refkernel::handles::HandleError;
-use refkernel_abi::{
-    Access, ErrorCode, Handle, HandleKind, KERNEL_ADDRESSES, PAGE_SIZE, Rights, StartInformation, USER_END,
-};
+use refkernel_abi::{Access, ErrorCode, Handle, HandleKind, KERNEL_ADDRESSES, PAGE_SIZE, Rights, StartInformation};
 use vmcore::vm_area::{self, Area, AreaError, AreaKind};
 use vmcore::vm_space::{Inherit, MapRequest, SpaceError};
 
@@ -155,7 +155,8 @@ impl Process {
 
         let mut handles = Handles::new();
         let information = hand_over(&mut handles, start)?;
-        let stack = map_stack(&space, &information)?;
+        let placement = Placement::new(&space)?;
+        let stack = map_stack(&space, &placement, &information)?;
         if let Some(label) = labelled.next() {
             *label = (stack.window, "stack");
         }
@@ -241,8 +242,8 @@ struct Stack {
     pointer: u64,
 }
 
-/// Makes the stack at the end of the program's addresses, a guard page below and above it, with the start information at its top.
-fn map_stack(space: &UserSpace, information: &StartInformation) -> Result<Stack, LoadError> {
+/// Makes the stack, a guard page below and above it, with the start information at its top.
+fn map_stack(space: &UserSpace, placement: &Placement, information: &StartInformation) -> Result<Stack, LoadError> {
     let size = (STACK_PAGES + 2) * PAGE_SIZE;
     let area = Area::new(&Kernel, AreaKind::Open { size }, ())?;
     let bytes = information.to_bytes();
@@ -251,11 +252,10 @@ fn map_stack(space: &UserSpace, information: &StartInformation) -> Result<Stack,
     let place = size - PAGE_SIZE - room;
     area.write(place, &bytes)?.complete();
     let area = area.handle(vm_area::Rights::MAP | vm_area::Rights::READ | vm_area::Rights::WRITE)?;
-    let window = USER_END - size;
-    let request = MapRequest::new(&area).at(window).access(access(Access::READ_WRITE)).inherit(Inherit::Copy);
-    space.map(&request)?;
+    let request = MapRequest::new(&area).place(placement.for_stack(space, size)).inherit(Inherit::Copy);
+    let window = space.map(&request.access(access(Access::READ_WRITE)))?.start().as_u64();
     let guarded = !weakness::lacks(Defence::Guards);
-    for guard in [window, USER_END - PAGE_SIZE].into_iter().filter(|_| guarded) {
+    for guard in [window, window + size - PAGE_SIZE].into_iter().filter(|_| guarded) {
         space.install_guards(space.range(guard, PAGE_SIZE).map_err(SpaceError::Range)?)?.complete();
     }
     const _: () = assert!(PAGE_SIZE.is_multiple_of(16));

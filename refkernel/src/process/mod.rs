@@ -8,6 +8,7 @@
 //! | `objects` | what a handle names and allows |
 //! | `moving` | handles on their way from one process to another |
 //! | `calls` | what a program may ask of memory |
+//! | `placement` | where windows go: at addresses that nobody knows beforehand |
 //! | `handle_calls` | of handles, channels, and words that it waits for |
 //! | `life_calls` | and of processes and threads |
 //! | `physical` | which of the machine's memory may be had |
@@ -32,6 +33,7 @@ mod load;
 mod moving;
 mod objects;
 mod physical;
+pub(crate) mod placement;
 mod run;
 
 pub(crate) use calls::{SYSTEM_CALLS, area_error, unknown_call};
@@ -39,6 +41,7 @@ pub(crate) use ending::Ending;
 pub(crate) use load::{LoadError, Screen, Start};
 pub(crate) use moving::{Entries, Places, Withdrawn, end_of, read_numbers};
 use objects::{Entry, Object};
+use placement::Placement;
 pub(crate) use run::{end, ending, run, start, threads, wait};
 
 use crate::memory::{self, Mutex, UserSpace};
@@ -52,7 +55,6 @@ use refkernel::archive::ProgramName;
 use refkernel::handles::HandleTable;
 use refkernel::pool::{Pool, Ref};
 use refkernel_abi::{Access, HANDLES_MAX, KERNEL_ADDRESSES, START_HANDLES_MAX};
-use vmcore::addr::PageRange;
 
 /// The most processes at a time.
 pub(crate) const PROCESSES_MAX: usize = 64;
@@ -78,7 +80,7 @@ pub(crate) struct Process {
     name: ProgramName,
     instance: u64,
     space: UserSpace,
-    placement: PageRange,
+    placement: Placement,
     handles: Mutex<Handles>,
     entry: u64,
     stack: u64,
@@ -115,8 +117,8 @@ impl Process {
     }
 
     /// Where windows go whose program does not choose.
-    fn placement(&self) -> PageRange {
-        self.placement
+    fn placement(&self) -> &Placement {
+        &self.placement
     }
 
     fn handles(&self) -> impl DerefMut<Target = Handles> + '_ {

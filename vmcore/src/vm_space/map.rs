@@ -29,9 +29,36 @@ pub enum Place {
     LastGap,
     /// Exactly at this address if that is free, else the nearest gap above it, else the nearest below.
     Near(u64),
-    /// At a random page (the embedder's entropy chooses it), or in the next gap above it that is large enough, or else in the lowest one.
+    /// At a random address: of all at which the window fits, page by page or in steps of its [alignment](MapRequest::aligned), each is as likely as the
+    /// others. So an address holds log2(n) bits that are not known, where n is the number of free ones: for a page somewhere in 2^47 bytes of 4 KiB pages 35 bits,
+    /// for one in a given gibibyte 18, for 2 MiB aligned to 2 MiB in 2^47 bytes 26.
+    ///
+    /// Addresses that are taken are passed over by drawing again, 32 times. So one of them is more likely than the others by no more than `q^32`, the chance that all draws meet
+    /// windows, where `q` is the part of the addresses that are taken; then it lies in a gap near by. It is refused only where nothing fits
+    /// ([`FirstGap`](Self::FirstGap) would be refused as well).
+    ///
+    /// Cost: O(log n) windows, as for the others: one look into the index where the first draw is free, and at most 32 and a search.
+    ///
+    /// ```
+    /// # #[cfg(feature = "sim")] {
+    /// use vmcore::paging::Mmu;
+    /// use vmcore::vm_area::{Area, AreaKind};
+    /// use vmcore::vm_space::{MapRequest, Place, Space};
+    /// use vmcore::{Platform, sim::Sim};
+    /// # let sim = Sim::builder().build();
+    /// # let bounds = sim.machine().mmu().range(0xffff_ff80_0000_0000, 0x80_0000_0000).unwrap();
+    /// # let kernel = Space::kernel(&sim, bounds, None, Default::default()).unwrap();
+    /// # let space = Space::user(&kernel, Default::default()).unwrap();
+    /// # let generator_next = || 0x1234_5678_9abc_def0;
+    /// let area = Area::new(&sim, AreaKind::Open { size: 0x4000 }, Default::default()).unwrap();
+    /// let arena = space.range(0x40_0000_0000, 1 << 30).unwrap();
+    /// let place = Place::Random { entropy: generator_next(), within: Some(arena) };
+    /// let range = space.map(&MapRequest::new(&area).place(place)).unwrap();
+    /// assert!(arena.covers(range));
+    /// # }
+    /// ```
     Random {
-        /// 64 random bits.
+        /// 64 random bits, of a generator that whoever must not guess the address cannot predict: the library has none. Anew for each window.
         entropy: u64,
         /// Only within these addresses; anywhere in the space if `None`.
         within: Option<PageRange>,

@@ -174,6 +174,7 @@ mod page_state;
 mod place;
 mod populate;
 mod protect;
+mod random;
 mod release;
 mod relocate;
 mod seal;

@@ -6,6 +6,7 @@ use crate::platform::Platform;
 use crate::vm_area::AreaInner;
 use crate::vm_space::index::{GapRequest, Index};
 use crate::vm_space::map::Place;
+use crate::vm_space::random::random_gap;
 use crate::vm_space::window::{Window, WindowState};
 use crate::vm_space::{Space, SpaceError};
 
@@ -114,22 +115,4 @@ fn nearest_gap<P: Platform, W>(index: &Index<P, W>, request: &GapRequest, addres
     let above = GapRequest { first: request.first.max(address), ..*request };
     // Below, as far as the last address that is no start above. What overlaps the address may start below it.
     index.lowest_gap(&here).or_else(|| index.lowest_gap(&above)).or_else(|| index.highest_gap(request))
-}
-
-/// The lowest gap at or above one of the pages of the limits where the window would end within them, each as likely as the others; else the
-/// lowest of all.
-fn random_gap<P: Platform, W>(
-    index: &Index<P, W>,
-    request: &GapRequest,
-    entropy: u64,
-    page_shift: u32,
-) -> Option<VirtAddr> {
-    // All that fits begins at one of these pages: steps of the alignment from the lowest on.
-    let room = (request.last - request.first).checked_sub(request.size.checked_sub(1)?)?;
-    let shift = request.alignment.max(page_shift);
-    let starts = room.checked_shr(shift)?.saturating_add(1);
-    // The high half of the product spreads the entropy over as many starts without a division, and without favour but for 1 in 2^64 / starts.
-    let chosen = ((u128::from(entropy) * u128::from(starts)) >> 64) as u64;
-    let above = GapRequest { first: request.first.saturating_add(chosen << shift), ..*request };
-    index.lowest_gap(&above).or_else(|| index.lowest_gap(request))
 }

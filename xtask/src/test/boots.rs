@@ -12,7 +12,7 @@ use refkernel_abi::{ExitCode, roles::BenchRole};
 use super::{
     count::Count,
     expectation::{Expectation, judge},
-    inspector, picture, screen,
+    inspector, picture, places, screen,
 };
 use crate::{
     boot,
@@ -68,12 +68,12 @@ const DEMO_4_CPUS: &[&str] = &["cpu: 4 of 4 processors run", "demo: done", "phys
 const STRESS: &[&str] = &["stress: everything was as it must be", "frames: "];
 
 const BOOTS: &[Boot] = &[
-    Boot { name: "guest-tests", cmdline: "test", expectation: Expectation::GuestTests, ..USUAL },
-    Boot { name: "guest-tests-2-cpus", cmdline: "test", cpus: 2, expectation: Expectation::GuestTests, ..USUAL },
-    Boot { name: "guest-tests-4-cpus", cmdline: "test", cpus: 4, expectation: Expectation::GuestTests, ..USUAL },
+    Boot { name: "guest-tests", cmdline: "test seed=1", expectation: Expectation::GuestTests, ..USUAL },
+    Boot { name: "guest-tests-2-cpus", cmdline: "test seed=2", cpus: 2, expectation: Expectation::GuestTests, ..USUAL },
+    Boot { name: "guest-tests-4-cpus", cmdline: "test seed=3", cpus: 4, expectation: Expectation::GuestTests, ..USUAL },
     Boot {
         name: "guest-tests-4G",
-        cmdline: "test",
+        cmdline: "test seed=4",
         memory: Memory(4096),
         expectation: Expectation::GuestTests,
         ..USUAL
@@ -106,10 +106,15 @@ const BOOTS: &[Boot] = &[
         ..USUAL
     },
     Boot { name: "picture", cmdline: "demo hold", expectation: Expectation::Picture, ..USUAL },
-    Boot { name: "bench-quick", cmdline: "bench=quick", expectation: Expectation::Figures(BenchRole::Quick), ..USUAL },
+    Boot {
+        name: "bench-quick",
+        cmdline: "bench=quick seed=1",
+        expectation: Expectation::Figures(BenchRole::Quick),
+        ..USUAL
+    },
     Boot {
         name: "bench-flushes",
-        cmdline: "bench=flushes",
+        cmdline: "bench=flushes seed=1",
         cpus: 2,
         expectation: Expectation::Figures(BenchRole::Flushes),
         ..USUAL
@@ -165,7 +170,7 @@ const BOOTS: &[Boot] = &[
 
 /// The guest's tests on a machine that Limine has booted.
 const fn limine_guest_tests(name: &'static str, loader: Loader, cpus: u8) -> Boot {
-    Boot { name, loader, cmdline: "test", cpus, expectation: Expectation::GuestTests, ..USUAL }
+    Boot { name, loader, cmdline: "test seed=5", cpus, expectation: Expectation::GuestTests, ..USUAL }
 }
 
 /// A boot that takes longer is shown as a warning: time says as much about the host as about the kernel.
@@ -224,8 +229,13 @@ pub(crate) fn run(workspace: &Workspace, limine: Option<&Path>, name: Option<&st
     if let Some(weakened) = weakened {
         let image = weakened.map(|kernel| Image { kernel, ..image.clone() });
         for (test, cpus) in WEAKENED.iter().filter(|(test, _)| wanted(test)) {
-            let boot =
-                Boot { name: test, cmdline: "test=attacks", cpus: *cpus, expectation: Expectation::Controls, ..USUAL };
+            let boot = Boot {
+                name: test,
+                cmdline: "test=attacks seed=1",
+                cpus: *cpus,
+                expectation: Expectation::Controls,
+                ..USUAL
+            };
             let outcome = match &image {
                 Ok(image) => one(workspace, image, limine, &boot, &logs, show),
                 Err(error) => Err(anyhow::anyhow!("the weakened kernel is not built: {error:#}")),
@@ -273,6 +283,19 @@ pub(crate) fn run(workspace: &Workspace, limine: Option<&Path>, name: Option<&st
             }
         }
     }
+    if name.is_none_or(|name| PLACES.contains(name)) {
+        match places::run(&image) {
+            Ok((windows, lines)) => {
+                write_lines(&logs, PLACES, &lines)?;
+                println!("boot {PLACES} ... ok ({windows} windows)");
+                count.passed += 1;
+            }
+            Err(error) => {
+                println!("boot {PLACES} ... FAILED: {error:#}");
+                count.failed += 1;
+            }
+        }
+    }
     if name.is_none_or(|name| BARE.contains(name)) {
         match screen::run_without(&image, show) {
             Ok(lines) => {
@@ -289,6 +312,8 @@ pub(crate) fn run(workspace: &Workspace, limine: Option<&Path>, name: Option<&st
     Ok(count)
 }
 
+/// Machines with the same seed, with others and with none.
+const PLACES: &str = "places-by-seed";
 /// A machine with a serial line alone.
 const BARE: &str = "inspector-without-screen-and-keyboard";
 /// Machines at whose keyboard questions are typed, by name: how many processors each has.

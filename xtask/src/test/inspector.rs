@@ -15,6 +15,7 @@ use object::{Object as _, ObjectSegment as _, read::elf::ElfFile64};
 use crate::{
     build::Image,
     gdb::{Stub, debugger},
+    places::{self, SEED, Window},
     qemu::{Machine, Medium, Memory, Pace},
     session::{self, Limits, PROMPT, Script, Typing, Wishes},
 };
@@ -131,7 +132,7 @@ fn same(question: &str, one: &[String], other: &[String]) -> Result<()> {
 }
 
 /// What is asked, in order. The process with the number 1 has ended, and is kept; that with the number 2 was killed for an access.
-fn questions(kernel: &[Segment], program: &[Segment]) -> Vec<String> {
+fn questions(kernel: &[Segment], program: &[Segment], window: &Window) -> Vec<String> {
     let mut questions: Vec<String> =
         ["help", "frobnicate", "ps", "maps", "run check 16", "maps 1", "ps"].map(str::to_owned).to_vec();
     for segment in kernel {
@@ -154,8 +155,8 @@ fn questions(kernel: &[Segment], program: &[Segment]) -> Vec<String> {
         "explain 0x10",
         "dump",
         "dump in 1",
-        "dump 0x100000000+8K",
-        "dump 0x100001000..0x1001ff000",
+        &start_of(window),
+        &rest_of(window),
         "decode 0x8000000000000067",
         "decode 0x2020e1 1",
         "decode 0",
@@ -200,9 +201,10 @@ pub(crate) fn run(root: &Path, image: &Image, cpus: u8, show: bool) -> Result<(u
     let program = segments(&from_module(&image.module, "programs/check")?)?;
     // The last one is the boot's, which is given back.
     let kernel = kernel.get(..3).context("the kernel's file has fewer than three parts")?;
-    let mut questions = questions(kernel, &program);
+    let window = places::largest(image, cpus, "check 16")?;
+    let mut questions = questions(kernel, &program, &window);
     let first = questions.len();
-    questions.extend(LIMITED.map(str::to_owned));
+    questions.extend(limited(&window));
     let (before, after) = questions.split_at(first);
     let [before, after] =
         [before, after].map(|part| part.iter().filter(|question| is_for_gdb(question)).collect::<Vec<_>>());
@@ -211,11 +213,12 @@ pub(crate) fn run(root: &Path, image: &Image, cpus: u8, show: bool) -> Result<(u
     let ask_gdb = |questions: &[&String], last| {
         by_gdb.borrow_mut().push(gdb_answers(root, image, &stub, questions, last));
     };
-    let ask_before = || ask_gdb(&before, Some(LIMIT));
+    let limit = limit(&window);
+    let ask_before = || ask_gdb(&before, Some(limit.as_str()));
     let ask_after = || ask_gdb(&after, None);
     let machine = Machine {
         medium: Medium::Direct(image.clone()),
-        cmdline: "inspect".into(),
+        cmdline: format!("{SEED} inspect"),
         memory: Memory(256),
         cpus,
         window: false,
@@ -238,12 +241,14 @@ pub(crate) fn run(root: &Path, image: &Image, cpus: u8, show: bool) -> Result<(u
     ensure!(outcome.end.is_success(), "{}{}", outcome.end, outcome.last_lines());
     let mut answers = Answers::of(outcome.lines.iter().map(String::as_str));
     let limited = Answers(answers.0.split_off(first.min(answers.0.len())));
-    check(&answers, kernel, &program, cpus)?;
-    check_limited(&limited)?;
-    let mut by_gdb = by_gdb.into_inner().into_iter();
+    // What gdb has changed is looked for below: whether it could comes first.
+    let by_gdb: Vec<Answers> = by_gdb.into_inner().into_iter().collect::<Result<_>>()?;
+    check(&answers, kernel, &program, &window, cpus)?;
+    check_limited(&limited, &window)?;
+    let mut by_gdb = by_gdb.into_iter();
     let mut compared = 0;
     for (asked, own) in [(&before, &answers), (&after, &limited)] {
-        let others = by_gdb.next().context("gdb was not asked")??;
+        let others = by_gdb.next().context("gdb was not asked")?;
         for question in asked {
             let answer = others.to(question)?;
             ensure!(!answer.is_empty(), "gdb answers nothing to `{question}`");
@@ -256,31 +261,54 @@ pub(crate) fn run(root: &Path, image: &Image, cpus: u8, show: bool) -> Result<(u
 
 /// Takes the permission to write from the table entry above the pages that the program has touched, behind the kernel's back: the program has ended, so that nobody
 /// uses it any more. All that is said of these pages has to follow.
-const LIMIT: &str = "python place = next((p, i, w) for l, p, i, w, _, _ in steps(Machine(), process(1).root, 1 << 32) if l == 1); \
-     write_physical(place[0] + 8 * place[1], place[2] & ~WRITABLE)";
+fn limit(window: &Window) -> String {
+    format!(
+        "python place = next((p, i, w) for l, p, i, w, _, _ in steps(Machine(), process(1).root, {}) if l == 1); \
+         write_physical(place[0] + 8 * place[1], place[2] & ~WRITABLE)",
+        window.start
+    )
+}
+
+/// About the first two pages of the program's window.
+fn start_of(window: &Window) -> String {
+    format!("dump {:#x}+8K", window.start)
+}
+
+/// About all of it but its first and its last page.
+fn rest_of(window: &Window) -> String {
+    format!("dump {:#x}..{:#x}", window.start + PAGE, window.start + window.size - PAGE)
+}
+
+/// How many pages that are.
+fn pages_of_rest(window: &Window) -> u64 {
+    window.size / PAGE - 2
+}
 
 /// What is asked afterwards.
-const LIMITED: [&str; 6] = [
-    "walk 0x100000000",
-    "entry 0x100000000 1",
-    "dump 0x100001000..0x1001ff000",
-    "explain 0x100000000 write",
-    "explain 0x100000000",
-    "dump in 1",
-];
+fn limited(window: &Window) -> [String; 6] {
+    let start = window.start;
+    [
+        format!("walk {start:#x}"),
+        format!("entry {start:#x} 1"),
+        rest_of(window),
+        format!("explain {start:#x} write"),
+        format!("explain {start:#x}"),
+        "dump in 1".to_owned(),
+    ]
+}
 
 /// Whether what an entry above does not let through is nowhere said to be allowed.
-fn check_limited(answers: &Answers) -> Result<()> {
-    answers.have("walk 0x100000000", ", lets through r-xu")?;
-    answers.have("walk 0x100000000", ", r--u WB, by a leaf of 4 KiB from 0x100000000")?;
-    let entry = answers.to("entry 0x100000000 1")?;
+fn check_limited(answers: &Answers, window: &Window) -> Result<()> {
+    let [walk, entry, dump, write, read, _] = limited(window);
+    answers.have(&walk, ", lets through r-xu")?;
+    answers.have(&walk, &format!(", r--u WB, by a leaf of 4 KiB from {:#x}", window.start))?;
+    let entry = answers.to(&entry)?;
     ensure!(!entry.iter().any(|line| line.contains("writable")), "the entry is writable still: {entry:?}");
-    answers.have("dump 0x100001000..0x1001ff000", " r--u WB ")?;
-    pages_of_dump(answers, "dump 0x100001000..0x1001ff000", 510)?;
-    answers
-        .have("explain 0x100000000 write", "tables: the table entry of the PD lets no -w-- through, so it faults")?;
-    answers.have("explain 0x100000000 write", "succeeds: after a fault that shows frame ")?;
-    answers.have("explain 0x100000000", "succeeds: without a fault")
+    answers.have(&dump, " r--u WB ")?;
+    pages_of_dump(answers, &dump, pages_of_rest(window))?;
+    answers.have(&write, "tables: the table entry of the PD lets no -w-- through, so it faults")?;
+    answers.have(&write, "succeeds: after a fault that shows frame ")?;
+    answers.have(&read, "succeeds: without a fault")
 }
 
 /// Has gdb answer questions, the machine being stopped, and then do one thing more.
@@ -308,7 +336,7 @@ fn gdb_answers(root: &Path, image: &Image, stub: &Stub, questions: &[&String], l
 }
 
 /// Whether the answers are what the files say, and agree among themselves.
-fn check(answers: &Answers, kernel: &[Segment], program: &[Segment], cpus: u8) -> Result<()> {
+fn check(answers: &Answers, kernel: &[Segment], program: &[Segment], window: &Window, cpus: u8) -> Result<()> {
     for name in [
         "maps", "walk", "entry", "decode", "dump", "tree", "area", "frames", "tlb", "faults", "stats", "explain",
         "run", "kill", "map", "help",
@@ -343,10 +371,10 @@ fn check(answers: &Answers, kernel: &[Segment], program: &[Segment], cpus: u8) -
         "walk 0x800000000000 in 1",
         &["walk of 0x0000800000000000".to_owned(), "  no such address: it is not canonical".to_owned()],
     )?;
-    // The program has touched 1,024 pages from 4 GiB on.
+    // The program has touched every page of the window.
     answers.have("run check 16", "process 1: it exited with 0")?;
-    answers.have("dump 0x100000000+8K", " 4 KiB accessed dirty")?;
-    pages_of_dump(answers, "dump 0x100001000..0x1001ff000", 510)?;
+    answers.have(&start_of(window), " 4 KiB accessed dirty")?;
+    pages_of_dump(answers, &rest_of(window), pages_of_rest(window))?;
     answers.are(
         "decode 0x8000000000000067",
         &[

@@ -9,6 +9,7 @@ mod expectation;
 mod host;
 mod inspector;
 mod picture;
+mod places;
 mod screen;
 
 use std::{path::PathBuf, process::ExitCode};

@@ -17,6 +17,7 @@ use refkernel_surface::{
 
 use crate::{
     build::Image,
+    places::{self, SEED},
     qemu::{Machine, Medium, Memory, Pace},
     session::{self, Limits, Script, Shot, Typing, Wishes},
 };
@@ -38,10 +39,12 @@ const TYPED: [&str; 8] = [
     "walk refkernel::kernel_main",
     // Home, End and Tab; a mistake that is taken back.
     "ra\u{1}f\u{5}\u{7f}a\t",
-    "explain 0x100000000 write",
+    EXPLAIN,
     "map",
     "psx\u{7f}",
 ];
+/// A question about the first page of the program's window, whose address stands in the place of the star.
+const EXPLAIN: &str = "explain * write";
 /// The question before which the text is looked at for the first time, that before which the picture is, and behind all.
 const SHOTS: [usize; 3] = [6, 7, 8];
 
@@ -94,7 +97,8 @@ fn expected(bytes: &[u8], layout: &Layout, width: u32, height: u32) -> Result<Sc
 
 /// Boots a machine with so many processors to the prompt, types, and looks at the screen. Gives how many answers were looked at, and the log.
 pub(crate) fn run(image: &Image, cpus: u8, logs: &Path, show: bool) -> Result<(usize, Vec<String>)> {
-    let questions = TYPED.map(str::to_owned);
+    let window = places::largest(image, cpus, "check 16")?.start;
+    let questions = TYPED.map(|question| question.replace('*', &format!("{window:#x}")));
     let files = SHOTS.map(|question| logs.join(format!("screen-{cpus}-{question}.png")));
     for file in &files {
         // Yesterday's picture must not be taken for today's.
@@ -104,7 +108,7 @@ pub(crate) fn run(image: &Image, cpus: u8, logs: &Path, show: bool) -> Result<(u
         SHOTS.iter().zip(&files).map(|(question, file)| Shot { question: *question, after: None, file }).collect();
     let machine = Machine {
         medium: Medium::Direct(image.clone()),
-        cmdline: "inspect".into(),
+        cmdline: format!("{SEED} inspect"),
         memory: Memory(256),
         cpus,
         window: false,

@@ -6,7 +6,9 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use refkernel_runtime::ErrorCode::*;
 use refkernel_runtime::attacks::{Attack, WORKED};
-use refkernel_runtime::{Access, Advice, Caching, ErrorCode, PAGE_SIZE, StartInformation, call, program_status, say};
+use refkernel_runtime::{
+    Access, Advice, Caching, ErrorCode, PAGE_SIZE, StartInformation, USER_END, call, program_status, say,
+};
 
 use crate::READ_WRITE;
 use crate::life::stack;
@@ -81,6 +83,8 @@ fn worked(attack: Attack, start: &StartInformation) -> Result<bool, ErrorCode> {
         Attack::WriteRevoked => return revoked(true),
         Attack::ChangeSealed => return change_sealed(),
         Attack::MapTwice => return map_twice(start),
+        Attack::GuessWindow => return guess_window(),
+        Attack::GuessStack => return guess_stack(),
         Attack::EveryArgument => {
             let mut report = Report::new("every argument");
             crate::arguments::check(start, &mut report);
@@ -235,6 +239,22 @@ fn change_sealed() -> Result<bool, ErrorCode> {
         return if read(inside) == SECRET { Ok(false) } else { Err(NotSupported) };
     }
     Ok(attempts.iter().all(Result::is_ok))
+}
+
+/// A window's address is known without asking where windows go to the lowest gap, above 4 GiB.
+fn guess_window() -> Result<bool, ErrorCode> {
+    const GUESS: u64 = 1 << 32;
+    let address = call::area_create_and_map(PAGE_SIZE, 0, READ_WRITE)?;
+    write(GUESS, SECRET);
+    Ok(read(address) == SECRET)
+}
+
+/// A stack's where it lies at the end of the addresses: in its lowest page, which is not in use.
+fn guess_stack() -> Result<bool, ErrorCode> {
+    let guess = USER_END - 65 * PAGE_SIZE;
+    write(guess, SECRET);
+    let here = black_box(&raw const guess) as u64;
+    Ok(here - guess < 64 * PAGE_SIZE)
 }
 
 fn map_twice(start: &StartInformation) -> Result<bool, ErrorCode> {
