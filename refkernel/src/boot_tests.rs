@@ -13,6 +13,7 @@ use crate::account::{self, Account};
 use crate::address_wait;
 use crate::attacks;
 use crate::cpu::{others, probe};
+use crate::fault_tests;
 use crate::log;
 use crate::memory::{self, Kernel};
 use crate::pager;
@@ -167,6 +168,7 @@ pub(crate) fn run(programs: &Programs<'_>, part: Word<'_>) -> bool {
     {
         count.note(name, same_frames(|| test(programs)));
     }
+    faults(programs, &mut count, part);
     attacks(programs, &mut count, part);
     for (name, test) in FILE_TESTS.iter().filter(|(name, _)| wanted(name)) {
         count.note(name, test(programs));
@@ -192,6 +194,19 @@ pub(crate) fn run_attacks(programs: &Programs<'_>) -> bool {
     attacks(programs, &mut count, Word(b""));
     log!("{} passed, {} failed", count.passed, count.failed);
     count.failed == 0 && count.passed != 0
+}
+
+/// Runs the table of faults alone. True if all were as they must be.
+pub(crate) fn run_faults(programs: &Programs<'_>) -> bool {
+    let mut count = Count::default();
+    faults(programs, &mut count, Word(b""));
+    log!("{} passed, {} failed", count.passed, count.failed);
+    count.failed == 0 && count.passed != 0
+}
+
+fn faults(programs: &Programs<'_>, count: &mut Count, part: Word<'_>) {
+    let wanted = |name: &str| is_wanted(name, part);
+    fault_tests::run_all(programs, wanted, |name, outcome| count.note(format_args!("fault {name}"), outcome));
 }
 
 fn attacks(programs: &Programs<'_>, count: &mut Count, part: Word<'_>) {

@@ -59,6 +59,8 @@ pub enum Tests<'a> {
     Named(Word<'a>),
     /// `test=attacks`: the table of attacks alone.
     Attacks,
+    /// `test=faults`: the table of faults alone.
+    Faults,
     /// `test=NAME`: one that it does not survive.
     Ending(EndingTest),
 }
@@ -127,6 +129,7 @@ impl<'a> Options<'a> {
             (b"inspect", None) => self.inspect = true,
             (b"test", None) => self.tests = Tests::All,
             (b"test", Some(b"attacks")) => self.tests = Tests::Attacks,
+            (b"test", Some(b"faults")) => self.tests = Tests::Faults,
             (b"test", Some(value)) => {
                 let test = EndingTest::ALL.into_iter().find(|test| test.name().as_bytes() == value);
                 match test {
@@ -234,6 +237,7 @@ mod tests {
         assert_eq!(options.seed, Some(42));
         assert_eq!(options.unknown_count(), 0);
         assert_eq!(Options::parse(b"test=attacks").tests, Tests::Attacks);
+        assert_eq!(Options::parse(b"test=faults").tests, Tests::Faults);
         // No kernel takes its defences away for a word.
         assert_eq!(unknown(b"without=smap nosmap test"), ["without=smap", "nosmap"]);
         for test in EndingTest::ALL {

@@ -11,6 +11,7 @@
 //! | [`elf`] | from an ELF file to a plan of what goes where |
 //! | [`handles`] | what a process has, by number |
 //! | [`frame_bitmap`] | which frames of a region are free |
+//! | [`instruction`] | what an instruction was about that the processor refused |
 //! | [`memory_type`] | how a processor caches memory: PAT, MTRRs and what they make together |
 //! | [`picture`] | memory and spaces, as pixels and as text |
 //! | [`pool`] | counted references without a heap |
@@ -42,6 +43,7 @@ pub mod compressed_store;
 pub mod elf;
 pub mod frame_bitmap;
 pub mod handles;
+pub mod instruction;
 #[cfg(test)]
 mod memory_functions_test;
 pub mod memory_type;

@@ -16,6 +16,7 @@ mod cpu;
 mod demo;
 mod devices;
 mod ending_tests;
+mod fault_tests;
 mod inspector;
 mod leftovers;
 mod memory;
@@ -68,6 +69,7 @@ fn with_memory(info: &'static BootInfo) -> ! {
     let kept_up = !options.screen_off && options.bench.is_none();
     screen::start(info, kept_up, options.inspect);
     match options.tests {
+        Tests::Faults => exit(if boot_tests::run_faults(&programs) { ExitCode::Success } else { ExitCode::Failure }),
         Tests::Attacks => exit(if boot_tests::run_attacks(&programs) { ExitCode::Success } else { ExitCode::Failure }),
         Tests::Ending(test) => ending_tests::run(test),
         Tests::All | Tests::Named(_) => {

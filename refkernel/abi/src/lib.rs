@@ -33,6 +33,7 @@ pub mod attacks;
 mod count;
 mod error_code;
 mod exit_code;
+pub mod faults;
 mod numbered;
 mod rights;
 pub mod roles;

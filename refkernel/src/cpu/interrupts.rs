@@ -2,9 +2,9 @@
 
 use super::segments::{DOUBLE_FAULT_STACK, MACHINE_CHECK_STACK, NMI_STACK, TRAP_STACK};
 use spin::Once;
-use x86_64::VirtAddr;
 use x86_64::instructions::port::Port;
 use x86_64::structures::idt::{Entry, EntryOptions, InterruptDescriptorTable};
+use x86_64::{PrivilegeLevel, VirtAddr};
 
 static TABLE: Once<InterruptDescriptorTable> = Once::new();
 
@@ -31,7 +31,8 @@ pub(super) fn initialise() {
         set(&mut table.divide_error, 0, TRAP_STACK);
         set(&mut table.debug, 1, TRAP_STACK);
         set(&mut table.non_maskable_interrupt, 2, NMI_STACK);
-        set(&mut table.breakpoint, 3, TRAP_STACK);
+        // The one exception that programs may raise by an instruction with a number: debuggers put it into them.
+        set(&mut table.breakpoint, 3, TRAP_STACK).set_privilege_level(PrivilegeLevel::Ring3);
         set(&mut table.overflow, 4, TRAP_STACK);
         set(&mut table.bound_range_exceeded, 5, TRAP_STACK);
         set(&mut table.invalid_opcode, 6, TRAP_STACK);

@@ -9,6 +9,7 @@
 //! | [`apic`] | interrupts between processors |
 //! | [`io_apic`] | interrupts of devices |
 //! | [`trap`], [`system_call`] | the ways into the kernel |
+//! | [`trap_cause`] | what was wrong where the processor does not say |
 //! | [`user`], [`user_copy`] | programs, and their memory |
 //! | [`probe`] | accesses of the kernel's that may fail |
 //! | [`stacks`], [`backtrace`] | the kernel's stacks by name, and who called whom on them |
@@ -28,6 +29,7 @@ mod segments;
 pub(crate) mod stacks;
 pub(crate) mod system_call;
 pub(crate) mod trap;
+pub(crate) mod trap_cause;
 pub(crate) mod user;
 pub(crate) mod user_copy;
 

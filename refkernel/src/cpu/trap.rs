@@ -16,6 +16,7 @@
 
 use super::apic::{self, FLUSH_VECTOR, SPURIOUS_VECTOR, TIMER_VECTOR, WAKE_VECTOR};
 use super::io_apic::{KEYBOARD_VECTOR, SERIAL_VECTOR};
+use super::trap_cause::TrapCause;
 use super::{backtrace, local, probe, segments, stacks, user, user_copy};
 use crate::devices::exit::{exit, stop};
 use crate::devices::{input, serial};
@@ -155,17 +156,21 @@ impl PageFault {
     pub(crate) const fn execute(self) -> bool {
         self.error & 16 != 0
     }
-}
 
-impl fmt::Display for PageFault {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let access = if self.execute() {
+    /// What was attempted, in a word.
+    pub(crate) const fn access(self) -> &'static str {
+        if self.execute() {
             "execution"
         } else if self.write() {
             "write"
         } else {
             "read"
-        };
+        }
+    }
+}
+
+impl fmt::Display for PageFault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let why = if self.reserved() {
             "reserved bit in an entry"
         } else if self.present() {
@@ -173,7 +178,7 @@ impl fmt::Display for PageFault {
         } else {
             "not present"
         };
-        write!(formatter, "{access} at {:#x}: {why}", self.address)
+        write!(formatter, "{} at {:#x}: {why}", self.access(), self.address)
     }
 }
 
@@ -213,7 +218,13 @@ fn page_fault(frame: &mut TrapFrame) {
     }
     // The kernel has no business in a program's memory but by the copy routine. Anything else would be a fault that
     // comes back for ever: SMAP and SMEP refuse what the tables allow.
-    let stray = !frame.interrupted_program() && fault.address < USER_END && !user_copy::is_copying(frame);
+    // A program's instruction may have the processor read something as the kernel would, a descriptor for one, which is always there. QEMU 7.2
+    // does so for the stack of `iret` and `retf` as well, and SMAP refuses it: that too would come back for ever.
+    let stray = if frame.interrupted_program() {
+        !fault.user()
+    } else {
+        fault.address < USER_END && !user_copy::is_copying(frame)
+    };
     match if stray { Err(None) } else { crate::memory::page_fault(fault) } {
         Ok(()) => {
             ANSWERED.fetch_add(1, Ordering::Relaxed);
@@ -252,7 +263,8 @@ fn other_trap(frame: &TrapFrame) {
         stop();
     }
     if frame.interrupted_program() && !is_machine_wide(frame.vector) {
-        user::kill(user::Killed::Trap { name: frame.name(), vector: frame.vector, error: frame.error, rip: frame.rip });
+        let TrapFrame { vector, error, rip, .. } = *frame;
+        user::kill(user::Killed::Trap { name: frame.name(), vector, error, rip, cause: TrapCause::of(frame) });
     }
     let fault = (frame.vector == PAGE_FAULT).then(|| PageFault {
         address: Cr2::read_raw(),

@@ -12,7 +12,7 @@
 //! hold a lock, or a value whose destructor matters.
 
 use super::local::{self, CPUS_MAX, PerCpu};
-use super::{segments, trap::PageFault};
+use super::{segments, trap::PageFault, trap_cause::TrapCause};
 use core::cell::Cell;
 use core::fmt;
 use refkernel_abi::{USER_END, USER_START};
@@ -119,6 +119,8 @@ pub(crate) enum Killed {
         error: u64,
         /// The instruction.
         rip: u64,
+        /// What was wrong, as far as that can be told.
+        cause: TrapCause,
     },
     /// It made a system call from where no program can go on.
     ReturnAddress(u64),
@@ -137,10 +139,21 @@ impl fmt::Display for Killed {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::PageFault { fault, rip, .. } => {
-                write!(formatter, "page fault: {fault}, by the instruction at {rip:#x}")
+                write!(
+                    formatter,
+                    "page fault: {} at {:#x}, by the instruction at {rip:#x}",
+                    fault.access(),
+                    fault.address
+                )
             }
-            Self::Trap { name, error, rip, .. } => {
-                write!(formatter, "{name}, error code {error:#x}, by the instruction at {rip:#x}")
+            Self::Trap { name, vector, error, rip, cause } => {
+                write!(formatter, "{name} (vector {vector}, error code {error:#x})")?;
+                if let Some(address) = cause.address() {
+                    write!(formatter, ": access at {address:#x}")?;
+                }
+                // These come behind the instruction that raises them.
+                let place = if matches!(vector, 1 | 3) { "before" } else { "by" };
+                write!(formatter, ", {place} the instruction at {rip:#x}")
             }
             Self::ReturnAddress(address) => write!(formatter, "system call with return address {address:#x}"),
             Self::ByOrder => formatter.write_str("it was told to end"),

@@ -1,4 +1,5 @@
-//! The last page faults of each processor, each with what was decided about it and why.
+//! The last faults of each processor, each with what was decided about it and why: page faults, and whatever else the kernel has ended a program for, with the same words as in
+//! the log.
 //!
 //! What is refused is recorded always: whoever refuses has time. What is answered is recorded only while the inspector listens, so that the path of a
 //! fault that is answered costs one look at a flag more.
@@ -12,10 +13,12 @@ use crate::cpu::trap::PageFault;
 use crate::cpu::{clock, others};
 use crate::memory::shootdown::bits;
 use crate::memory::{Answered, Mutex};
+use crate::process::Report;
 use crate::thread::scheduler;
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use vmcore::vm_space::{Resolution, SpaceError};
+use x86_64::instructions::interrupts::without_interrupts;
 
 /// How many each processor keeps.
 const KEPT: usize = 32;
@@ -31,8 +34,15 @@ struct Record {
     time: u64,
     /// The process whose program ran, or zero.
     process: u64,
-    fault: PageFault,
-    decided: Decided,
+    what: What,
+}
+
+#[derive(Clone, Copy)]
+enum What {
+    /// A page fault, of a program that goes on or of the kernel.
+    Fault(PageFault, Decided),
+    /// The end of a program.
+    End(Report),
 }
 
 /// The last ones of a processor.
@@ -62,9 +72,22 @@ pub(crate) fn are_recorded() -> bool {
 #[cold]
 #[inline(never)]
 pub(crate) fn record(fault: PageFault, decided: Decided) {
+    if fault.user() && decided.is_err() {
+        // It ends the program, and is recorded with the window then.
+        return;
+    }
+    note(What::Fault(fault, decided));
+}
+
+/// Records the end of a program, by the thread that it was.
+pub(crate) fn record_end(report: Report) {
+    without_interrupts(|| note(What::End(report)));
+}
+
+fn note(what: What) {
     let process = scheduler::current().map_or(0, |thread| thread.process());
     let number = NUMBER.fetch_add(1, Ordering::Relaxed) + 1;
-    let record = Record { number, time: clock::now(), process, fault, decided };
+    let record = Record { number, time: clock::now(), process, what };
     let mut ring = RINGS.here().lock();
     let next = ring.next;
     if let Some(slot) = ring.records.get_mut(next) {
@@ -98,9 +121,14 @@ pub(super) fn list(out: &mut Out<'_>) -> Result<(), Trouble> {
             Some(pid) => write!(out, "process {pid:<3} ")?,
             None => write!(out, "kernel      ")?,
         }
-        let who = if record.fault.user() { "program" } else { "kernel" };
-        writeln!(out, "{who}: {}, by the instruction at {:#x}", record.fault, record.fault.rip)?;
-        writeln!(out, "        {}", Words(record.decided))?;
+        match record.what {
+            What::Fault(fault, decided) => {
+                let who = if fault.user() { "program" } else { "kernel" };
+                writeln!(out, "{who}: {fault}, by the instruction at {:#x}", fault.rip)?;
+                writeln!(out, "        {}", Words(decided))?;
+            }
+            What::End(report) => writeln!(out, "program: killed: {report}")?,
+        }
     }
     let lost = last.saturating_sub(count);
     Ok(writeln!(out, "{count} faults, {lost} older ones are not kept")?)

@@ -31,6 +31,7 @@ impl Process {
             given: self.given,
             inside: AtomicU32::new(0),
             ending: Mutex::new(None),
+            report: Mutex::new(None),
             image: self.image.clone(),
             _swept: Swept,
         })?;

@@ -1,11 +1,10 @@
 //! How a process ended, and why the kernel ended it if it did.
 
-use super::Process;
+use super::{Process, Report};
 use crate::cpu::user::{Killed, UserExit};
+use crate::inspector::faults;
 use crate::log;
-use refkernel_abi::USER_END;
 use refkernel_abi::roles::{self, Attempt, Cause};
-use vmcore::addr::VirtAddr;
 use vmcore::vm_space::SpaceError;
 
 /// How a process ended.
@@ -40,10 +39,13 @@ impl Ending {
             UserExit::ThreadExited | UserExit::Killed(Killed::ByOrder) => return None,
             UserExit::Exited(status) => Self::Exited(status),
             UserExit::Killed(killed) => {
-                log!("process {process}: killed: {killed}");
+                let report = Report::new(process, killed);
+                // In one piece, so that nothing of another thread's stands between its lines.
+                log!("process {process}: killed: {report}");
+                faults::record_end(report);
+                process.report.lock().get_or_insert(report);
                 match killed {
                     Killed::PageFault { fault, reason, .. } => {
-                        report_fault(process, fault.address, reason);
                         let attempt = match (fault.execute(), fault.write()) {
                             (true, _) => Attempt::Execute,
                             (false, true) => Attempt::Write,
@@ -73,23 +75,6 @@ impl Ending {
             (Self::Trap(vector), roles::Ending::Killed(Cause::Trap(wanted))) => *vector == u64::from(wanted),
             _ => false,
         }
-    }
-}
-
-/// The reason, and the window that the access met.
-fn report_fault(process: &Process, address: u64, reason: Option<SpaceError>) {
-    match reason {
-        Some(reason) => log!("  reason: {reason}"),
-        None if address >= USER_END => log!("  reason: the address is not a program's"),
-        None => log!("  reason: the page tables are damaged"),
-    }
-    let place = VirtAddr::new(address);
-    match process.space.window_after(place).filter(|window| window.range.contains(place)) {
-        Some(window) => {
-            let label = process.label(window.range.start().as_u64()).unwrap_or("the program's own");
-            log!("  window: {window} ({label})");
-        }
-        None => log!("  window: none there"),
     }
 }
 

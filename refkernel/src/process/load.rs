@@ -160,7 +160,6 @@ impl Process {
         if let Some(label) = labelled.next() {
             *label = (stack.window, "stack");
         }
-        let placement = calls::placement_limits(&space)?;
         Self::enlist(|| Self {
             name,
             // Above that programs keep what else they tell one another.
@@ -176,6 +175,7 @@ impl Process {
             given: information.handles.map(|handle| handle.0),
             inside: AtomicU32::new(0),
             ending: Mutex::new(None),
+            report: Mutex::new(None),
             image,
             _swept: Swept,
         })

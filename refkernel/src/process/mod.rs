@@ -12,7 +12,8 @@
 //! | `handle_calls` | of handles, channels, and words that it waits for |
 //! | `life_calls` | and of processes and threads |
 //! | `physical` | which of the machine's memory may be had |
-//! | `ending` | how a process ended, in words |
+//! | `ending` | how a process ended |
+//! | `report` | why the kernel ended it, in words |
 //!
 //! # Invariants
 //!
@@ -34,6 +35,7 @@ mod moving;
 mod objects;
 mod physical;
 pub(crate) mod placement;
+mod report;
 mod run;
 
 pub(crate) use calls::{SYSTEM_CALLS, area_error, unknown_call};
@@ -42,6 +44,7 @@ pub(crate) use load::{LoadError, Screen, Start};
 pub(crate) use moving::{Entries, Places, Withdrawn, end_of, read_numbers};
 use objects::{Entry, Object};
 use placement::Placement;
+pub(crate) use report::Report;
 pub(crate) use run::{end, ending, run, start, threads, wait};
 
 use crate::memory::{self, Mutex, UserSpace};
@@ -92,6 +95,8 @@ pub(crate) struct Process {
     given: [u64; START_HANDLES_MAX],
     /// How it ended, as soon as it has.
     ending: Mutex<Option<Ending>>,
+    /// What was said of it then, if the kernel ended it for what it did.
+    report: Mutex<Option<Report>>,
     /// Threads that are in the program, or on their way into it.
     inside: AtomicU32,
     /// Where the pages of its program come from. Dropped behind the space, which shows them.
@@ -114,6 +119,11 @@ impl Process {
     /// What a person calls the window at `address`, if the loader made it.
     pub(crate) fn label(&self, address: u64) -> Option<&'static str> {
         self.labels.iter().find(|(start, _)| *start == address).map(|(_, label)| *label)
+    }
+
+    /// What was said of it when the kernel ended it for what it did.
+    pub(crate) fn report(&self) -> Option<Report> {
+        *self.report.lock()
     }
 
     /// Where windows go whose program does not choose.

@@ -124,6 +124,7 @@ pub(crate) fn wait(process: &ProcessRef) -> Option<Ending> {
 /// [`ThreadError`].
 pub(crate) fn run(process: &ProcessRef) -> Result<Ending, ThreadError> {
     *process.ending.lock() = None;
+    *process.report.lock() = None;
     start(process)?;
     // The thread that asks is the kernel's own, which nobody tells to end.
     Ok(wait(process).unwrap_or(Ending::Killed))

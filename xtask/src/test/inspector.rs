@@ -407,8 +407,9 @@ fn check(answers: &Answers, kernel: &[Segment], program: &[Segment], window: &Wi
     answers.have("run draw 3", "draw: 3 pictures of ")?;
     answers.have("run draw 3", "process 3: it exited with 0")?;
     answers.have("run demo 1", "it was killed for an access (Read) at 0x10")?;
-    answers.have("faults", "program: read at 0x10: not present, by the instruction at 0x4")?;
-    answers.have("faults", "refused: nothing is mapped at 0x10")?;
+    answers.have("faults", "program: killed: page fault: read at 0x10, by the instruction at 0x4")?;
+    answers.have("faults", "reason: nothing is mapped there, nor ever is below 0x10000: a null pointer")?;
+    answers.have("faults", "window: none; below it nothing; above it ")?;
     answers.have("faults", "answered: a page was mapped")?;
     answers.have("explain 0x10 in 2", "refused: nothing is mapped at 0x10")?;
     // The second time there are two processes.

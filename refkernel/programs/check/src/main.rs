@@ -11,6 +11,7 @@
 //! | `areas` | what areas and windows do when they are used as meant |
 //! | `memory` | the runtime's own memory functions |
 //! | `attacks` | the table of attacks |
+//! | `faults` | the table of faults |
 //! | `arguments` | what no argument of a call may be |
 //! | `offences` | what must kill the program |
 //! | `sharing` | an area that two programs were handed |
@@ -37,6 +38,7 @@ mod attacks;
 mod between;
 mod calls;
 mod channels;
+mod faults;
 mod handles;
 mod life;
 mod memory;
@@ -76,6 +78,12 @@ fn main(start: &StartInformation) -> u32 {
     }
     if let Some(attack) = refkernel_runtime::attacks::Attack::from_number(start.argument) {
         return attacks::make(attack, start);
+    }
+    if start.argument == refkernel_runtime::faults::BYSTANDER {
+        return faults::stand_by(start);
+    }
+    if let Some(fault) = refkernel_runtime::faults::Fault::from_argument(start.argument) {
+        return faults::make(fault, start);
     }
     let Some(role) = CheckRole::from_number(start.argument) else {
         say!("check: there is no part {}", start.argument);
