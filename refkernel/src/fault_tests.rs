@@ -3,6 +3,7 @@
 //! Meanwhile another program counts: whatever a program does, it goes on, and so does the kernel; and every frame comes back.
 
 use crate::boot_tests::{Failure, same_frames};
+use crate::hoard::{Hoard, SCARCE};
 use crate::log;
 use crate::memory::{self, Kernel};
 use crate::process::{self, Ending, ProcessRef, Start};
@@ -213,7 +214,11 @@ pub(crate) fn run_all(
     // It would take the other's memory as well.
     let fault = Fault::OutOfMemory;
     if wanted(&fault) {
-        note(fault.name(), same_frames(|| make(programs, fault)));
+        let scarce = || {
+            let _hoard = Hoard::leaving(SCARCE);
+            make(programs, fault)
+        };
+        note(fault.name(), same_frames(scarce));
     }
 }
 

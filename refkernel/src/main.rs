@@ -17,6 +17,7 @@ mod demo;
 mod devices;
 mod ending_tests;
 mod fault_tests;
+mod hoard;
 mod inspector;
 mod leftovers;
 mod memory;

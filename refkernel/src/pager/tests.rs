@@ -1,7 +1,8 @@
 //! What must be true of pages that come and go, asked in the machine.
 
 use super::{images, is_out_of_memory, reclaim, swap};
-use crate::boot_tests::{Failure, Hoard, Test, ended, require};
+use crate::boot_tests::{Failure, Test, ended, require};
+use crate::hoard::Hoard;
 use crate::log;
 use crate::memory::{self, frames};
 use crate::process::{self, Ending, ProcessRef, Start};
