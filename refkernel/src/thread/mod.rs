@@ -36,6 +36,7 @@ pub(crate) mod work;
 use crate::cpu::{local, others};
 use crate::memory::{Mutex, UserSpace, stacks::KernelStack};
 use crate::process::Process;
+use arrayvec::ArrayVec;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, Ordering};
 use refkernel::pool::{Pool, Ref};
@@ -49,7 +50,8 @@ pub(crate) type ThreadRef = Ref<Thread, THREADS_MAX>;
 static THREADS: Pool<Thread, THREADS_MAX> = Pool::new();
 
 /// Every thread that is not dead: what keeps it while it runs, or waits for somebody who knows its number only.
-static LIVE: Mutex<[Option<ThreadRef>; THREADS_MAX]> = Mutex::new([const { None }; THREADS_MAX]);
+/// In no order, without gaps: who looks at all of them pays for as many as there are, not for as many as there may be.
+static LIVE: Mutex<ArrayVec<ThreadRef, THREADS_MAX>> = Mutex::new(ArrayVec::new_const());
 
 /// Where a thread is in its life; the drawing above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,14 +184,8 @@ fn enlist(thread: Thread) -> Result<ThreadRef, ThreadError> {
     let thread = THREADS.insert(thread).map_err(|_| ThreadError::TooMany)?;
     let number = ThreadRef::number(&thread);
     thread.number.store(number, Ordering::Relaxed);
-    let mut live = LIVE.lock();
-    match live.iter_mut().find(|slot| slot.is_none()) {
-        Some(slot) => {
-            *slot = Some(thread.clone());
-            Ok(thread)
-        }
-        None => Err(ThreadError::TooMany),
-    }
+    LIVE.lock().try_push(thread.clone()).map_err(|_| ThreadError::TooMany)?;
+    Ok(thread)
 }
 
 /// Starts a thread of the kernel's that calls `function`, with interrupts on, on one of the processors whose bits are set; `process` is the number of
@@ -234,7 +230,7 @@ pub(crate) fn wake(number: u64) {
 
 /// Calls `what` with every thread that is not dead.
 pub(crate) fn for_each(mut what: impl FnMut(&Thread)) {
-    LIVE.lock().iter().filter_map(Option::as_ref).for_each(|thread| what(thread));
+    LIVE.lock().iter().for_each(|thread| what(thread));
 }
 
 /// Tells every thread of a process, but the one that runs here, to end. They do so when they are next in their program, or wait.

@@ -221,8 +221,8 @@ fn finish_switch() {
 /// Takes a dead thread from the living. Its stack is given back with the last reference, which may be this one.
 fn bury(thread: *const Thread) {
     let mut live = LIVE.lock();
-    let slot = live.iter_mut().find(|slot| slot.as_ref().is_some_and(|live| ptr::eq(&raw const **live, thread)));
-    let last = slot.and_then(Option::take);
+    let at = live.iter().position(|live| ptr::eq(&raw const **live, thread));
+    let last = at.and_then(|at| live.swap_pop(at));
     drop(live);
     drop(last);
 }

@@ -55,6 +55,6 @@ pub(super) fn wake_due() {
     let due = |thread: &Thread| (1..=now).contains(&thread.wake_at.load(Ordering::SeqCst));
     // Another processor that has the lock is at it as well, or the next tick is.
     if let Some(live) = LIVE.try_lock() {
-        live.iter().flatten().filter(|thread| due(thread)).for_each(|thread| scheduler::unpark(thread));
+        live.iter().filter(|thread| due(thread)).for_each(|thread| scheduler::unpark(thread));
     }
 }

@@ -563,8 +563,9 @@ impl<P: Platform, M: Mmu> Window<P, M> {
             unsafe { area.as_ref().lock(platform).unlink_view(window.cast()) };
             return;
         }
-        let mut reserve = Reserve::new(platform);
         if !marks.contains(WindowMarks::SUCCEEDED) {
+            // For a node of the index, which goes back with no lock held.
+            let mut reserve = Reserve::new(platform);
             // SAFETY: the gated window's reference keeps the space alive.
             let inner = unsafe { space.as_ref() };
             let mut index = inner.lock_index_at(platform, range.start());
@@ -572,8 +573,7 @@ impl<P: Platform, M: Mmu> Window<P, M> {
             index.remove_slot(range.start(), window, &mut reserve);
         }
         // SAFETY: neither index nor area know the record any more; nothing in it needs dropping.
-        unsafe { reserve.put_object(window) };
-        drop(reserve);
+        unsafe { free_object(platform, window) };
         // SAFETY: the window's references are given up, with no lock held.
         unsafe {
             release_area(platform, area);
