@@ -28,7 +28,6 @@ use refkernel::command_line::Word;
 use refkernel::elf::Refusal;
 use refkernel_abi::roles::{self, CheckRole};
 use refkernel_abi::{KERNEL_ADDRESSES, PAGE_SIZE, USER_END, program_status};
-use vmcore::Platform;
 use vmcore::vm_area::{Area, AreaError, AreaKind};
 use vmcore::vm_space::SpaceError;
 
@@ -179,10 +178,8 @@ pub(crate) fn run(programs: &Programs<'_>, part: Word<'_>) -> bool {
         count.note(name, test(programs));
     }
     if count.passed + count.failed != 0 {
-        let machine = Kernel.machine().counters();
-        let none_lost = machine.dropped_flushes == 0 && machine.refused_frees == 0 && machine.quarantined_frames == 0;
         let lost = Failure::NotSo("every flush was completed, and every frame was freed from the use that it had");
-        count.note("no_flush_is_dropped", if none_lost { Ok(()) } else { Err(lost) });
+        count.note("no_flush_is_dropped", if memory::nothing_is_lost() { Ok(()) } else { Err(lost) });
     }
     log!("{} passed, {} failed", count.passed, count.failed);
     count.failed == 0 && count.passed != 0

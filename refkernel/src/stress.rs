@@ -33,8 +33,7 @@ pub(crate) fn run(programs: &Programs<'_>, seconds: u16, seed: Option<u64>) -> b
     log!("frames: {} in use before, {} after", before.frames, after.frames);
     log!("  before: {before}");
     log!("  after:  {after}");
-    let machine = Kernel.machine().counters();
-    let none_lost = machine.dropped_flushes == 0 && machine.refused_frees == 0 && machine.quarantined_frames == 0;
+    let none_lost = memory::nothing_is_lost();
     if !none_lost {
         log!("refkernel: a flush was not completed, or a frame freed from another use than it had");
     }

@@ -15,8 +15,8 @@ use anyhow::{Context as _, Result, bail};
 use crate::{
     build::{self, Image, Profile},
     process,
-    qemu::{Machine, Medium, Memory, Pace},
-    session::{self, Limits, Script, Typing, Wishes},
+    qemu::{Machine, Memory},
+    session::{self, Script, Wishes},
     setup::{self, Need},
     workspace::Workspace,
 };
@@ -66,23 +66,17 @@ pub(crate) fn command(arguments: &Arguments) -> Result<()> {
         let mut command = debugger(&workspace.root, &image, stub.address(), &arguments.batch);
         *result.borrow_mut() = Some(process::run(&mut command, "debugging the kernel"));
     };
+    let cmdline = format!("{} inspect", arguments.cmdline).trim_start().to_owned();
     let machine = Machine {
-        medium: Medium::Direct(image.clone()),
-        cmdline: format!("{} inspect", arguments.cmdline).trim_start().to_owned(),
         memory: arguments.memory,
-        cpus: arguments.cpus,
-        window: false,
-        pace: Pace::Fast,
         options: stub.options(),
+        ..Machine::direct(&image, arguments.cpus, cmdline)
     };
     let outcome = session::run(
         &machine,
         Wishes {
-            limits: Limits { total: None, silence_at_start: BOOT, silence: Some(BOOT) },
-            show: false,
-            typing: Typing::No,
             script: Some(Script { between: &[(arguments.ask.len(), &attach)], ..Script::new(&arguments.ask) }),
-            picture: None,
+            ..Wishes::within(None, BOOT)
         },
     )?;
     match result.into_inner() {

@@ -7,8 +7,8 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     build::Image,
-    qemu::{Machine, Medium, Memory, Pace},
-    session::{self, Limits, Outcome, PROMPT, Script, Typing, Wishes},
+    qemu::Machine,
+    session::{self, Outcome, PROMPT, Script, Wishes},
 };
 
 /// The word of the command line with which the tests' questions are asked.
@@ -42,25 +42,9 @@ impl Window {
 /// Runs a program in a machine with these words on its command line, and asks for its windows. Gives the log as well.
 pub(crate) fn windows(image: &Image, cpus: u8, words: &str, program: &str) -> Result<(Vec<Window>, Outcome)> {
     let questions = [format!("run {program}"), "maps 1".to_owned()];
-    let machine = Machine {
-        medium: Medium::Direct(image.clone()),
-        cmdline: format!("{words} inspect"),
-        memory: Memory(256),
-        cpus,
-        window: false,
-        pace: Pace::Fast,
-        options: Vec::new(),
-    };
-    let outcome = session::run(
-        &machine,
-        Wishes {
-            limits: Limits { total: Some(TOTAL), silence_at_start: SILENCE, silence: Some(SILENCE) },
-            show: false,
-            typing: Typing::No,
-            script: Some(Script::new(&questions)),
-            picture: None,
-        },
-    )?;
+    let machine = Machine::direct(image, cpus, format!("{words} inspect"));
+    let wishes = Wishes { script: Some(Script::new(&questions)), ..Wishes::within(Some(TOTAL), SILENCE) };
+    let outcome = session::run(&machine, wishes)?;
     ensure!(outcome.end.is_success(), "{}{}", outcome.end, outcome.last_lines());
     let prompt = format!("{PROMPT}maps 1");
     let answer = outcome.lines.iter().skip_while(|line| line.trim_end() != prompt).skip(1);

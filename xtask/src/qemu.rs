@@ -103,6 +103,19 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
+    /// One of 256 MiB that boots `image` directly, as fast as it goes, without a window.
+    pub(crate) fn direct(image: &Image, cpus: u8, cmdline: String) -> Self {
+        Self {
+            medium: Medium::Direct(image.clone()),
+            cmdline,
+            memory: Memory(256),
+            cpus,
+            window: false,
+            pace: Pace::Fast,
+            options: Vec::new(),
+        }
+    }
+
     /// QEMU with this machine: serial line on standard input and output, control channel on the socket `qmp`.
     pub(crate) fn command(&self, qmp: &Path) -> Command {
         let mut command = Command::new(PROGRAM);

@@ -16,8 +16,8 @@ use anyhow::{Context as _, Result, bail};
 use crate::{
     build::{self, Image, Profile},
     places::{self, SEED, Window},
-    qemu::{Machine, Medium, Memory, Pace},
-    session::{self, Limits, Script, Shot, Typing, Wishes},
+    qemu::Machine,
+    session::{self, Script, Shot, Wishes},
     setup::{self, Need},
     workspace::Workspace,
 };
@@ -116,27 +116,17 @@ fn take(subject: Subject, image: &Image, programs: &[String], picture: &Path) ->
         Subject::Animation => Some(Shot { question: 0, after: Some(DRAWN), file: picture }),
     };
     let mode = if subject == Subject::Map { "demo hold" } else { "inspect" };
-    let machine = Machine {
-        medium: Medium::Direct(image.clone()),
-        cmdline: format!("{SEED} {mode}"),
-        memory: Memory(256),
-        cpus: 1,
-        window: false,
-        pace: Pace::Fast,
-        options: Vec::new(),
-    };
+    let machine = Machine::direct(image, 1, format!("{SEED} {mode}"));
     let outcome = session::run(
         &machine,
         Wishes {
-            limits: Limits { total: Some(TOTAL), silence_at_start: SILENCE, silence: Some(SILENCE) },
-            show: false,
-            typing: Typing::No,
             script: shot.is_some().then(|| Script {
                 by_keyboard: true,
                 shots: shot.as_slice(),
                 ..Script::new(&questions)
             }),
             picture: shot.is_none().then_some(picture),
+            ..Wishes::within(Some(TOTAL), SILENCE)
         },
     )?;
     if let Err(reason) = &outcome.picture {

@@ -68,6 +68,19 @@ pub(crate) struct Wishes<'a> {
     pub(crate) picture: Option<&'a Path>,
 }
 
+impl Wishes<'_> {
+    /// That it ends within `total`, never longer silent than `silence`, and nothing else.
+    pub(crate) const fn within(total: Option<Duration>, silence: Duration) -> Self {
+        Self {
+            limits: Limits { total, silence_at_start: silence, silence: Some(silence) },
+            show: false,
+            typing: Typing::No,
+            script: None,
+            picture: None,
+        }
+    }
+}
+
 /// What is typed goes to the serial line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Typing {

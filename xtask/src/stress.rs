@@ -8,7 +8,7 @@ use crate::{
     boot,
     build::{self, Profile},
     qemu::{Loader, Machine, Memory, Pace},
-    session::{self, Limits, Typing, Wishes},
+    session::{self, Wishes},
     setup,
     workspace::Workspace,
 };
@@ -57,16 +57,7 @@ pub(crate) fn command(arguments: &Arguments) -> Result<()> {
         options: Vec::new(),
     };
     let total = Duration::from_secs(120 + 4 * u64::from(arguments.seconds));
-    let outcome = session::run(
-        &machine,
-        Wishes {
-            limits: Limits { total: Some(total), silence_at_start: SILENCE, silence: Some(SILENCE) },
-            show: true,
-            typing: Typing::No,
-            script: None,
-            picture: None,
-        },
-    )?;
+    let outcome = session::run(&machine, Wishes { show: true, ..Wishes::within(Some(total), SILENCE) })?;
     if !outcome.end.is_success() {
         bail!("seed {}: {}{}", arguments.seed, outcome.end, outcome.last_lines());
     }

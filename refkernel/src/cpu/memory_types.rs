@@ -91,7 +91,7 @@ pub(super) fn initialise() {
 }
 
 /// Drops every translation, the global ones too, which a write to CR3 keeps: a change of CR4.PGE drops all (Intel SDM Vol. 3A, 5.10.4.1).
-fn flush_all_translations() {
+pub(crate) fn flush_all_translations() {
     let control = Cr4::read();
     if control.contains(Cr4Flags::PAGE_GLOBAL) {
         // SAFETY: only which translations are kept changes, not what any of them is.

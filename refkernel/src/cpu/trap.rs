@@ -26,6 +26,7 @@ use crate::pager;
 use crate::thread::{Thread, scheduler};
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use refkernel_abi::roles::Attempt;
 use refkernel_abi::{ExitCode, USER_END};
 use vmcore::vm_space::SpaceError;
 use x86_64::registers::control::{Cr0, Cr2, Cr3, Cr4};
@@ -157,14 +158,22 @@ impl PageFault {
         self.error & 16 != 0
     }
 
-    /// What was attempted, in a word.
+    /// What was attempted.
+    #[inline]
+    pub(crate) const fn attempt(self) -> Attempt {
+        match (self.execute(), self.write()) {
+            (true, _) => Attempt::Execute,
+            (false, true) => Attempt::Write,
+            (false, false) => Attempt::Read,
+        }
+    }
+
+    /// The same in a word.
     pub(crate) const fn access(self) -> &'static str {
-        if self.execute() {
-            "execution"
-        } else if self.write() {
-            "write"
-        } else {
-            "read"
+        match self.attempt() {
+            Attempt::Execute => "execution",
+            Attempt::Write => "write",
+            Attempt::Read => "read",
         }
     }
 }

@@ -73,8 +73,10 @@ use frames::{FRAME_SIZE, Owner};
 use refkernel::boot_info::{BootInfo, Region, RegionKind};
 use refkernel::picture::Use;
 use refkernel_abi::ExitCode;
+use refkernel_abi::roles::Attempt;
 use spin::Once;
 use stacks::KernelStack;
+use vmcore::Platform;
 use vmcore::addr::RangeError;
 use vmcore::frame::FrameUse;
 use vmcore::paging::Access;
@@ -301,6 +303,12 @@ pub(crate) enum Answered {
     Repeated,
 }
 
+/// Whether every flush was completed so far, and every frame freed from the use that it had.
+pub(crate) fn nothing_is_lost() -> bool {
+    let machine = Kernel.machine().counters();
+    machine.dropped_flushes == 0 && machine.refused_frees == 0 && machine.quarantined_frames == 0
+}
+
 /// Answers a page fault: `Ok` if the access may be repeated.
 ///
 /// An address of the kernel's half is the kernel space's to answer, any other the current user space's. A fault that
@@ -317,10 +325,10 @@ pub(crate) fn page_fault(fault: PageFault) -> Result<(), Option<SpaceError>> {
         return Err(None);
     }
     let told = fault;
-    let mut access = match (fault.execute(), fault.write()) {
-        (true, _) => Access::EXECUTE,
-        (false, true) => Access::WRITE,
-        (false, false) => Access::READ,
+    let mut access = match fault.attempt() {
+        Attempt::Execute => Access::EXECUTE,
+        Attempt::Write => Access::WRITE,
+        Attempt::Read => Access::READ,
     };
     access.set(Access::USER, fault.user());
     let fault = Fault::new(fault.address, access).present(fault.present());

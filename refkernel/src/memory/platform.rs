@@ -24,7 +24,7 @@ use vmcore::frame::{FrameMeta, FrameMetaTable, FrameRequest, Frames};
 use vmcore::paging::{FlushRequest, FlushScope, PatLayout, Tag, X86_64};
 use vmcore::{CpuMask, Machine, Platform};
 use x86_64::instructions::tlb::{self, InvPcidCommand, Pcid};
-use x86_64::registers::control::{Cr3, Cr4, Cr4Flags};
+use x86_64::registers::control::Cr3;
 use x86_64::structures::paging::PhysFrame;
 use x86_64::{PhysAddr, VirtAddr};
 
@@ -193,14 +193,8 @@ impl Processor for ThisProcessor {
     fn forget_everything(&mut self) {
         if features::has_tags() {
             self.forget_by(Some(InvPcidCommand::All));
-        } else if Cr4::read().contains(Cr4Flags::PAGE_GLOBAL) {
-            // SAFETY: global pages are off for a moment and then as before; nothing depends on them but speed.
-            unsafe {
-                Cr4::update(|flags| flags.remove(Cr4Flags::PAGE_GLOBAL));
-                Cr4::update(|flags| flags.insert(Cr4Flags::PAGE_GLOBAL));
-            }
         } else {
-            tlb::flush_all();
+            memory_types::flush_all_translations();
         }
     }
 

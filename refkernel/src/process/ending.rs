@@ -46,13 +46,8 @@ impl Ending {
                 process.report.lock().get_or_insert(report);
                 match killed {
                     Killed::PageFault { fault, reason, .. } => {
-                        let attempt = match (fault.execute(), fault.write()) {
-                            (true, _) => Attempt::Execute,
-                            (false, true) => Attempt::Write,
-                            (false, false) => Attempt::Read,
-                        };
                         let [kernel, ..] = process.kernel;
-                        Self::Fault { address: fault.address, reason, attempt, kernel }
+                        Self::Fault { address: fault.address, reason, attempt: fault.attempt(), kernel }
                     }
                     Killed::Trap { vector, .. } => Self::Trap(vector),
                     Killed::ByOrder => Self::Killed,

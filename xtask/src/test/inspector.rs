@@ -16,8 +16,8 @@ use crate::{
     build::Image,
     gdb::{Stub, debugger},
     places::{self, SEED, Window},
-    qemu::{Machine, Medium, Memory, Pace},
-    session::{self, Limits, PROMPT, Script, Typing, Wishes},
+    qemu::Machine,
+    session::{self, PROMPT, Script, Wishes},
 };
 
 /// How long it may take in all, gdb included.
@@ -216,26 +216,16 @@ pub(crate) fn run(root: &Path, image: &Image, cpus: u8, show: bool) -> Result<(u
     let limit = limit(&window);
     let ask_before = || ask_gdb(&before, Some(limit.as_str()));
     let ask_after = || ask_gdb(&after, None);
-    let machine = Machine {
-        medium: Medium::Direct(image.clone()),
-        cmdline: format!("{SEED} inspect"),
-        memory: Memory(256),
-        cpus,
-        window: false,
-        pace: Pace::Fast,
-        options: stub.options(),
-    };
+    let machine = Machine { options: stub.options(), ..Machine::direct(image, cpus, format!("{SEED} inspect")) };
     let outcome = session::run(
         &machine,
         Wishes {
-            limits: Limits { total: Some(TOTAL), silence_at_start: SILENCE, silence: Some(SILENCE) },
             show,
-            typing: Typing::No,
             script: Some(Script {
                 between: &[(first, &ask_before), (questions.len(), &ask_after)],
                 ..Script::new(&questions)
             }),
-            picture: None,
+            ..Wishes::within(Some(TOTAL), SILENCE)
         },
     )?;
     ensure!(outcome.end.is_success(), "{}{}", outcome.end, outcome.last_lines());

@@ -18,8 +18,8 @@ use refkernel_surface::{
 use crate::{
     build::Image,
     places::{self, SEED},
-    qemu::{Machine, Medium, Memory, Pace},
-    session::{self, Limits, Script, Shot, Typing, Wishes},
+    qemu::{Machine, Memory},
+    session::{self, Script, Shot, Wishes},
 };
 
 /// How long it may take in all.
@@ -106,23 +106,13 @@ pub(crate) fn run(image: &Image, cpus: u8, logs: &Path, show: bool) -> Result<(u
     }
     let shots: Vec<Shot<'_>> =
         SHOTS.iter().zip(&files).map(|(question, file)| Shot { question: *question, after: None, file }).collect();
-    let machine = Machine {
-        medium: Medium::Direct(image.clone()),
-        cmdline: format!("{SEED} inspect"),
-        memory: Memory(256),
-        cpus,
-        window: false,
-        pace: Pace::Fast,
-        options: Vec::new(),
-    };
+    let machine = Machine::direct(image, cpus, format!("{SEED} inspect"));
     let outcome = session::run(
         &machine,
         Wishes {
-            limits: Limits { total: Some(TOTAL), silence_at_start: SILENCE, silence: Some(SILENCE) },
             show,
-            typing: Typing::No,
             script: Some(Script { by_keyboard: true, shots: &shots, ..Script::new(&questions) }),
-            picture: None,
+            ..Wishes::within(Some(TOTAL), SILENCE)
         },
     )?;
     ensure!(outcome.end.is_success(), "{}{}", outcome.end, outcome.last_lines());
@@ -164,22 +154,16 @@ pub(crate) fn run_without(image: &Image, show: bool) -> Result<Vec<String>> {
     let questions = ["ps", "map", "run demo", "kill 1"].map(str::to_owned);
     let pause = || std::thread::sleep(Duration::from_millis(500));
     let machine = Machine {
-        medium: Medium::Direct(image.clone()),
-        cmdline: "inspect".into(),
         memory: Memory(64),
-        cpus: 1,
-        window: false,
-        pace: Pace::Fast,
         options: ["-vga", "none", "-machine", "pc,i8042=off"].map(str::to_owned).to_vec(),
+        ..Machine::direct(image, 1, "inspect".into())
     };
     let outcome = session::run(
         &machine,
         Wishes {
-            limits: Limits { total: Some(TOTAL), silence_at_start: SILENCE, silence: Some(SILENCE) },
             show,
-            typing: Typing::No,
             script: Some(Script { between: &[(1, &pause), (3, &pause)], ..Script::new(&questions) }),
-            picture: None,
+            ..Wishes::within(Some(TOTAL), SILENCE)
         },
     )?;
     ensure!(outcome.end.is_success(), "{}{}", outcome.end, outcome.last_lines());
